@@ -1,0 +1,3 @@
+//! The `hilum` program.
+
+fn main() {}

@@ -1,0 +1,52 @@
+//! Headers of one series in, a stack of sorted slices and the verdict out.
+
+mod findings;
+
+pub use findings::{Code, Finding, Outcome, Verdict};
+
+use crate::dicom::{Instance, Rescale};
+
+/// The instances that share a study and a series, in the order in which they were found.
+#[derive(Clone, Debug)]
+pub struct Series {
+    /// StudyInstanceUID.
+    pub study_instance_uid: String,
+    /// SeriesInstanceUID.
+    pub series_instance_uid: String,
+    /// The instances.
+    pub instances: Vec<Instance>,
+}
+
+/// One slice of a stack: a frame of an instance, and its place.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Slice {
+    /// Index into `Series::instances`.
+    pub instance: usize,
+    /// Index of the frame in that instance, from 0.
+    pub frame: usize,
+    /// Centre of the first voxel, LPS millimetres.
+    pub origin: [f64; 3],
+    /// Distance along the stack's normal, millimetres.
+    pub position_mm: f64,
+    /// HU = stored * slope + intercept.
+    pub rescale: Rescale,
+}
+
+/// Parallel slices of one matrix, ascending along their normal. Every slice keeps its own origin, so that gantry tilt and uneven spacing are exact.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Stack {
+    /// At least two slices, ascending by `position_mm`.
+    pub slices: Vec<Slice>,
+    /// Rows of every slice.
+    pub rows: usize,
+    /// Columns of every slice.
+    pub columns: usize,
+    /// Millimetres between rows, between columns.
+    pub pixel_spacing_mm: [f64; 2],
+    /// Unit direction along a row (to the next column), LPS.
+    pub row_direction: [f64; 3],
+    /// Unit direction down a column (to the next row), LPS.
+    pub column_direction: [f64; 3],
+    /// `row_direction` x `column_direction`.
+    pub normal: [f64; 3],
+}
