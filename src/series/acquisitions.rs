@@ -18,10 +18,7 @@ pub(super) fn choose<'a>(
 ) -> Option<(Vec<Placed<'a>>, Finding)> {
     let mut parts: BTreeMap<Option<i64>, Vec<Placed<'a>>> = BTreeMap::new();
     for one in slices {
-        parts
-            .entry(one.acquisition())
-            .or_default()
-            .push(one.clone());
+        parts.entry(one.acquisition()).or_default().push(one.clone());
     }
     if parts.len() < 2 {
         return None;
@@ -31,13 +28,9 @@ pub(super) fn choose<'a>(
     }
     let mut order: Vec<(Option<i64>, Vec<Placed<'a>>)> = parts.into_iter().collect();
     // A stable sort: of two that cover as much (to a tenth of a millimetre) with as many slices, the lower number is taken.
-    order.sort_by_key(|(_, part)| {
-        std::cmp::Reverse(((extent_mm(part) * 10.0).round() as i64, part.len()))
-    });
-    let (mut taken, mut left): (
-        Vec<(Option<i64>, Vec<Placed<'a>>)>,
-        Vec<(Option<i64>, Vec<Placed<'a>>)>,
-    ) = Default::default();
+    order.sort_by_key(|(_, part)| std::cmp::Reverse(((extent_mm(part) * 10.0).round() as i64, part.len())));
+    let (mut taken, mut left): (Vec<(Option<i64>, Vec<Placed<'a>>)>, Vec<(Option<i64>, Vec<Placed<'a>>)>) =
+        Default::default();
     for part in order {
         let beside = taken.iter().all(|(_, other)| apart(&part.1, other, limits));
         if beside { &mut taken } else { &mut left }.push(part);
@@ -45,9 +38,9 @@ pub(super) fn choose<'a>(
     let finding = finding(&taken, &left, plane, names);
     let mut chosen: Vec<Placed<'a>> = taken.into_iter().flat_map(|(_, part)| part).collect();
     chosen.sort_by(|a, b| a.slice.position_mm.total_cmp(&b.slice.position_mm));
-    let twice = chosen.windows(2).any(|pair| {
-        pair[1].slice.position_mm - pair[0].slice.position_mm <= limits.same_position_mm
-    });
+    let twice = chosen
+        .windows(2)
+        .any(|pair| pair[1].slice.position_mm - pair[0].slice.position_mm <= limits.same_position_mm);
     (!left.is_empty() && !twice).then_some((chosen, finding))
 }
 

@@ -466,10 +466,7 @@ mod tests {
         for code in Code::all() {
             assert!(names.insert(code.as_str()), "{code} twice");
             assert_eq!(serde_json::to_string(&code).unwrap(), format!("\"{code}\""));
-            assert_eq!(
-                serde_json::from_str::<Code>(&format!("\"{code}\"")).unwrap(),
-                code
-            );
+            assert_eq!(serde_json::from_str::<Code>(&format!("\"{code}\"")).unwrap(), code);
         }
         // The last variant's discriminant counts the variants.
         assert_eq!(names.len(), Code::SidesUncertain as usize + 1);
@@ -480,10 +477,7 @@ mod tests {
     fn explanations_are_sentences() {
         for code in Code::all() {
             assert!(code.explanation().ends_with('.'), "{code}");
-            assert!(
-                code.advice().is_empty() || code.advice().ends_with('.'),
-                "{code}"
-            );
+            assert!(code.advice().is_empty() || code.advice().ends_with('.'), "{code}");
         }
     }
 

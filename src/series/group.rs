@@ -12,27 +12,17 @@ pub fn group(instances: Vec<Instance>) -> Vec<Series> {
     for instance in instances {
         let study = instance.header.study_instance_uid.clone();
         let series = instance.header.series_instance_uid.clone();
-        let folder = series.is_empty().then(|| {
-            instance
-                .source
-                .path
-                .parent()
-                .map(PathBuf::from)
-                .unwrap_or_default()
-        });
-        groups
-            .entry((study, series, folder))
-            .or_default()
-            .push(instance);
+        let folder = series
+            .is_empty()
+            .then(|| instance.source.path.parent().map(PathBuf::from).unwrap_or_default());
+        groups.entry((study, series, folder)).or_default().push(instance);
     }
     groups
         .into_iter()
-        .map(
-            |((study_instance_uid, series_instance_uid, _), instances)| Series {
-                study_instance_uid,
-                series_instance_uid,
-                instances,
-            },
-        )
+        .map(|((study_instance_uid, series_instance_uid, _), instances)| Series {
+            study_instance_uid,
+            series_instance_uid,
+            instances,
+        })
         .collect()
 }

@@ -11,13 +11,9 @@ use std::collections::{BTreeMap, BTreeSet};
 pub(super) fn patients(members: &[Member<'_>], names: &Names) -> Option<Finding> {
     let mut groups: BTreeMap<&PatientIdentity, Vec<&Member<'_>>> = BTreeMap::new();
     for member in members {
-        groups
-            .entry(&member.header.patient)
-            .or_default()
-            .push(member);
+        groups.entry(&member.header.patient).or_default().push(member);
     }
-    let identities: Vec<PatientIdentity> =
-        groups.keys().map(|identity| normalised(identity)).collect();
+    let identities: Vec<PatientIdentity> = groups.keys().map(|identity| normalised(identity)).collect();
     type Part = fn(&PatientIdentity) -> &str;
     // An absent PatientID is one of its own; the others may be absent in a part of the instances without telling of somebody else.
     let parts: [(&str, bool, Part); 4] = [
@@ -79,10 +75,7 @@ fn normalised(identity: &PatientIdentity) -> PatientIdentity {
 /// UIDs tell nothing. Absent ones tell nothing either.
 pub(super) fn frames_of_reference(members: &[Member<'_>], names: &Names) -> Option<Finding> {
     let mut groups: BTreeMap<&str, BTreeMap<usize, &Member<'_>>> = BTreeMap::new();
-    for member in members
-        .iter()
-        .filter(|m| !m.header.frame_of_reference_uid.is_empty())
-    {
+    for member in members.iter().filter(|m| !m.header.frame_of_reference_uid.is_empty()) {
         groups
             .entry(&member.header.frame_of_reference_uid)
             .or_default()
@@ -108,11 +101,7 @@ pub(super) fn frames_of_reference(members: &[Member<'_>], names: &Names) -> Opti
         );
         return Some(Finding::new(Code::FrameOfReferencePerInstance, sentence));
     }
-    let parts: Vec<String> = groups
-        .values()
-        .map(|group| group.len().to_string())
-        .take(6)
-        .collect();
+    let parts: Vec<String> = groups.values().map(|group| group.len().to_string()).take(6).collect();
     let sentence = format!(
         "The slices belong to {} frames of reference (with {} instances), so their positions cannot be compared.",
         groups.len(),
@@ -155,28 +144,16 @@ pub(super) fn unique_identifiers(slices: &[Placed<'_>], names: &Names) -> Option
             concerned.insert(names.of(&placed.member));
         }
         if absent > 0 {
-            faults.push(format!(
-                "the {what} UID is absent in {}",
-                count(absent, "slice")
-            ));
+            faults.push(format!("the {what} UID is absent in {}", count(absent, "slice")));
         }
         if malformed > 0 {
-            faults.push(format!(
-                "the {what} UID is malformed in {}",
-                count(malformed, "slice")
-            ));
+            faults.push(format!("the {what} UID is malformed in {}", count(malformed, "slice")));
         }
     }
     let mut seen: BTreeMap<(&str, usize), usize> = BTreeMap::new();
     let mut twice = 0;
-    for placed in slices
-        .iter()
-        .filter(|p| !p.member.header.sop_instance_uid.is_empty())
-    {
-        let key = (
-            placed.member.header.sop_instance_uid.as_str(),
-            placed.member.frame,
-        );
+    for placed in slices.iter().filter(|p| !p.member.header.sop_instance_uid.is_empty()) {
+        let key = (placed.member.header.sop_instance_uid.as_str(), placed.member.frame);
         let times = seen.entry(key).or_default();
         *times += 1;
         if *times > 1 {
@@ -204,9 +181,7 @@ pub(super) fn unique_identifiers(slices: &[Placed<'_>], names: &Names) -> Option
 /// Whether a UID obeys PS3.5 section 9.1.
 fn is_valid_uid(uid: &str) -> bool {
     let well_formed = |part: &str| {
-        !part.is_empty()
-            && part.bytes().all(|b| b.is_ascii_digit())
-            && (part.len() == 1 || !part.starts_with('0'))
+        !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) && (part.len() == 1 || !part.starts_with('0'))
     };
     uid.len() <= 64 && uid.contains('.') && uid.split('.').all(well_formed)
 }

@@ -6,9 +6,7 @@ use super::limits::SeriesLimits;
 use super::members::{Names, count};
 use super::plane::{Placed, Plane};
 use super::vector::{in_plane, length, sub};
-use super::{
-    Series, Slice, Stack, acquisitions, identity, members, memory, notes, plane, steps, values,
-};
+use super::{Series, Slice, Stack, acquisitions, identity, members, memory, notes, plane, steps, values};
 
 /// What headers alone say of a series.
 #[derive(Clone, Debug)]
@@ -74,8 +72,7 @@ pub fn judge<'a>(series: &'a Series, limits: &SeriesLimits) -> Judgement<'a> {
 
 fn candidate<'a>(series: &'a Series, limits: &SeriesLimits) -> Result<Candidate<'a>, Vec<Finding>> {
     let names = Names::new(series);
-    let (members, mut dropped) =
-        members::slices(series, &names).map_err(|finding| vec![finding])?;
+    let (members, mut dropped) = members::slices(series, &names).map_err(|finding| vec![finding])?;
     let mut refusals: Vec<Finding> = Vec::new();
     refusals.extend(identity::patients(&members, &names));
     match identity::frames_of_reference(&members, &names) {
@@ -130,10 +127,7 @@ fn by_position<'a>(mut placed: Vec<Placed<'a>>, limits: &SeriesLimits) -> Vec<Ve
     let mut groups: Vec<Vec<Placed<'a>>> = Vec::new();
     for one in placed {
         match groups.last_mut() {
-            Some(group)
-                if one.slice.position_mm - group[0].slice.position_mm
-                    <= limits.same_position_mm =>
-            {
+            Some(group) if one.slice.position_mm - group[0].slice.position_mm <= limits.same_position_mm => {
                 group.push(one)
             }
             _ => groups.push(vec![one]),
@@ -157,10 +151,7 @@ fn by_position<'a>(mut placed: Vec<Placed<'a>>, limits: &SeriesLimits) -> Vec<Ve
 }
 
 fn representatives<'a>(groups: &[Vec<Placed<'a>>]) -> Vec<Placed<'a>> {
-    let mut slices: Vec<Placed<'a>> = groups
-        .iter()
-        .filter_map(|group| group.first().cloned())
-        .collect();
+    let mut slices: Vec<Placed<'a>> = groups.iter().filter_map(|group| group.first().cloned()).collect();
     // The first of a group need not be its lowest.
     slices.sort_by(|a, b| a.slice.position_mm.total_cmp(&b.slice.position_mm));
     slices
@@ -188,11 +179,7 @@ fn look(
     findings.extend(identity::unique_identifiers(slices, names));
     findings.extend(notes::notes(slices, limits, names));
     let verdict = Verdict::from_findings(findings);
-    if verdict
-        .findings
-        .first()
-        .is_some_and(|f| f.code.kind() == Kind::Refuses)
-    {
+    if verdict.findings.first().is_some_and(|f| f.code.kind() == Kind::Refuses) {
         return Err(verdict.findings);
     }
     let stack = Stack {
@@ -255,10 +242,7 @@ impl<'a> Candidate<'a> {
     ///
     /// # Errors
     /// Those of `digest`.
-    pub fn settle<E>(
-        self,
-        digest: &mut dyn FnMut(&Slice) -> Result<[u8; 32], E>,
-    ) -> Result<Settled, E> {
+    pub fn settle<E>(self, digest: &mut dyn FnMut(&Slice) -> Result<[u8; 32], E>) -> Result<Settled, E> {
         let mut dropped = self.dropped;
         let mut copies: Vec<Placed<'a>> = Vec::new();
         let mut groups: Vec<Vec<Placed<'a>>> = Vec::with_capacity(self.groups.len());
@@ -271,10 +255,7 @@ impl<'a> Candidate<'a> {
             for one in group {
                 let content = digest(&one.slice)?;
                 let same = |(other, known): &(Placed<'a>, [u8; 32])| {
-                    let aside = length(in_plane(
-                        sub(one.slice.origin, other.slice.origin),
-                        self.plane.normal,
-                    ));
+                    let aside = length(in_plane(sub(one.slice.origin, other.slice.origin), self.plane.normal));
                     *known == content && aside <= self.limits.same_position_mm
                 };
                 if different.iter().any(same) {
@@ -338,11 +319,7 @@ fn conflicting(groups: &[Vec<Placed<'_>>], plane: &Plane, names: &Names) -> Find
         .take(5)
         .map(|group| plane.place(group[0].slice.origin, group[0].slice.position_mm))
         .collect();
-    let more = if contested.len() > 5 {
-        " and others"
-    } else {
-        ""
-    };
+    let more = if contested.len() > 5 { " and others" } else { "" };
     let sentence = format!(
         "At {} ({}{more}) there are different images, and no acquisition number tells them apart. Send each phase or reconstruction as a series of its own.",
         count(contested.len(), "position"),

@@ -11,8 +11,7 @@ pub(super) fn is_sharp(name: &str, more: &[String]) -> bool {
     if name.is_empty() {
         return false;
     }
-    more.iter()
-        .any(|known| known.trim().eq_ignore_ascii_case(name))
+    more.iter().any(|known| known.trim().eq_ignore_ascii_case(name))
         || name
             .split(|c: char| !c.is_ascii_alphanumeric() && c != '+')
             .any(is_sharp_word)
@@ -64,8 +63,8 @@ mod tests {
             assert!(is_sharp(sharp, &[]), "{sharp}");
         }
         for soft in [
-            "B40f", "B30f", "B10f", "B20s", "Br40d\\3", "I31f\\2", "STANDARD", "SOFT", "STD+",
-            "FC03", "D", "B", "UB", "", "FC08-H",
+            "B40f", "B30f", "B10f", "B20s", "Br40d\\3", "I31f\\2", "STANDARD", "SOFT", "STD+", "FC03", "D", "B", "UB",
+            "", "FC08-H",
         ] {
             assert!(!is_sharp(soft, &[]), "{soft}");
         }

@@ -107,10 +107,7 @@ fn is_projection(value: &str) -> bool {
 }
 
 /// The frames that are slices, and what was found while parting them from the rest; or the finding that refuses the series.
-pub(super) fn slices<'a>(
-    series: &'a Series,
-    names: &Names,
-) -> Result<(Vec<Member<'a>>, Vec<Finding>), Finding> {
+pub(super) fn slices<'a>(series: &'a Series, names: &Names) -> Result<(Vec<Member<'a>>, Vec<Finding>), Finding> {
     static NO_FRAME: FrameHeader = NO_FRAME_HEADER;
     let mut sorted: [Vec<Member<'a>>; 5] = Default::default();
     for (index, instance) in series.instances.iter().enumerate() {
@@ -133,13 +130,7 @@ pub(super) fn slices<'a>(
     }
     let [slices, localizers, projections, captures, others] = sorted;
     if slices.is_empty() {
-        return Err(nothing_to_segment(
-            &localizers,
-            &projections,
-            &captures,
-            &others,
-            names,
-        ));
+        return Err(nothing_to_segment(&localizers, &projections, &captures, &others, names));
     }
     let mut findings = Vec::new();
     if !localizers.is_empty() {
@@ -149,10 +140,7 @@ pub(super) fn slices<'a>(
             was(localizers.len()),
             count(slices.len(), "slice")
         );
-        findings.push(
-            Finding::new(Code::LocalizersDropped, sentence)
-                .about(localizers.iter().map(|m| names.of(m))),
-        );
+        findings.push(Finding::new(Code::LocalizersDropped, sentence).about(localizers.iter().map(|m| names.of(m))));
     }
     let strays: Vec<Member<'_>> = [projections, captures, others].concat();
     if !strays.is_empty() {
@@ -163,10 +151,7 @@ pub(super) fn slices<'a>(
             was(strays.len()),
             count(slices.len(), "slice"),
         );
-        findings.push(
-            Finding::new(Code::OtherObjectsDropped, sentence)
-                .about(strays.iter().map(|m| names.of(m))),
-        );
+        findings.push(Finding::new(Code::OtherObjectsDropped, sentence).about(strays.iter().map(|m| names.of(m))));
     }
     Ok((slices, findings))
 }
@@ -279,10 +264,7 @@ impl Names {
             if !alone && !instance.header.sop_instance_uid.is_empty() {
                 return instance.header.sop_instance_uid.clone();
             }
-            path.strip_prefix(shared)
-                .unwrap_or(path)
-                .display()
-                .to_string()
+            path.strip_prefix(shared).unwrap_or(path).display().to_string()
         });
         let multi_frame = series
             .instances

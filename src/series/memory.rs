@@ -54,10 +54,7 @@ fn estimate(
     let (depth, shear) = match (slices.first(), slices.last()) {
         (Some(first), Some(last)) => {
             let way = sub(last.origin, first.origin);
-            (
-                last.position_mm - first.position_mm,
-                length(in_plane(way, normal)),
-            )
+            (last.position_mm - first.position_mm, length(in_plane(way, normal)))
         }
         _ => (0.0, 0.0),
     };

@@ -54,12 +54,7 @@ fn instance_numbers(slices: &[Placed<'_>]) -> Option<Finding> {
 fn rescale_varies(slices: &[Placed<'_>]) -> Option<Finding> {
     let kinds: BTreeSet<(u64, u64)> = slices
         .iter()
-        .map(|p| {
-            (
-                p.slice.rescale.slope.to_bits(),
-                p.slice.rescale.intercept.to_bits(),
-            )
-        })
+        .map(|p| (p.slice.rescale.slope.to_bits(), p.slice.rescale.intercept.to_bits()))
         .collect();
     let range = |value: fn(&Placed<'_>) -> f64| {
         slices
@@ -89,8 +84,7 @@ const LOSSY_SYNTAXES: [&str; 2] = ["1.2.840.10008.1.2.4.50", "1.2.840.10008.1.2.
 
 fn lossy(slices: &[Placed<'_>], names: &Names) -> Option<Finding> {
     let is_lossy = |p: &&Placed<'_>| {
-        p.member.header.lossy
-            || LOSSY_SYNTAXES.contains(&p.member.header.transfer_syntax_uid.as_str())
+        p.member.header.lossy || LOSSY_SYNTAXES.contains(&p.member.header.transfer_syntax_uid.as_str())
     };
     let lossy: Vec<_> = slices.iter().filter(is_lossy).collect();
     let first = lossy.first()?.member.header;
@@ -113,16 +107,12 @@ fn lossy(slices: &[Placed<'_>], names: &Names) -> Option<Finding> {
     );
     let all = lossy.len() == slices.len();
     Some(
-        Finding::new(Code::LossyCompressed, sentence)
-            .about(lossy.iter().filter(|_| !all).map(|p| names.of(&p.member))),
+        Finding::new(Code::LossyCompressed, sentence).about(lossy.iter().filter(|_| !all).map(|p| names.of(&p.member))),
     )
 }
 
 fn padding(slices: &[Placed<'_>]) -> Option<Finding> {
-    let values: BTreeSet<(i32, i32)> = slices
-        .iter()
-        .filter_map(|p| p.member.header.pixels.padding)
-        .collect();
+    let values: BTreeSet<(i32, i32)> = slices.iter().filter_map(|p| p.member.header.pixels.padding).collect();
     let told: Vec<String> = values
         .iter()
         .take(3)
@@ -199,19 +189,13 @@ fn contrast(slices: &[Placed<'_>]) -> Option<Finding> {
         .iter()
         .map(|p| p.member.header.contrast_bolus_agent.trim())
         .find(|agent| !NO_CONTRAST.contains(&agent.to_uppercase().as_str()))?;
-    let sentence = format!(
-        "Contrast medium was given (\"{agent}\"), which raises lung density and lowers the emphysema index."
-    );
+    let sentence =
+        format!("Contrast medium was given (\"{agent}\"), which raises lung density and lowers the emphysema index.");
     Some(Finding::new(Code::Contrast, sentence))
 }
 
 fn thick_slices(slices: &[Placed<'_>], limits: &SeriesLimits) -> Option<Finding> {
-    let thickness = |p: &Placed<'_>| {
-        p.member
-            .said
-            .slice_thickness_mm
-            .or(p.member.header.slice_thickness_mm)
-    };
+    let thickness = |p: &Placed<'_>| p.member.said.slice_thickness_mm.or(p.member.header.slice_thickness_mm);
     let thickest = slices
         .iter()
         .filter_map(thickness)

@@ -69,23 +69,15 @@ struct Raw {
 
 fn raw(member: &Member<'_>, limits: &SeriesLimits) -> Result<Raw, &'static str> {
     let origin = member.said.position.ok_or("no ImagePositionPatient")?;
-    let orientation = member
-        .said
-        .orientation
-        .ok_or("no ImageOrientationPatient")?;
+    let orientation = member.said.orientation.ok_or("no ImageOrientationPatient")?;
     let spacing = member.said.pixel_spacing_mm.ok_or("no PixelSpacing")?;
     if origin.iter().any(|v| !(v.abs() < FARTHEST_MM)) {
         return Err("an impossible ImagePositionPatient");
     }
     let (row, column) = halves(&orientation);
     let off = [length(row) - 1.0, length(column) - 1.0, dot(row, column)];
-    if off
-        .iter()
-        .any(|v| !(v.abs() <= limits.orthonormal_tolerance))
-    {
-        return Err(
-            "an ImageOrientationPatient whose directions are not of unit length and at right angles",
-        );
+    if off.iter().any(|v| !(v.abs() <= limits.orthonormal_tolerance)) {
+        return Err("an ImageOrientationPatient whose directions are not of unit length and at right angles");
     }
     if spacing.iter().any(|v| !(*v > 0.0 && *v <= WIDEST_PIXEL_MM)) {
         return Err("an impossible PixelSpacing");
@@ -118,18 +110,9 @@ pub(super) fn place<'a>(
     if !bad.is_empty() {
         let whys: Vec<String> = bad
             .iter()
-            .map(|(why, files)| {
-                format!(
-                    "{} of {} have {why}",
-                    count(files.len(), "slice"),
-                    members.len()
-                )
-            })
+            .map(|(why, files)| format!("{} of {} have {why}", count(files.len(), "slice"), members.len()))
             .collect();
-        let sentence = format!(
-            "The slices cannot be placed in the patient: {}.",
-            whys.join("; ")
-        );
+        let sentence = format!("The slices cannot be placed in the patient: {}.", whys.join("; "));
         return Err(vec![
             Finding::new(Code::NoGeometry, sentence).about(bad.into_values().flatten()),
         ]);
@@ -149,16 +132,13 @@ pub(super) fn place<'a>(
             count(others.len(), "slice"),
             good.len()
         );
-        findings.push(
-            Finding::new(Code::MixedMatrix, sentence)
-                .about(others.iter().map(|(m, _)| names.of(m))),
-        );
+        findings.push(Finding::new(Code::MixedMatrix, sentence).about(others.iter().map(|(m, _)| names.of(m))));
     }
 
-    let usual = most_common(good.iter().map(|(_, raw)| {
-        raw.orientation
-            .map(|v| rounded(v, limits.orientation_tolerance))
-    }));
+    let usual = most_common(
+        good.iter()
+            .map(|(_, raw)| raw.orientation.map(|v| rounded(v, limits.orientation_tolerance))),
+    );
     let reference = good
         .iter()
         .map(|(_, raw)| raw.orientation)
@@ -169,10 +149,7 @@ pub(super) fn place<'a>(
             .zip(&reference)
             .any(|(a, b)| (a - b).abs() > limits.orientation_tolerance)
     };
-    let others: Vec<_> = good
-        .iter()
-        .filter(|(_, raw)| differs(&raw.orientation))
-        .collect();
+    let others: Vec<_> = good.iter().filter(|(_, raw)| differs(&raw.orientation)).collect();
     if !others.is_empty() {
         let widest = others
             .iter()
@@ -183,10 +160,7 @@ pub(super) fn place<'a>(
             count(others.len(), "slice"),
             good.len()
         );
-        findings.push(
-            Finding::new(Code::MixedOrientation, sentence)
-                .about(others.iter().map(|(m, _)| names.of(m))),
-        );
+        findings.push(Finding::new(Code::MixedOrientation, sentence).about(others.iter().map(|(m, _)| names.of(m))));
     }
 
     let key = |spacing: [f64; 2]| spacing.map(|v| (v * 1e4).round() as i64);
@@ -201,10 +175,7 @@ pub(super) fn place<'a>(
             .zip(&spacing)
             .any(|(a, b)| (a - b).abs() > limits.pixel_spacing_relative * b)
     };
-    let others: Vec<_> = good
-        .iter()
-        .filter(|(_, raw)| differs(&raw.spacing))
-        .collect();
+    let others: Vec<_> = good.iter().filter(|(_, raw)| differs(&raw.spacing)).collect();
     if let Some((_, first)) = others.first() {
         let sentence = format!(
             "{} of {} have another pixel spacing ({:.4} x {:.4} mm) than the others ({:.4} x {:.4} mm).",
@@ -215,10 +186,7 @@ pub(super) fn place<'a>(
             spacing[0],
             spacing[1]
         );
-        findings.push(
-            Finding::new(Code::MixedPixelSpacing, sentence)
-                .about(others.iter().map(|(m, _)| names.of(m))),
-        );
+        findings.push(Finding::new(Code::MixedPixelSpacing, sentence).about(others.iter().map(|(m, _)| names.of(m))));
     }
     if !findings.is_empty() {
         return Err(findings);

@@ -11,10 +11,7 @@ use super::vector::{Vector, dot, in_plane, length, sub};
 pub(super) fn usual_step_mm(slices: &[Placed<'_>]) -> f64 {
     let mut steps = steps_mm(slices);
     steps.sort_by(f64::total_cmp);
-    steps
-        .get(steps.len().saturating_sub(1) / 2)
-        .copied()
-        .unwrap_or(0.0)
+    steps.get(steps.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
 }
 
 fn steps_mm(slices: &[Placed<'_>]) -> Vec<f64> {
@@ -25,12 +22,7 @@ fn steps_mm(slices: &[Placed<'_>]) -> Vec<f64> {
 }
 
 /// What is found of positions ascending along the normal. A `slices_missing` among the findings refuses the series.
-pub(super) fn findings(
-    slices: &[Placed<'_>],
-    plane: &Plane,
-    limits: &SeriesLimits,
-    names: &Names,
-) -> Vec<Finding> {
+pub(super) fn findings(slices: &[Placed<'_>], plane: &Plane, limits: &SeriesLimits, names: &Names) -> Vec<Finding> {
     let usual = usual_step_mm(slices);
     let mut findings = holes(slices, usual, plane, limits, names);
     findings.extend(uneven(slices, usual, limits));
@@ -53,21 +45,14 @@ fn is_hole(step: f64, usual: f64, limits: &SeriesLimits) -> bool {
 }
 
 /// `slices_missing` and `gap_bridged`. A hole is the distance between the centres on both sides of it.
-fn holes(
-    slices: &[Placed<'_>],
-    usual: f64,
-    plane: &Plane,
-    limits: &SeriesLimits,
-    names: &Names,
-) -> Vec<Finding> {
+fn holes(slices: &[Placed<'_>], usual: f64, plane: &Plane, limits: &SeriesLimits, names: &Names) -> Vec<Finding> {
     let (mut wide, mut narrow) = (Vec::new(), Vec::new());
     for pair in slices.windows(2) {
         let step = pair[1].slice.position_mm - pair[0].slice.position_mm;
         if !is_hole(step, usual, limits) {
             continue;
         }
-        let too_wide =
-            step > limits.max_hole_mm + SLACK_MM && step > limits.max_hole_steps * usual + SLACK_MM;
+        let too_wide = step > limits.max_hole_mm + SLACK_MM && step > limits.max_hole_steps * usual + SLACK_MM;
         if too_wide { &mut wide } else { &mut narrow }.push((step, pair));
     }
     let told = |holes: &[(f64, &[Placed<'_>])]| {
@@ -97,10 +82,7 @@ fn holes(
     };
     let mut findings = Vec::new();
     if !wide.is_empty() {
-        let lacking: f64 = wide
-            .iter()
-            .map(|(step, _)| (step / usual - 1.0).max(0.0).round())
-            .sum();
+        let lacking: f64 = wide.iter().map(|(step, _)| (step / usual - 1.0).max(0.0).round()).sum();
         let sentence = format!(
             "Slices are missing: {} (usual distance {usual:.2} mm, so about {} lacking). Up to {:.0} mm would be bridged; send the series again, whole.",
             told(&wide),
@@ -131,18 +113,13 @@ fn uneven(slices: &[Placed<'_>], usual: f64, limits: &SeriesLimits) -> Option<Fi
         .into_iter()
         .filter(|step| !is_hole(*step, usual, limits))
         .collect();
-    let odd = kept
-        .iter()
-        .filter(|step| (*step - usual).abs() > allowed)
-        .count();
+    let odd = kept.iter().filter(|step| (*step - usual).abs() > allowed).count();
     if odd == 0 {
         return None;
     }
-    let (low, high) = kept
-        .iter()
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), s| {
-            (low.min(*s), high.max(*s))
-        });
+    let (low, high) = kept.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), s| {
+        (low.min(*s), high.max(*s))
+    });
     let sentence = format!(
         "The slices are {low:.2} to {high:.2} mm apart, mostly {usual:.2} mm ({} of {} steps differ); every slice is used at its true position.",
         odd,
@@ -210,9 +187,8 @@ fn is_axial(slices: &[Placed<'_>], plane: &Plane, tilted: bool, limits: &SeriesL
         }
     };
     let normal = from_long_axis(plane.normal);
-    let fed_along_axis = tilted
-        && normal <= LARGEST_TILT_DEGREES
-        && from_long_axis(way(slices)) <= limits.not_axial_degrees;
+    let fed_along_axis =
+        tilted && normal <= LARGEST_TILT_DEGREES && from_long_axis(way(slices)) <= limits.not_axial_degrees;
     normal <= limits.not_axial_degrees || fed_along_axis
 }
 

@@ -41,18 +41,12 @@ const NOT_READ: [(&str, &str); 12] = [
     ("1.2.840.10008.1.2.4.95", "JPIP Referenced Deflate"),
     ("1.2.840.10008.1.2.4.100", "MPEG2 Main Profile / Main Level"),
     ("1.2.840.10008.1.2.4.101", "MPEG2 Main Profile / High Level"),
-    (
-        "1.2.840.10008.1.2.4.102",
-        "MPEG-4 AVC/H.264 High Profile / Level 4.1",
-    ),
+    ("1.2.840.10008.1.2.4.102", "MPEG-4 AVC/H.264 High Profile / Level 4.1"),
     (
         "1.2.840.10008.1.2.4.103",
         "MPEG-4 AVC/H.264 BD-compatible High Profile / Level 4.1",
     ),
-    (
-        "1.2.840.10008.1.2.4.107",
-        "HEVC/H.265 Main Profile / Level 5.1",
-    ),
+    ("1.2.840.10008.1.2.4.107", "HEVC/H.265 Main Profile / Level 5.1"),
     ("1.2.840.10008.1.2.4.110", "JPEG XL Lossless"),
     ("1.2.840.10008.1.2.8.1", "Deflated Image Frame Compression"),
 ];
@@ -83,19 +77,12 @@ pub(super) fn transfer_syntaxes(members: &[Member<'_>], names: &Names) -> Option
         "Hilum does not read the transfer syntax: {}. Send the series uncompressed or losslessly compressed.",
         told.join("; ")
     );
-    Some(
-        Finding::new(Code::UnsupportedTransferSyntax, sentence)
-            .about(unread.into_values().flatten()),
-    )
+    Some(Finding::new(Code::UnsupportedTransferSyntax, sentence).about(unread.into_values().flatten()))
 }
 
 /// `corrupt_pixels` as far as the header shows it: no pixels, fewer bytes than Rows x Columns need, a file that ends before its pixels do, or bits that
 /// cannot be.
-pub(super) fn incomplete(
-    series: &Series,
-    members: &[Member<'_>],
-    names: &Names,
-) -> Option<Finding> {
+pub(super) fn incomplete(series: &Series, members: &[Member<'_>], names: &Names) -> Option<Finding> {
     let instances: BTreeSet<usize> = members.iter().map(|m| m.instance).collect();
     let mut faults = Vec::new();
     for index in instances {
@@ -171,10 +158,9 @@ pub(super) fn not_hounsfield(members: &[Member<'_>], names: &Names) -> Option<Fi
                         r.slope, r.intercept
                     )
                 }
-                Some(_) if !matches!(member.said.rescale_type.as_str(), "" | "HU") => format!(
-                    "have the RescaleType {} instead of HU",
-                    member.said.rescale_type
-                ),
+                Some(_) if !matches!(member.said.rescale_type.as_str(), "" | "HU") => {
+                    format!("have the RescaleType {} instead of HU", member.said.rescale_type)
+                }
                 Some(_) => continue,
             }
         };
@@ -186,13 +172,7 @@ pub(super) fn not_hounsfield(members: &[Member<'_>], names: &Names) -> Option<Fi
     let told: Vec<String> = whys
         .iter()
         .take(4)
-        .map(|(why, slices)| {
-            format!(
-                "{} of {} {why}",
-                count(slices.len(), "slice"),
-                members.len()
-            )
-        })
+        .map(|(why, slices)| format!("{} of {} {why}", count(slices.len(), "slice"), members.len()))
         .collect();
     let sentence = format!(
         "The values are not Hounsfield units: {}. Send the original slices.",
