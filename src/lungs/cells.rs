@@ -30,19 +30,25 @@ pub(super) struct Cells {
 impl Cells {
     /// Cells around the runs, with one more on every side where the grid goes on.
     pub(super) fn around(bounds: &[Range<usize>; 3], grid: &Grid) -> Cells {
-        let block = grid.spacing_mm.map(|spacing| (CELL_MM / spacing).round().max(1.0) as usize);
+        let block = grid
+            .spacing_mm
+            .map(|spacing| (CELL_MM / spacing).round().max(1.0) as usize);
         let voxels = [grid.rows, grid.columns];
         let span = |axis: usize| {
             let bounds = &bounds[axis + 1];
             let last = (voxels[axis] - 1) / block[axis];
-            (bounds.start / block[axis]).saturating_sub(1)..((bounds.end - 1) / block[axis] + 1).min(last) + 1
+            (bounds.start / block[axis]).saturating_sub(1)
+                ..((bounds.end - 1) / block[axis] + 1).min(last) + 1
         };
         let (rows, columns) = (span(0), span(1));
         let thickness = slabs::thickness_mm(grid);
         let (of_slice, layers) = layers(&thickness, &bounds[0]);
         Cells {
             shape: [layers.len(), rows.len(), columns.len()],
-            edge_mm: [block[0] as f64 * grid.spacing_mm[0], block[1] as f64 * grid.spacing_mm[1]],
+            edge_mm: [
+                block[0] as f64 * grid.spacing_mm[0],
+                block[1] as f64 * grid.spacing_mm[1],
+            ],
             layers,
             of_slice,
             block,
@@ -57,12 +63,17 @@ impl Cells {
     /// The first cell of the row of cells that a row of voxels runs through, if the box has it.
     pub(super) fn row(&self, slice: usize, row: usize) -> Option<usize> {
         let (layer, _) = self.of_slice[slice]?;
-        let row = (row / self.block[0]).checked_sub(self.first[0]).filter(|&row| row < self.shape[1])?;
+        let row = (row / self.block[0])
+            .checked_sub(self.first[0])
+            .filter(|&row| row < self.shape[1])?;
         Some((layer * self.shape[1] + row) * self.shape[2])
     }
 
     /// A run in stretches that lie in one cell each: the cell, counted from the first of the row, and the columns.
-    pub(super) fn stretches(&self, columns: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> + '_ {
+    pub(super) fn stretches(
+        &self,
+        columns: Range<usize>,
+    ) -> impl Iterator<Item = (usize, Range<usize>)> + '_ {
         let mut start = columns.start;
         std::iter::from_fn(move || {
             if start >= columns.end {
@@ -84,12 +95,18 @@ impl Cells {
                 layers[layer] += origin[0] / sharing as f64;
             }
         }
-        let centre = |axis: usize, cell: usize| (self.first[axis] + cell) as f64 * self.edge_mm[axis] + (self.block[axis] - 1) as f64 * grid.spacing_mm[axis] / 2.0;
+        let centre = |axis: usize, cell: usize| {
+            (self.first[axis] + cell) as f64 * self.edge_mm[axis]
+                + (self.block[axis] - 1) as f64 * grid.spacing_mm[axis] / 2.0
+        };
         let mut x_mm = Vec::with_capacity(self.count());
         for layer in layers {
             for row in 0..self.shape[1] {
                 let row_x = layer + centre(0, row) * grid.column_direction[0];
-                x_mm.extend((0..self.shape[2]).map(|column| row_x + centre(1, column) * grid.row_direction[0]));
+                x_mm.extend(
+                    (0..self.shape[2])
+                        .map(|column| row_x + centre(1, column) * grid.row_direction[0]),
+                );
             }
         }
         x_mm
@@ -100,30 +117,42 @@ impl Cells {
         let [layers, rows, columns] = self.shape;
         let (layer, row, column) = (cell / columns / rows, cell / columns % rows, cell % columns);
         let near = |place: usize, count: usize| place.saturating_sub(1)..(place + 2).min(count);
-        near(layer, layers).flat_map(move |layer| {
-            near(row, rows).flat_map(move |row| near(column, columns).map(move |column| (layer * rows + row) * columns + column))
-        })
-        .filter(move |&other| other != cell)
+        near(layer, layers)
+            .flat_map(move |layer| {
+                near(row, rows).flat_map(move |row| {
+                    near(column, columns).map(move |column| (layer * rows + row) * columns + column)
+                })
+            })
+            .filter(move |&other| other != cell)
     }
 
     /// The share of each cell's voxels that the runs hold.
     pub(super) fn filled(&self, runs: &Runs) -> Vec<f32> {
         let layer_size = self.shape[1] * self.shape[2];
         let mut filled = vec![0f32; self.count()];
-        filled.par_chunks_mut(layer_size.max(1)).enumerate().for_each(|(layer, filled)| {
-            for slice in 0..runs.shape[0] {
-                let Some((_, sharing)) = self.of_slice[slice].filter(|&(of, _)| of == layer) else { continue };
-                let voxel = 1.0 / (sharing * self.block[0] * self.block[1]) as f32;
-                for row in 0..runs.shape[1] {
-                    let Some(first) = self.row(slice, row) else { continue };
-                    for run in &runs.runs[runs.row(slice, row)] {
-                        for (cell, columns) in self.stretches(run.columns()) {
-                            filled[first - layer * layer_size + cell] += columns.len() as f32 * voxel;
+        filled
+            .par_chunks_mut(layer_size.max(1))
+            .enumerate()
+            .for_each(|(layer, filled)| {
+                for slice in 0..runs.shape[0] {
+                    let Some((_, sharing)) = self.of_slice[slice].filter(|&(of, _)| of == layer)
+                    else {
+                        continue;
+                    };
+                    let voxel = 1.0 / (sharing * self.block[0] * self.block[1]) as f32;
+                    for row in 0..runs.shape[1] {
+                        let Some(first) = self.row(slice, row) else {
+                            continue;
+                        };
+                        for run in &runs.runs[runs.row(slice, row)] {
+                            for (cell, columns) in self.stretches(run.columns()) {
+                                filled[first - layer * layer_size + cell] +=
+                                    columns.len() as f32 * voxel;
+                            }
                         }
                     }
                 }
-            }
-        });
+            });
         filled
     }
 
@@ -132,26 +161,36 @@ impl Cells {
     /// Exact, one axis after another: Felzenszwalb and Huttenlocher, "Distance transforms of sampled functions", Theory of Computing 8, 2012.
     pub(super) fn squared_distances(&self, targets: &[bool]) -> Vec<f64> {
         let [layers, rows, columns] = self.shape;
-        let places = |count: usize, edge: f64| -> Vec<f64> { (0..count).map(|index| index as f64 * edge).collect() };
-        let (row_places, column_places) = (places(rows, self.edge_mm[0]), places(columns, self.edge_mm[1]));
+        let places = |count: usize, edge: f64| -> Vec<f64> {
+            (0..count).map(|index| index as f64 * edge).collect()
+        };
+        let (row_places, column_places) = (
+            places(rows, self.edge_mm[0]),
+            places(columns, self.edge_mm[1]),
+        );
         let layer_places: Vec<f64> = self.layers.iter().map(|&(centre, _)| centre).collect();
-        let mut values: Vec<f64> = targets.iter().map(|&target| if target { 0.0 } else { f64::INFINITY }).collect();
-        values.par_chunks_mut((rows * columns).max(1)).for_each(|layer| {
-            let mut envelope = Envelope::default();
-            for row in layer.chunks_exact_mut(columns) {
-                envelope.lower(row, &column_places);
-            }
-            let mut line = vec![0.0; rows];
-            for column in 0..columns {
-                for (value, row) in line.iter_mut().zip(layer.chunks_exact(columns)) {
-                    *value = row[column];
+        let mut values: Vec<f64> = targets
+            .iter()
+            .map(|&target| if target { 0.0 } else { f64::INFINITY })
+            .collect();
+        values
+            .par_chunks_mut((rows * columns).max(1))
+            .for_each(|layer| {
+                let mut envelope = Envelope::default();
+                for row in layer.chunks_exact_mut(columns) {
+                    envelope.lower(row, &column_places);
                 }
-                envelope.lower(&mut line, &row_places);
-                for (value, row) in line.iter().zip(layer.chunks_exact_mut(columns)) {
-                    row[column] = *value;
+                let mut line = vec![0.0; rows];
+                for column in 0..columns {
+                    for (value, row) in line.iter_mut().zip(layer.chunks_exact(columns)) {
+                        *value = row[column];
+                    }
+                    envelope.lower(&mut line, &row_places);
+                    for (value, row) in line.iter().zip(layer.chunks_exact_mut(columns)) {
+                        row[column] = *value;
+                    }
                 }
-            }
-        });
+            });
         let mut envelope = Envelope::default();
         let mut line = vec![0.0; layers];
         for place in 0..rows * columns {
@@ -169,7 +208,10 @@ impl Cells {
 
 /// Shares slices out to layers near to the edge of a cell; a slice thicker than that is a layer of its own.
 #[allow(clippy::type_complexity)]
-fn layers(thickness: &[f64], bounds: &Range<usize>) -> (Vec<Option<(usize, usize)>>, Vec<(f64, f64)>) {
+fn layers(
+    thickness: &[f64],
+    bounds: &Range<usize>,
+) -> (Vec<Option<(usize, usize)>>, Vec<(f64, f64)>) {
     let mut of_slice = vec![None; thickness.len()];
     let mut layers: Vec<(f64, f64)> = Vec::new();
     let range = bounds.start.saturating_sub(1)..(bounds.end + 1).min(thickness.len());
@@ -199,7 +241,11 @@ impl Envelope {
     /// Replaces each value by the least of value + squared distance over the line.
     fn lower(&mut self, values: &mut [f64], places: &[f64]) {
         self.parabolas.clear();
-        for (&place, &height) in places.iter().zip(values.iter()).filter(|(_, height)| height.is_finite()) {
+        for (&place, &height) in places
+            .iter()
+            .zip(values.iter())
+            .filter(|(_, height)| height.is_finite())
+        {
             let mut from = f64::NEG_INFINITY;
             while let Some(&(other, low, begins)) = self.parabolas.last() {
                 from = ((height + place * place) - (low + other * other)) / (2.0 * (place - other));
@@ -213,7 +259,11 @@ impl Envelope {
         }
         let mut current = 0;
         for (value, &place) in values.iter_mut().zip(places) {
-            while self.parabolas.get(current + 1).is_some_and(|next| next.2 <= place) {
+            while self
+                .parabolas
+                .get(current + 1)
+                .is_some_and(|next| next.2 <= place)
+            {
                 current += 1;
             }
             if let Some(&(lowest, height, _)) = self.parabolas.get(current) {

@@ -55,10 +55,18 @@ impl Components {
             }
             for slice in first..=last {
                 for row in 1..runs.shape[1] {
-                    touching(runs, (slice, row - 1), (slice, row), connectivity, |a, b| join(part, a - base, b - base));
+                    touching(
+                        runs,
+                        (slice, row - 1),
+                        (slice, row),
+                        connectivity,
+                        |a, b| join(part, a - base, b - base),
+                    );
                 }
                 if slice > first {
-                    slices_touching(runs, slice, connectivity, |a, b| join(part, a - base, b - base));
+                    slices_touching(runs, slice, connectivity, |a, b| {
+                        join(part, a - base, b - base)
+                    });
                 }
             }
             for parent in part.iter_mut() {
@@ -99,17 +107,34 @@ impl Components {
 }
 
 /// Pairs of touching runs in a slice and the one before it.
-fn slices_touching(runs: &Runs, slice: usize, connectivity: Connectivity, mut found: impl FnMut(usize, usize)) {
+fn slices_touching(
+    runs: &Runs,
+    slice: usize,
+    connectivity: Connectivity,
+    mut found: impl FnMut(usize, usize),
+) {
     for row in 0..runs.shape[1] {
         let reach = connectivity.reach() as usize;
         for before in row.saturating_sub(reach)..(row + reach + 1).min(runs.shape[1]) {
-            touching(runs, (slice - 1, before), (slice, row), connectivity, &mut found);
+            touching(
+                runs,
+                (slice - 1, before),
+                (slice, row),
+                connectivity,
+                &mut found,
+            );
         }
     }
 }
 
 /// Pairs of touching runs in two neighbouring rows, each a slice and a row.
-pub(super) fn touching(runs: &Runs, first: (usize, usize), second: (usize, usize), connectivity: Connectivity, mut found: impl FnMut(usize, usize)) {
+pub(super) fn touching(
+    runs: &Runs,
+    first: (usize, usize),
+    second: (usize, usize),
+    connectivity: Connectivity,
+    mut found: impl FnMut(usize, usize),
+) {
     let reach = connectivity.reach();
     let (first, second) = (runs.row(first.0, first.1), runs.row(second.0, second.1));
     let (mut a, mut b) = (first.start, second.start);
@@ -170,11 +195,15 @@ mod tests {
                     while let Some((z, y, x)) = open.pop() {
                         for step in 0..27 {
                             let (dz, dy, dx) = (step / 9 - 1, step / 3 % 3 - 1, step % 3 - 1);
-                            if connectivity == Connectivity::Faces && dz * dz + dy * dy + dx * dx > 1 {
+                            if connectivity == Connectivity::Faces
+                                && dz * dz + dy * dy + dx * dx > 1
+                            {
                                 continue;
                             }
                             let (z, y, x) = (z + dz, y + dy, x + dx);
-                            let inside = (0..slices).contains(&z) && (0..rows).contains(&y) && (0..columns).contains(&x);
+                            let inside = (0..slices).contains(&z)
+                                && (0..rows).contains(&y)
+                                && (0..columns).contains(&x);
                             if inside && mask.labels[at(z, y, x)] != 0 && labels[at(z, y, x)] == 0 {
                                 labels[at(z, y, x)] = count;
                                 open.push((z, y, x));

@@ -41,7 +41,9 @@ impl Network {
     /// The sides of the minimum cut nearest to the sources, and the capacity that it cuts. A node that no path joins to a source or a sink stays free.
     pub(super) fn cut(mut self) -> (Vec<Bound>, u64) {
         let nodes = self.bounds.len();
-        let gates: Vec<u32> = (0..nodes as u32).filter(|&node| self.is_gate(node)).collect();
+        let gates: Vec<u32> = (0..nodes as u32)
+            .filter(|&node| self.is_gate(node))
+            .collect();
         let mut levels = vec![NONE; nodes];
         let mut queue = Vec::new();
         let mut flow = 0;
@@ -85,7 +87,10 @@ impl Network {
             first += 1;
             let node = node as usize;
             for (&neighbour, &left) in self.neighbours[node].iter().zip(&self.residual[node]) {
-                if left == 0 || levels[neighbour as usize] != NONE || self.bounds[neighbour as usize] == Bound::Source {
+                if left == 0
+                    || levels[neighbour as usize] != NONE
+                    || self.bounds[neighbour as usize] == Bound::Source
+                {
                     continue;
                 }
                 levels[neighbour as usize] = levels[node] + 1;
@@ -106,7 +111,11 @@ impl Network {
         let mut flow = 0;
         loop {
             if self.bounds[node] == Bound::Sink {
-                let least = path.iter().map(|&(from, direction)| self.residual[from][direction]).min().unwrap_or(0);
+                let least = path
+                    .iter()
+                    .map(|&(from, direction)| self.residual[from][direction])
+                    .min()
+                    .unwrap_or(0);
                 flow += u64::from(least);
                 let mut full = 0;
                 for (step, &(from, direction)) in path.iter().enumerate().rev() {
@@ -123,7 +132,9 @@ impl Network {
             }
             let forward = (next[node] as usize..6).find(|&direction| {
                 let neighbour = self.neighbours[node][direction];
-                self.residual[node][direction] > 0 && levels[neighbour as usize] != NONE && levels[neighbour as usize] == levels[node] + 1
+                self.residual[node][direction] > 0
+                    && levels[neighbour as usize] != NONE
+                    && levels[neighbour as usize] == levels[node] + 1
             });
             match forward {
                 Some(direction) => {
@@ -133,7 +144,9 @@ impl Network {
                 }
                 None => {
                     next[node] = 6;
-                    let Some((before, direction)) = path.pop() else { return flow };
+                    let Some((before, direction)) = path.pop() else {
+                        return flow;
+                    };
                     next[before] = direction as u8 + 1;
                     node = before;
                 }
@@ -143,7 +156,9 @@ impl Network {
 
     /// What hangs together with a sink, and is not the sources', becomes the sinks'.
     fn spread_sinks(&self, sides: &mut [Bound]) {
-        let mut open: Vec<u32> = (0..sides.len() as u32).filter(|&node| sides[node as usize] == Bound::Sink).collect();
+        let mut open: Vec<u32> = (0..sides.len() as u32)
+            .filter(|&node| sides[node as usize] == Bound::Sink)
+            .collect();
         while let Some(node) = open.pop() {
             for &neighbour in &self.neighbours[node as usize] {
                 if neighbour != NONE && sides[neighbour as usize] == Bound::Free {

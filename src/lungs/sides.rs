@@ -158,14 +158,22 @@ struct Pieces<'a> {
 
 enum Parts {
     Whole(Piece),
-    Two { right: (Piece, Runs), left: (Piece, Runs) },
+    Two {
+        right: (Piece, Runs),
+        left: (Piece, Runs),
+    },
 }
 
 /// Labels of each component: one, or right and left of a cut one.
 type Labels = Vec<Option<u8>>;
 
 impl<'a> Pieces<'a> {
-    fn of(runs: &'a Runs, grid: &Grid, across: &Across, midline_mm: f64) -> Result<Pieces<'a>, LungsError> {
+    fn of(
+        runs: &'a Runs,
+        grid: &Grid,
+        across: &Across,
+        midline_mm: f64,
+    ) -> Result<Pieces<'a>, LungsError> {
         let components = Components::of(runs, Connectivity::Full);
         let whole = across.pieces(runs, &components);
         let right_ml = across.right_of(runs, &components, midline_mm);
@@ -186,33 +194,50 @@ impl<'a> Pieces<'a> {
             // Does another large piece lie on the side of which this one has less?
             let less_on_right = right_ml[index] * 2.0 < piece.volume_ml;
             let other = whole.iter().enumerate().any(|(other, beside)| {
-                other != index && (beside.x_mm < midline_mm) == less_on_right && beside.volume_ml >= 0.2 * piece.volume_ml
+                other != index
+                    && (beside.x_mm < midline_mm) == less_on_right
+                    && beside.volume_ml >= 0.2 * piece.volume_ml
             });
             let component = runs.filtered(|run| pieces.components.of_run[run] as usize == index)?;
-            let least = if other { LEAST_PART_BESIDE_ANOTHER } else { LEAST_PART };
-            pieces.parts.push(match bridge::cut(&component, grid, midline_mm, least)? {
-                Some(Bridge { right, left, area_cm2 }) => {
-                    pieces.bridge_cm2 += area_cm2;
-                    Parts::two(across, right, left)
-                }
-                None if !other && smaller >= LEAST_PART_BESIDE_ANOTHER => {
-                    pieces.halved = true;
-                    let (right, left) = halves(&component, across, midline_mm)?;
-                    Parts::two(across, right, left)
-                }
-                None => Parts::Whole(piece),
-            });
+            let least = if other {
+                LEAST_PART_BESIDE_ANOTHER
+            } else {
+                LEAST_PART
+            };
+            pieces
+                .parts
+                .push(match bridge::cut(&component, grid, midline_mm, least)? {
+                    Some(Bridge {
+                        right,
+                        left,
+                        area_cm2,
+                    }) => {
+                        pieces.bridge_cm2 += area_cm2;
+                        Parts::two(across, right, left)
+                    }
+                    None if !other && smaller >= LEAST_PART_BESIDE_ANOTHER => {
+                        pieces.halved = true;
+                        let (right, left) = halves(&component, across, midline_mm)?;
+                        Parts::two(across, right, left)
+                    }
+                    None => Parts::Whole(piece),
+                });
         }
         Ok(pieces)
     }
 
     /// Labels of what needs no look around: cut components, and large pieces off the midline. At least the largest piece is among them.
     fn named(&self, midline_mm: f64) -> Labels {
-        let total: f64 = self.whole().map(|(_, piece)| piece.volume_ml).sum::<f64>() + self.cut_ml();
-        let largest = self.whole().map(|(_, piece)| piece.volume_ml).fold(0.0, f64::max);
+        let total: f64 =
+            self.whole().map(|(_, piece)| piece.volume_ml).sum::<f64>() + self.cut_ml();
+        let largest = self
+            .whole()
+            .map(|(_, piece)| piece.volume_ml)
+            .fold(0.0, f64::max);
         let mut labels = vec![None; self.parts.len()];
         for (index, piece) in self.whole() {
-            let large = piece.volume_ml >= SMALL_SHARE * total && (piece.x_mm - midline_mm).abs() >= NEAR_MIDLINE_MM;
+            let large = piece.volume_ml >= SMALL_SHARE * total
+                && (piece.x_mm - midline_mm).abs() >= NEAR_MIDLINE_MM;
             if large || (piece.volume_ml == largest && largest >= self.cut_ml()) {
                 labels[index] = Some(side_of(piece.x_mm, midline_mm));
             }
@@ -222,8 +247,13 @@ impl<'a> Pieces<'a> {
 
     /// Labels the other pieces by the nearest lung. Returns the volume in doubt.
     fn place_small(&self, labels: &mut Labels, grid: &Grid, midline_mm: f64) -> f64 {
-        let open: Vec<(usize, Piece)> = self.whole().filter(|&(index, _)| labels[index].is_none()).collect();
-        let Some(bounds) = self.runs.bounds().filter(|_| !open.is_empty()) else { return 0.0 };
+        let open: Vec<(usize, Piece)> = self
+            .whole()
+            .filter(|&(index, _)| labels[index].is_none())
+            .collect();
+        let Some(bounds) = self.runs.bounds().filter(|_| !open.is_empty()) else {
+            return 0.0;
+        };
         let cells = Cells::around(&bounds, grid);
         let mut targets = [vec![false; cells.count()], vec![false; cells.count()]];
         for parts in &self.parts {
@@ -237,7 +267,10 @@ impl<'a> Pieces<'a> {
                 targets[usize::from(label) - 1][cell] = true;
             }
         });
-        let squared: Vec<Vec<f64>> = targets.par_iter().map(|targets| cells.squared_distances(targets)).collect();
+        let squared: Vec<Vec<f64>> = targets
+            .par_iter()
+            .map(|targets| cells.squared_distances(targets))
+            .collect();
         let mut nearest = vec![[f64::INFINITY; 2]; self.parts.len()];
         each_cell(&cells, self.runs, |run, cell| {
             let nearest = &mut nearest[self.components.of_run[run] as usize];
@@ -254,7 +287,9 @@ impl<'a> Pieces<'a> {
                 true => RIGHT,
                 false => LEFT,
             });
-            if (right - left).abs() < DOUBTFUL_MM || (far && (piece.x_mm - midline_mm).abs() < NEAR_MIDLINE_MM) {
+            if (right - left).abs() < DOUBTFUL_MM
+                || (far && (piece.x_mm - midline_mm).abs() < NEAR_MIDLINE_MM)
+            {
                 doubtful_ml += piece.volume_ml;
             }
         }
@@ -263,7 +298,9 @@ impl<'a> Pieces<'a> {
 
     fn write(&self, mask: &mut Mask, labels: &Labels) {
         // A cut component is written by its parts.
-        relabel(mask, self.runs, |run| labels[self.components.of_run[run] as usize].unwrap_or(RIGHT));
+        relabel(mask, self.runs, |run| {
+            labels[self.components.of_run[run] as usize].unwrap_or(RIGHT)
+        });
         for parts in &self.parts {
             if let Parts::Two { left, .. } = parts {
                 relabel(mask, &left.1, |_| LEFT);
@@ -289,7 +326,11 @@ impl<'a> Pieces<'a> {
         }
         let volumes = lungs.map(|lung| lung.volume_ml);
         let (smaller, larger) = (volumes[0].min(volumes[1]), volumes[0].max(volumes[1]));
-        let apart_mm = if smaller > 0.0 { lungs[1].x_mm / volumes[1] - lungs[0].x_mm / volumes[0] } else { 0.0 };
+        let apart_mm = if smaller > 0.0 {
+            lungs[1].x_mm / volumes[1] - lungs[0].x_mm / volumes[0]
+        } else {
+            0.0
+        };
         let mut confidence = 1.0 - self.bridge_cm2 / smaller.max(1e-9).powf(2.0 / 3.0).max(1e-9);
         confidence -= 5.0 * doubtful_ml / (smaller + larger);
         if apart_mm < 0.6 * larger.cbrt() * 10.0 {
@@ -299,7 +340,12 @@ impl<'a> Pieces<'a> {
             confidence = confidence.min(0.1);
         }
         Sides {
-            told: match (self.halved, self.bridge_cm2 > 0.0) {
+            told: match (
+                self.halved,
+                self.parts
+                    .iter()
+                    .any(|parts| matches!(parts, Parts::Two { .. })),
+            ) {
                 (true, _) => Told::Halved,
                 (_, true) => Told::Cut,
                 _ if smaller > 0.0 => Told::Separate,
@@ -316,10 +362,13 @@ impl<'a> Pieces<'a> {
     }
 
     fn whole(&self) -> impl Iterator<Item = (usize, Piece)> {
-        self.parts.iter().enumerate().filter_map(|(index, parts)| match parts {
-            Parts::Whole(piece) => Some((index, *piece)),
-            Parts::Two { .. } => None,
-        })
+        self.parts
+            .iter()
+            .enumerate()
+            .filter_map(|(index, parts)| match parts {
+                Parts::Whole(piece) => Some((index, *piece)),
+                Parts::Two { .. } => None,
+            })
     }
 
     fn cut_ml(&self) -> f64 {
@@ -367,7 +416,9 @@ fn halves(component: &Runs, across: &Across, x_mm: f64) -> Result<(Runs, Runs), 
 fn each_cell(cells: &Cells, runs: &Runs, mut found: impl FnMut(usize, usize)) {
     for slice in 0..runs.shape[0] {
         for row in 0..runs.shape[1] {
-            let Some(first) = cells.row(slice, row) else { continue };
+            let Some(first) = cells.row(slice, row) else {
+                continue;
+            };
             for index in runs.row(slice, row) {
                 for (cell, _) in cells.stretches(runs.runs[index].columns()) {
                     found(index, first + cell);
@@ -380,7 +431,10 @@ fn each_cell(cells: &Cells, runs: &Runs, mut found: impl FnMut(usize, usize)) {
 /// Writes a label to every run.
 fn relabel(mask: &mut Mask, runs: &Runs, label: impl Fn(usize) -> u8 + Sync) {
     let [_, rows, columns] = runs.shape;
-    let slices = mask.labels.par_chunks_mut((rows * columns).max(1)).enumerate();
+    let slices = mask
+        .labels
+        .par_chunks_mut((rows * columns).max(1))
+        .enumerate();
     slices.for_each(|(slice, labels)| {
         for row in 0..rows {
             for index in runs.row(slice, row) {
