@@ -14,9 +14,7 @@ fn drawn(touching: bool) -> (Mask, Grid) {
     let grid = Grid {
         rows: shape[1],
         columns: shape[2],
-        origins: (0..shape[0])
-            .map(|slice| [-129.0, -80.0, 3.0 * slice as f64])
-            .collect(),
+        origins: (0..shape[0]).map(|slice| [-129.0, -80.0, 3.0 * slice as f64]).collect(),
         row_direction: [1.0, 0.0, 0.0],
         column_direction: [0.0, 1.0, 0.0],
         normal: [0.0, 0.0, 1.0],
@@ -24,19 +22,10 @@ fn drawn(touching: bool) -> (Mask, Grid) {
     };
     let mut labels = vec![0; shape.iter().product()];
     for (at, label) in labels.iter_mut().enumerate() {
-        let (z, y, x) = (
-            at / shape[2] / shape[1],
-            at / shape[2] % shape[1],
-            at % shape[2],
-        );
-        let (z, y, x) = (
-            3.0 * z as f64 - 90.0,
-            2.0 * y as f64 - 80.0,
-            2.0 * x as f64 - 129.0,
-        );
-        let inside = |centre: f64, width: f64| {
-            ((x - centre) / width).powi(2) + (y / 60.0).powi(2) + (z / 80.0).powi(2) < 1.0
-        };
+        let (z, y, x) = (at / shape[2] / shape[1], at / shape[2] % shape[1], at % shape[2]);
+        let (z, y, x) = (3.0 * z as f64 - 90.0, 2.0 * y as f64 - 80.0, 2.0 * x as f64 - 129.0);
+        let inside =
+            |centre: f64, width: f64| ((x - centre) / width).powi(2) + (y / 60.0).powi(2) + (z / 80.0).powi(2) < 1.0;
         // The mediastinum, a slab which the junction line of touching lungs pierces in front.
         let junction = touching && (-45.0..-20.0).contains(&y) && (-30.0..40.0).contains(&z);
         let mediastinum = (x - 4.0).abs() < if junction { 0.0 } else { 22.0 };
@@ -53,16 +42,12 @@ fn drawn(touching: bool) -> (Mask, Grid) {
 fn stored(mask: &Mask, grid: &Grid, axes: [usize; 3], flips: [bool; 3]) -> (Mask, Grid) {
     let old_steps = [
         [0.0, 0.0, grid.origins[1][2] - grid.origins[0][2]],
-        grid.column_direction
-            .map(|component| component * grid.spacing_mm[0]),
-        grid.row_direction
-            .map(|component| component * grid.spacing_mm[1]),
+        grid.column_direction.map(|component| component * grid.spacing_mm[0]),
+        grid.row_direction.map(|component| component * grid.spacing_mm[1]),
     ];
     let shape = axes.map(|axis| mask.shape[axis]);
     let steps: Vec<[f64; 3]> = (0..3)
-        .map(|axis| {
-            old_steps[axes[axis]].map(|component| if flips[axis] { -component } else { component })
-        })
+        .map(|axis| old_steps[axes[axis]].map(|component| if flips[axis] { -component } else { component }))
         .collect();
     let mut origin = grid.origins[0];
     for axis in 0..3 {
@@ -74,11 +59,7 @@ fn stored(mask: &Mask, grid: &Grid, axes: [usize; 3], flips: [bool; 3]) -> (Mask
     }
     let mut labels = Vec::with_capacity(mask.labels.len());
     for at in 0..mask.labels.len() {
-        let place = [
-            at / shape[2] / shape[1],
-            at / shape[2] % shape[1],
-            at % shape[2],
-        ];
+        let place = [at / shape[2] / shape[1], at / shape[2] % shape[1], at % shape[2]];
         let mut old = [0; 3];
         for axis in 0..3 {
             old[axes[axis]] = if flips[axis] {
@@ -121,13 +102,7 @@ fn ascending(mut mask: Mask, mut grid: Grid) -> (Mask, Grid) {
     if grid.origins.len() > 1 && position(&grid.origins[1]) < position(&grid.origins[0]) {
         grid.origins.reverse();
         let slice = mask.shape[1] * mask.shape[2];
-        mask.labels = mask
-            .labels
-            .chunks_exact(slice)
-            .rev()
-            .flatten()
-            .copied()
-            .collect();
+        mask.labels = mask.labels.chunks_exact(slice).rev().flatten().copied().collect();
     }
     (mask, grid)
 }
@@ -135,9 +110,7 @@ fn ascending(mut mask: Mask, mut grid: Grid) -> (Mask, Grid) {
 /// Forgets the sides, has them told, and returns the share of voxels that got the right one.
 fn told(known: &Mask, grid: &Grid) -> (f64, Sides) {
     let mut mask = known.clone();
-    mask.labels
-        .iter_mut()
-        .for_each(|label| *label = u8::from(*label != 0));
+    mask.labels.iter_mut().for_each(|label| *label = u8::from(*label != 0));
     let sides = sides(&mut mask, grid).unwrap();
     let lung = known.labels.iter().filter(|&&label| label != 0).count();
     let pairs = || known.labels.iter().zip(&mask.labels);
@@ -145,9 +118,7 @@ fn told(known: &Mask, grid: &Grid) -> (f64, Sides) {
         pairs().all(|(known, told)| (*known == 0) == (*told == 0)),
         "the lungs are not what they were"
     );
-    let same = pairs()
-        .filter(|(known, told)| **known != 0 && known == told)
-        .count();
+    let same = pairs().filter(|(known, told)| **known != 0 && known == told).count();
     (same as f64 / lung.max(1) as f64, sides)
 }
 
@@ -155,30 +126,17 @@ fn told(known: &Mask, grid: &Grid) -> (f64, Sides) {
 fn sides_are_told_in_every_orientation_of_the_stack() {
     for touching in [false, true] {
         let (mask, grid) = drawn(touching);
-        for axes in [
-            [0, 1, 2],
-            [0, 2, 1],
-            [1, 0, 2],
-            [1, 2, 0],
-            [2, 0, 1],
-            [2, 1, 0],
-        ] {
+        for axes in [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]] {
             for flips in 0..8 {
                 let flips = [flips & 1 == 1, flips & 2 == 2, flips & 4 == 4];
                 let (mask, grid) = stored(&mask, &grid, axes, flips);
                 let (right_ones, sides) = told(&mask, &grid);
-                assert_eq!(
-                    sides.told,
-                    if touching { Told::Cut } else { Told::Separate }
-                );
+                assert_eq!(sides.told, if touching { Told::Cut } else { Told::Separate });
                 assert!(
                     right_ones > if touching { 0.999 } else { 0.999_999 },
                     "{axes:?} {flips:?}: {right_ones} {sides:?}"
                 );
-                assert!(
-                    sides.right_ml > sides.left_ml && sides.confidence > 0.7,
-                    "{sides:?}"
-                );
+                assert!(sides.right_ml > sides.left_ml && sides.confidence > 0.7, "{sides:?}");
             }
         }
     }
@@ -208,10 +166,7 @@ fn slices_turned_by_any_angle_tell_the_same_sides() {
 #[test]
 fn pieces_go_to_the_lung_that_is_near() {
     let (mut mask, grid) = drawn(false);
-    let mut paint = |z: std::ops::Range<usize>,
-                     y: std::ops::Range<usize>,
-                     x: std::ops::Range<usize>,
-                     label: u8| {
+    let mut paint = |z: std::ops::Range<usize>, y: std::ops::Range<usize>, x: std::ops::Range<usize>, label: u8| {
         for z in z {
             for y in y.clone() {
                 mask.labels[(z * 80 + y) * 130..][x.clone()].fill(label);
@@ -255,8 +210,7 @@ fn read_nifti(path: &Path) -> (Mask, Grid) {
         .read_to_end(&mut bytes)
         .unwrap();
     let short = |at: usize| i16::from_le_bytes([bytes[at], bytes[at + 1]]);
-    let float =
-        |at: usize| f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    let float = |at: usize| f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     assert_eq!((short(70), short(40)), (2, 3), "uint8, three axes");
     assert!(short(254) > 0, "has an sform");
     let [columns, rows, slices] = [42, 44, 46].map(|at| short(at) as usize);
@@ -307,8 +261,7 @@ fn silver_cases() -> Vec<PathBuf> {
     let mut cases = Vec::new();
     for group in ["whole", "partial", "train"] {
         let folder = Path::new(&root).join(group);
-        let entries = std::fs::read_dir(&folder)
-            .unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
+        let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
         cases.extend(
             entries
                 .map(|entry| entry.unwrap().path())
@@ -366,8 +319,7 @@ fn keeping_two_components_keeps_both_lungs_of_every_real_chest() {
         let lung = known.labels.iter().filter(|&&label| label != 0).count();
         println!("{}: {report:?}", case.display());
         for side in [1, 2] {
-            let count =
-                |mask: &Mask| mask.labels.iter().filter(|&&label| label == side).count() as f64;
+            let count = |mask: &Mask| mask.labels.iter().filter(|&&label| label == side).count() as f64;
             assert!(
                 count(&mask) >= 0.9 * count(&known),
                 "{}: side {side} lost, {lost} of {lung} voxels: {report:?}",

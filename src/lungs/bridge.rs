@@ -63,11 +63,7 @@ pub(super) fn cut(
     let fine = (voxels <= MOST_VOXELS).then(|| cut_voxels(&near, grid, &cells, &band, &sides));
     let area_cm2 = fine.as_ref().map_or(flow, |fine| fine.flow) as f64 / PER_MM2 / 100.0;
     let (right, left) = part(component, &cells, &sides, &near, fine.as_ref())?;
-    Ok(Some(Bridge {
-        right,
-        left,
-        area_cm2,
-    }))
+    Ok(Some(Bridge { right, left, area_cm2 }))
 }
 
 /// The two cores, as a side for every cell.
@@ -116,9 +112,7 @@ fn cores(
                 index if index == left => Side::Left,
                 _ => Side::Neither,
             };
-            return Ok(Some(
-                of_cell.iter().map(|&component| side(component)).collect(),
-            ));
+            return Ok(Some(of_cell.iter().map(|&component| side(component)).collect()));
         }
     }
     Ok(None)
@@ -152,11 +146,7 @@ fn cut_cells(cells: &Cells, filled: &[f32], cores: &[Side]) -> (Vec<Side>, u64) 
     let [layers, rows, columns] = cells.shape;
     let mut node_of = vec![u32::MAX; cells.count()];
     let mut bounds = Vec::new();
-    for (cell, node) in node_of
-        .iter_mut()
-        .enumerate()
-        .filter(|(cell, _)| filled[*cell] > 0.0)
-    {
+    for (cell, node) in node_of.iter_mut().enumerate().filter(|(cell, _)| filled[*cell] > 0.0) {
         *node = bounds.len() as u32;
         bounds.push(match cores[cell] {
             Side::Right => Bound::Source,
@@ -188,12 +178,7 @@ fn cut_cells(cells: &Cells, filled: &[f32], cores: &[Side]) -> (Vec<Side>, u64) 
                     connect(cell, cell + columns, 2, cells.edge_mm[1] * thick);
                 }
                 if layer + 1 < layers {
-                    connect(
-                        cell,
-                        cell + rows * columns,
-                        4,
-                        cells.edge_mm[0] * cells.edge_mm[1],
-                    );
+                    connect(cell, cell + rows * columns, 4, cells.edge_mm[0] * cells.edge_mm[1]);
                 }
             }
         }
@@ -217,9 +202,7 @@ fn capacity(area_mm2: f64) -> u32 {
 
 /// Cells that hang on a lung by an edge or a corner only take the side of what they hang on, step by step.
 fn spread(cells: &Cells, filled: &[f32], sides: &mut [Side]) {
-    let mut open: Vec<usize> = (0..sides.len())
-        .filter(|&cell| sides[cell] != Side::Neither)
-        .collect();
+    let mut open: Vec<usize> = (0..sides.len()).filter(|&cell| sides[cell] != Side::Neither).collect();
     while !open.is_empty() {
         let mut reached = Vec::new();
         for &cell in &open {
@@ -276,12 +259,7 @@ fn near_runs(component: &Runs, cells: &Cells, band: &Band) -> Result<Runs, Lungs
                 for run in &component.runs[component.row(slice, row)] {
                     for (cell, columns) in cells.stretches(run.columns()) {
                         if band.layer[first + cell] > 0 {
-                            append(
-                                &mut found.runs,
-                                begin,
-                                columns.start as u32,
-                                columns.end as u32,
-                            );
+                            append(&mut found.runs, begin, columns.start as u32, columns.end as u32);
                         }
                     }
                 }
@@ -349,31 +327,20 @@ fn cut_voxels(near: &Runs, grid: &Grid, cells: &Cells, band: &Band, sides: &[Sid
             let mut join = |a: usize, b: usize, direction: usize, area: u32| {
                 let (one, other) = (near.runs[a], near.runs[b]);
                 for column in one.start.max(other.start)..one.end.min(other.end) {
-                    let nodes = [
-                        first_node[a] + column - one.start,
-                        first_node[b] + column - other.start,
-                    ];
+                    let nodes = [first_node[a] + column - one.start, first_node[b] + column - other.start];
                     network.connect(nodes[0] as usize, nodes[1] as usize, direction, area);
                 }
             };
             if row > 0 {
-                touching(
-                    near,
-                    (slice, row - 1),
-                    (slice, row),
-                    Connectivity::Faces,
-                    |a, b| join(a, b, 2, along_column),
-                );
+                touching(near, (slice, row - 1), (slice, row), Connectivity::Faces, |a, b| {
+                    join(a, b, 2, along_column)
+                });
             }
             if slice > 0 {
                 let between = capacity(row_mm * column_mm);
-                touching(
-                    near,
-                    (slice - 1, row),
-                    (slice, row),
-                    Connectivity::Faces,
-                    |a, b| join(a, b, 4, between),
-                );
+                touching(near, (slice - 1, row), (slice, row), Connectivity::Faces, |a, b| {
+                    join(a, b, 4, between)
+                });
             }
         }
     }
@@ -425,9 +392,7 @@ fn part(
                         };
                         let first_node = fine.first_node[index] as usize;
                         for column in columns {
-                            let side = match fine.sides
-                                [first_node + column - near.runs[index].start as usize]
-                            {
+                            let side = match fine.sides[first_node + column - near.runs[index].start as usize] {
                                 Bound::Source => Side::Right,
                                 Bound::Sink => Side::Left,
                                 Bound::Free => side,

@@ -37,8 +37,7 @@ impl Cells {
         let span = |axis: usize| {
             let bounds = &bounds[axis + 1];
             let last = (voxels[axis] - 1) / block[axis];
-            (bounds.start / block[axis]).saturating_sub(1)
-                ..((bounds.end - 1) / block[axis] + 1).min(last) + 1
+            (bounds.start / block[axis]).saturating_sub(1)..((bounds.end - 1) / block[axis] + 1).min(last) + 1
         };
         let (rows, columns) = (span(0), span(1));
         let thickness = slabs::thickness_mm(grid);
@@ -70,10 +69,7 @@ impl Cells {
     }
 
     /// A run in stretches that lie in one cell each: the cell, counted from the first of the row, and the columns.
-    pub(super) fn stretches(
-        &self,
-        columns: Range<usize>,
-    ) -> impl Iterator<Item = (usize, Range<usize>)> + '_ {
+    pub(super) fn stretches(&self, columns: Range<usize>) -> impl Iterator<Item = (usize, Range<usize>)> + '_ {
         let mut start = columns.start;
         std::iter::from_fn(move || {
             if start >= columns.end {
@@ -103,10 +99,7 @@ impl Cells {
         for layer in layers {
             for row in 0..self.shape[1] {
                 let row_x = layer + centre(0, row) * grid.column_direction[0];
-                x_mm.extend(
-                    (0..self.shape[2])
-                        .map(|column| row_x + centre(1, column) * grid.row_direction[0]),
-                );
+                x_mm.extend((0..self.shape[2]).map(|column| row_x + centre(1, column) * grid.row_direction[0]));
             }
         }
         x_mm
@@ -135,8 +128,7 @@ impl Cells {
             .enumerate()
             .for_each(|(layer, filled)| {
                 for slice in 0..runs.shape[0] {
-                    let Some((_, sharing)) = self.of_slice[slice].filter(|&(of, _)| of == layer)
-                    else {
+                    let Some((_, sharing)) = self.of_slice[slice].filter(|&(of, _)| of == layer) else {
                         continue;
                     };
                     let voxel = 1.0 / (sharing * self.block[0] * self.block[1]) as f32;
@@ -146,8 +138,7 @@ impl Cells {
                         };
                         for run in &runs.runs[runs.row(slice, row)] {
                             for (cell, columns) in self.stretches(run.columns()) {
-                                filled[first - layer * layer_size + cell] +=
-                                    columns.len() as f32 * voxel;
+                                filled[first - layer * layer_size + cell] += columns.len() as f32 * voxel;
                             }
                         }
                     }
@@ -161,36 +152,29 @@ impl Cells {
     /// Exact, one axis after another: Felzenszwalb and Huttenlocher, "Distance transforms of sampled functions", Theory of Computing 8, 2012.
     pub(super) fn squared_distances(&self, targets: &[bool]) -> Vec<f64> {
         let [layers, rows, columns] = self.shape;
-        let places = |count: usize, edge: f64| -> Vec<f64> {
-            (0..count).map(|index| index as f64 * edge).collect()
-        };
-        let (row_places, column_places) = (
-            places(rows, self.edge_mm[0]),
-            places(columns, self.edge_mm[1]),
-        );
+        let places = |count: usize, edge: f64| -> Vec<f64> { (0..count).map(|index| index as f64 * edge).collect() };
+        let (row_places, column_places) = (places(rows, self.edge_mm[0]), places(columns, self.edge_mm[1]));
         let layer_places: Vec<f64> = self.layers.iter().map(|&(centre, _)| centre).collect();
         let mut values: Vec<f64> = targets
             .iter()
             .map(|&target| if target { 0.0 } else { f64::INFINITY })
             .collect();
-        values
-            .par_chunks_mut((rows * columns).max(1))
-            .for_each(|layer| {
-                let mut envelope = Envelope::default();
-                for row in layer.chunks_exact_mut(columns) {
-                    envelope.lower(row, &column_places);
+        values.par_chunks_mut((rows * columns).max(1)).for_each(|layer| {
+            let mut envelope = Envelope::default();
+            for row in layer.chunks_exact_mut(columns) {
+                envelope.lower(row, &column_places);
+            }
+            let mut line = vec![0.0; rows];
+            for column in 0..columns {
+                for (value, row) in line.iter_mut().zip(layer.chunks_exact(columns)) {
+                    *value = row[column];
                 }
-                let mut line = vec![0.0; rows];
-                for column in 0..columns {
-                    for (value, row) in line.iter_mut().zip(layer.chunks_exact(columns)) {
-                        *value = row[column];
-                    }
-                    envelope.lower(&mut line, &row_places);
-                    for (value, row) in line.iter().zip(layer.chunks_exact_mut(columns)) {
-                        row[column] = *value;
-                    }
+                envelope.lower(&mut line, &row_places);
+                for (value, row) in line.iter().zip(layer.chunks_exact_mut(columns)) {
+                    row[column] = *value;
                 }
-            });
+            }
+        });
         let mut envelope = Envelope::default();
         let mut line = vec![0.0; layers];
         for place in 0..rows * columns {
@@ -208,10 +192,7 @@ impl Cells {
 
 /// Shares slices out to layers near to the edge of a cell; a slice thicker than that is a layer of its own.
 #[allow(clippy::type_complexity)]
-fn layers(
-    thickness: &[f64],
-    bounds: &Range<usize>,
-) -> (Vec<Option<(usize, usize)>>, Vec<(f64, f64)>) {
+fn layers(thickness: &[f64], bounds: &Range<usize>) -> (Vec<Option<(usize, usize)>>, Vec<(f64, f64)>) {
     let mut of_slice = vec![None; thickness.len()];
     let mut layers: Vec<(f64, f64)> = Vec::new();
     let range = bounds.start.saturating_sub(1)..(bounds.end + 1).min(thickness.len());
@@ -259,11 +240,7 @@ impl Envelope {
         }
         let mut current = 0;
         for (value, &place) in values.iter_mut().zip(places) {
-            while self
-                .parabolas
-                .get(current + 1)
-                .is_some_and(|next| next.2 <= place)
-            {
+            while self.parabolas.get(current + 1).is_some_and(|next| next.2 <= place) {
                 current += 1;
             }
             if let Some(&(lowest, height, _)) = self.parabolas.get(current) {

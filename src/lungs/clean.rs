@@ -80,13 +80,7 @@ pub fn clean(mask: &mut Mask, grid: &Grid, options: &CleanUp) -> Result<CleanRep
     }
     if options.fill_holes_ml > 0.0 {
         let remaining = runs.filtered(is_kept)?;
-        fill_holes(
-            mask,
-            &remaining,
-            &voxel_ml,
-            options.fill_holes_ml,
-            &mut report,
-        )?;
+        fill_holes(mask, &remaining, &voxel_ml, options.fill_holes_ml, &mut report)?;
     }
     Ok(report)
 }
@@ -172,12 +166,7 @@ fn fill_holes(
 
 /// Whether a gap touches the first or last gap, or the emptiness, of one of the four rows around it. Not called on the border of the volume.
 fn reaches_out(lung: &Runs, slice: usize, row: usize, gap: Run) -> bool {
-    let around = [
-        (slice - 1, row),
-        (slice + 1, row),
-        (slice, row - 1),
-        (slice, row + 1),
-    ];
+    let around = [(slice - 1, row), (slice + 1, row), (slice, row - 1), (slice, row + 1)];
     around.into_iter().any(|(slice, row)| {
         let runs = &lung.runs[lung.row(slice, row)];
         match (runs.first(), runs.last()) {
@@ -188,17 +177,9 @@ fn reaches_out(lung: &Runs, slice: usize, row: usize, gap: Run) -> bool {
 }
 
 /// Hands the row and the run to `write` for every run that `chosen` says yes to.
-fn rewrite(
-    mask: &mut Mask,
-    runs: &Runs,
-    chosen: impl Fn(usize) -> bool + Sync,
-    write: impl Fn(&mut [u8], Run) + Sync,
-) {
+fn rewrite(mask: &mut Mask, runs: &Runs, chosen: impl Fn(usize) -> bool + Sync, write: impl Fn(&mut [u8], Run) + Sync) {
     let [_, rows, columns] = runs.shape;
-    let slices = mask
-        .labels
-        .par_chunks_mut((rows * columns).max(1))
-        .enumerate();
+    let slices = mask.labels.par_chunks_mut((rows * columns).max(1)).enumerate();
     slices.for_each(|(slice, labels)| {
         for row in 0..rows {
             for index in runs.row(slice, row).filter(|&index| chosen(index)) {
@@ -244,15 +225,10 @@ mod tests {
         let mut mask = before.clone();
         let report = clean(&mut mask, &grid(SHAPE, [1.0; 3]), &CleanUp::OFF).unwrap();
         assert_eq!(mask, before);
-        assert_eq!(
-            (report.components, report.dropped, report.holes_filled),
-            (2, 0, 0)
-        );
+        assert_eq!((report.components, report.dropped, report.holes_filled), (2, 0, 0));
         let volumes = report.component_ml.iter().zip([0.216, 0.001]);
         assert!(
-            volumes
-                .into_iter()
-                .all(|(ml, expected)| (ml - expected).abs() < 1e-12),
+            volumes.into_iter().all(|(ml, expected)| (ml - expected).abs() < 1e-12),
             "{report:?}"
         );
     }
@@ -270,11 +246,7 @@ mod tests {
 
     #[test]
     fn beside_two_lungs_that_touch_a_small_piece_is_no_lung() {
-        let lungs = boxes(&[
-            [2..18, 2..28, 2..16],
-            [2..18, 2..28, 20..32],
-            [9..11, 10..12, 16..20],
-        ]);
+        let lungs = boxes(&[[2..18, 2..28, 2..16], [2..18, 2..28, 20..32], [9..11, 10..12, 16..20]]);
         let mut mask = lungs.clone();
         // 0.125 mL: over the smallest volume, under a fiftieth of the lungs' 10.8 mL.
         box_of(&mut mask, [2..7, 2..7, 34..39], 1);
@@ -300,10 +272,7 @@ mod tests {
         };
         let report = clean(&mut mask, &uneven, &options).unwrap();
         assert_eq!(mask, boxes(&[[14..17, 2..8, 2..8]]));
-        assert!(
-            (report.component_ml[0] - 0.54).abs() < 1e-12
-                && (report.component_ml[1] - 0.252).abs() < 1e-12
-        );
+        assert!((report.component_ml[0] - 0.54).abs() < 1e-12 && (report.component_ml[1] - 0.252).abs() < 1e-12);
     }
 
     #[test]
@@ -342,21 +311,14 @@ mod tests {
         for z in 0..slices {
             for y in 0..rows {
                 for x in 0..columns {
-                    if z == 0
-                        || y == 0
-                        || x == 0
-                        || z == slices - 1
-                        || y == rows - 1
-                        || x == columns - 1
-                    {
+                    if z == 0 || y == 0 || x == 0 || z == slices - 1 || y == rows - 1 || x == columns - 1 {
                         open.push((z, y, x));
                     }
                 }
             }
         }
         while let Some((z, y, x)) = open.pop() {
-            let inside =
-                (0..slices).contains(&z) && (0..rows).contains(&y) && (0..columns).contains(&x);
+            let inside = (0..slices).contains(&z) && (0..rows).contains(&y) && (0..columns).contains(&x);
             if inside && enclosed[at(z, y, x)] {
                 enclosed[at(z, y, x)] = false;
                 open.extend([

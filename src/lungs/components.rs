@@ -55,18 +55,12 @@ impl Components {
             }
             for slice in first..=last {
                 for row in 1..runs.shape[1] {
-                    touching(
-                        runs,
-                        (slice, row - 1),
-                        (slice, row),
-                        connectivity,
-                        |a, b| join(part, a - base, b - base),
-                    );
-                }
-                if slice > first {
-                    slices_touching(runs, slice, connectivity, |a, b| {
+                    touching(runs, (slice, row - 1), (slice, row), connectivity, |a, b| {
                         join(part, a - base, b - base)
                     });
+                }
+                if slice > first {
+                    slices_touching(runs, slice, connectivity, |a, b| join(part, a - base, b - base));
                 }
             }
             for parent in part.iter_mut() {
@@ -107,22 +101,11 @@ impl Components {
 }
 
 /// Pairs of touching runs in a slice and the one before it.
-fn slices_touching(
-    runs: &Runs,
-    slice: usize,
-    connectivity: Connectivity,
-    mut found: impl FnMut(usize, usize),
-) {
+fn slices_touching(runs: &Runs, slice: usize, connectivity: Connectivity, mut found: impl FnMut(usize, usize)) {
     for row in 0..runs.shape[1] {
         let reach = connectivity.reach() as usize;
         for before in row.saturating_sub(reach)..(row + reach + 1).min(runs.shape[1]) {
-            touching(
-                runs,
-                (slice - 1, before),
-                (slice, row),
-                connectivity,
-                &mut found,
-            );
+            touching(runs, (slice - 1, before), (slice, row), connectivity, &mut found);
         }
     }
 }
@@ -195,15 +178,12 @@ mod tests {
                     while let Some((z, y, x)) = open.pop() {
                         for step in 0..27 {
                             let (dz, dy, dx) = (step / 9 - 1, step / 3 % 3 - 1, step % 3 - 1);
-                            if connectivity == Connectivity::Faces
-                                && dz * dz + dy * dy + dx * dx > 1
-                            {
+                            if connectivity == Connectivity::Faces && dz * dz + dy * dy + dx * dx > 1 {
                                 continue;
                             }
                             let (z, y, x) = (z + dz, y + dy, x + dx);
-                            let inside = (0..slices).contains(&z)
-                                && (0..rows).contains(&y)
-                                && (0..columns).contains(&x);
+                            let inside =
+                                (0..slices).contains(&z) && (0..rows).contains(&y) && (0..columns).contains(&x);
                             if inside && mask.labels[at(z, y, x)] != 0 && labels[at(z, y, x)] == 0 {
                                 labels[at(z, y, x)] = count;
                                 open.push((z, y, x));

@@ -167,9 +167,7 @@ fn sides_uncertain(sides: &Sides, limits: &MaskLimits) -> Option<Finding> {
     }
     let why = match sides.told {
         Told::NoLung => return None,
-        Told::OneLung => {
-            "there is one lung only, and it lies near the middle of the field of view".to_string()
-        }
+        Told::OneLung => "there is one lung only, and it lies near the middle of the field of view".to_string(),
         Told::Halved => "the mask is one blob without a bridge between two lungs".to_string(),
         Told::Cut | Told::Separate if sides.apart_mm < 40.0 => {
             format!(
@@ -205,10 +203,7 @@ fn cuts(mask: &Mask, volume: &Volume) -> Result<Cuts, LungsError> {
     let thickness = slabs::thickness_mm(&volume.grid);
     let [row_mm, column_mm] = volume.grid.spacing_mm;
     let end = |slice: usize| {
-        let voxels: usize = runs.runs[runs.slice(slice)]
-            .iter()
-            .map(|run| run.len())
-            .sum();
+        let voxels: usize = runs.runs[runs.slice(slice)].iter().map(|run| run.len()).sum();
         voxels as f64 * row_mm * column_mm / 100.0
     };
     let mut cuts = Cuts {
@@ -241,10 +236,7 @@ fn cuts(mask: &Mask, volume: &Volume) -> Result<Cuts, LungsError> {
                 let Some(is_padding) = &is_padding else {
                     continue;
                 };
-                let beside = [
-                    (start > 0).then(|| start - 1),
-                    (end < columns).then_some(end),
-                ];
+                let beside = [(start > 0).then(|| start - 1), (end < columns).then_some(end)];
                 cuts.padding_cm2 += beside
                     .iter()
                     .flatten()
@@ -269,13 +261,8 @@ fn bare(run: Run, others: &[Run]) -> impl Iterator<Item = usize> + '_ {
     let first = others.partition_point(|other| other.end <= run.start);
     let mut others = others[first..].iter().peekable();
     run.columns().filter(move |&column| {
-        while others
-            .next_if(|other| other.end as usize <= column)
-            .is_some()
-        {}
-        others
-            .peek()
-            .is_none_or(|other| column < other.start as usize)
+        while others.next_if(|other| other.end as usize <= column).is_some() {}
+        others.peek().is_none_or(|other| column < other.start as usize)
     })
 }
 
@@ -289,11 +276,7 @@ struct Padding<'a> {
 impl Padding<'_> {
     fn of(volume: &Volume, slice: usize) -> Option<Padding<'_>> {
         let range = volume.padding_hu.get(slice).copied().flatten()?;
-        Some(Padding {
-            volume,
-            slice,
-            range,
-        })
+        Some(Padding { volume, slice, range })
     }
 
     fn at(&self, row: usize, column: usize) -> bool {
@@ -364,11 +347,7 @@ fn side_name(direction: [f64; 3]) -> &'static str {
         }
     });
     let names = [("left", "right"), ("back", "front"), ("upper", "lower")][axis];
-    if direction[axis] > 0.0 {
-        names.0
-    } else {
-        names.1
-    }
+    if direction[axis] > 0.0 { names.0 } else { names.1 }
 }
 
 #[cfg(test)]
@@ -402,15 +381,7 @@ mod tests {
         let cleaned = clean(&mut mask, &volume.grid, &CleanUp::OFF).unwrap();
         let told = sides(&mut mask, &volume.grid).unwrap();
         let measured = measure(&mask, &volume).unwrap();
-        judge_mask(
-            &mask,
-            &volume,
-            &cleaned,
-            &told,
-            &measured,
-            &MaskLimits::default(),
-        )
-        .unwrap()
+        judge_mask(&mask, &volume, &cleaned, &told, &measured, &MaskLimits::default()).unwrap()
     }
 
     fn codes(findings: &[Finding]) -> Vec<Code> {
@@ -419,10 +390,7 @@ mod tests {
 
     #[test]
     fn two_whole_lungs_leave_nothing_to_say() {
-        assert_eq!(
-            case(&[[5..35, 15..50, 10..34], [5..35, 15..50, 46..66]]),
-            vec![]
-        );
+        assert_eq!(case(&[[5..35, 15..50, 10..34], [5..35, 15..50, 46..66]]), vec![]);
     }
 
     #[test]
@@ -449,9 +417,7 @@ mod tests {
         let front = case(&[[5..35, 0..50, 10..34], [5..35, 15..50, 46..66]]);
         assert_eq!(codes(&front), vec![Code::LungsCut]);
         assert!(
-            front[0]
-                .sentence
-                .contains("at the front edge of the slices (115 cm2)"),
+            front[0].sentence.contains("at the front edge of the slices (115 cm2)"),
             "{}",
             front[0].sentence
         );
@@ -478,10 +444,7 @@ mod tests {
             findings[0].sentence
         );
         let middle = case(&[[5..35, 15..50, 30..52]]);
-        assert_eq!(
-            codes(&middle),
-            vec![Code::OneLungMissing, Code::SidesUncertain]
-        );
+        assert_eq!(codes(&middle), vec![Code::OneLungMissing, Code::SidesUncertain]);
     }
 
     #[test]
@@ -507,9 +470,7 @@ mod tests {
         let findings = case(&lungs);
         assert_eq!(codes(&findings), vec![Code::ManyComponents]);
         assert!(
-            findings[0]
-                .sentence
-                .contains("8 separate pieces, 8 of at least 1 mL"),
+            findings[0].sentence.contains("8 separate pieces, 8 of at least 1 mL"),
             "{}",
             findings[0].sentence
         );

@@ -206,12 +206,10 @@ impl Counts {
                 let labels = &mask.labels[voxels.clone()];
                 match &volume.voxels {
                     Voxels::I16(values) => {
-                        let padding =
-                            padding.map(|(low, high)| (low.ceil() as i32, high.floor() as i32));
+                        let padding = padding.map(|(low, high)| (low.ceil() as i32, high.floor() as i32));
                         let bins = values[voxels].iter().map(|&hu| {
                             let hu = i32::from(hu);
-                            let padded =
-                                padding.is_some_and(|(low, high)| (low..=high).contains(&hu));
+                            let padded = padding.is_some_and(|(low, high)| (low..=high).contains(&hu));
                             (!padded).then_some((hu + Scale::WHOLE.zero) as usize)
                         });
                         self.add(labels, bins);
@@ -219,8 +217,7 @@ impl Counts {
                     Voxels::F32(values) => {
                         let scale = Scale::SIXTEENTHS;
                         let bins = values[voxels].iter().map(|&hu| {
-                            let padded =
-                                padding.is_some_and(|(low, high)| (low..=high).contains(&hu));
+                            let padded = padding.is_some_and(|(low, high)| (low..=high).contains(&hu));
                             let sixteenths = (hu * scale.per_hu as f32)
                                 .round()
                                 .clamp(-(scale.zero as f32), scale.zero as f32);
@@ -329,9 +326,7 @@ impl Histogram {
                 p95: percentile(95),
             },
             fraction_below_minus_950_hu: share(&self.bins[..scale.bin(-950)]),
-            fraction_minus_700_to_minus_300_hu: share(
-                &self.bins[scale.bin(-700)..=scale.bin(-300)],
-            ),
+            fraction_minus_700_to_minus_300_hu: share(&self.bins[scale.bin(-700)..=scale.bin(-300)]),
             fraction_above_minus_300_hu: share(&self.bins[scale.bin(-300) + 1..]),
             pd15_g_per_l: percentile(15) + 1000.0,
             mass_g: filled()
@@ -391,12 +386,7 @@ mod tests {
         };
         Density {
             mean_hu: mean,
-            sd_hu: (voxels
-                .iter()
-                .map(|(hu, ml)| (hu - mean).powi(2) * ml)
-                .sum::<f64>()
-                / total)
-                .sqrt(),
+            sd_hu: (voxels.iter().map(|(hu, ml)| (hu - mean).powi(2) * ml).sum::<f64>() / total).sqrt(),
             percentiles_hu: PercentilesHu {
                 p5: percentile(5.0),
                 p10: percentile(10.0),
@@ -411,10 +401,7 @@ mod tests {
             fraction_minus_700_to_minus_300_hu: share(&|hu| (-700.0..=-300.0).contains(&hu)),
             fraction_above_minus_300_hu: share(&|hu| hu > -300.0),
             pd15_g_per_l: percentile(15.0) + 1000.0,
-            mass_g: voxels
-                .iter()
-                .map(|(hu, ml)| (hu + 1000.0).max(0.0) / 1000.0 * ml)
-                .sum(),
+            mass_g: voxels.iter().map(|(hu, ml)| (hu + 1000.0).max(0.0) / 1000.0 * ml).sum(),
         }
     }
 
@@ -491,10 +478,7 @@ mod tests {
             labels: vec![0; COUNT],
         };
         let measured = measure(&mask, &volume(vec![-800; COUNT], &[1.0; 5])).unwrap();
-        assert_eq!(
-            (measured.total.volume_ml, measured.total.density),
-            (0.0, None)
-        );
+        assert_eq!((measured.total.volume_ml, measured.total.density), (0.0, None));
     }
 
     #[test]
@@ -503,9 +487,7 @@ mod tests {
             shape: SHAPE,
             labels: vec![1; COUNT],
         };
-        let water = measure(&mask, &volume(vec![0; COUNT], &[2.0; 5]))
-            .unwrap()
-            .total;
+        let water = measure(&mask, &volume(vec![0; COUNT], &[2.0; 5])).unwrap().total;
         assert!((water.volume_ml - 0.144).abs() < 1e-12);
         assert!((water.density.unwrap().mass_g - 0.144).abs() < 1e-12);
         let air = measure(&mask, &volume(vec![-1024; COUNT], &[2.0; 5]))
@@ -514,11 +496,7 @@ mod tests {
             .density
             .unwrap();
         assert_eq!(
-            (
-                air.mass_g,
-                air.fraction_below_minus_950_hu,
-                air.pd15_g_per_l
-            ),
+            (air.mass_g, air.fraction_below_minus_950_hu, air.pd15_g_per_l),
             (0.0, 1.0, -24.0)
         );
     }

@@ -70,8 +70,7 @@ impl Midline {
 fn smoothed(bins: &[f64]) -> Vec<f64> {
     (0..bins.len())
         .map(|bin| {
-            let near =
-                &bins[bin.saturating_sub(SMOOTH_BINS)..(bin + SMOOTH_BINS + 1).min(bins.len())];
+            let near = &bins[bin.saturating_sub(SMOOTH_BINS)..(bin + SMOOTH_BINS + 1).min(bins.len())];
             near.iter().sum::<f64>() / (2 * SMOOTH_BINS + 1) as f64
         })
         .collect()
@@ -107,9 +106,7 @@ mod tests {
             let x = f64::from(bin) * BIN_MM;
             humps
                 .iter()
-                .map(|&(centre, half_width, height)| {
-                    height * (1.0 - ((x - centre) / half_width).powi(2)).max(0.0)
-                })
+                .map(|&(centre, half_width, height)| height * (1.0 - ((x - centre) / half_width).powi(2)).max(0.0))
                 .sum()
         });
         let profile = Profile {
@@ -128,11 +125,7 @@ mod tests {
             touching.x_mm
         );
         let apart = of(&[(100.0, 50.0, 20.0), (240.0, 50.0, 20.0)]);
-        assert!(
-            apart.two_lungs && (apart.x_mm - 170.0).abs() < 3.0,
-            "{}",
-            apart.x_mm
-        );
+        assert!(apart.two_lungs && (apart.x_mm - 170.0).abs() < 3.0, "{}", apart.x_mm);
         let collapsed = of(&[(120.0, 90.0, 30.0), (280.0, 20.0, 5.0)]);
         assert!(
             collapsed.two_lungs && (210.0..262.0).contains(&collapsed.x_mm),

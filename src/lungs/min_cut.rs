@@ -41,9 +41,7 @@ impl Network {
     /// The sides of the minimum cut nearest to the sources, and the capacity that it cuts. A node that no path joins to a source or a sink stays free.
     pub(super) fn cut(mut self) -> (Vec<Bound>, u64) {
         let nodes = self.bounds.len();
-        let gates: Vec<u32> = (0..nodes as u32)
-            .filter(|&node| self.is_gate(node))
-            .collect();
+        let gates: Vec<u32> = (0..nodes as u32).filter(|&node| self.is_gate(node)).collect();
         let mut levels = vec![NONE; nodes];
         let mut queue = Vec::new();
         let mut flow = 0;
@@ -87,10 +85,7 @@ impl Network {
             first += 1;
             let node = node as usize;
             for (&neighbour, &left) in self.neighbours[node].iter().zip(&self.residual[node]) {
-                if left == 0
-                    || levels[neighbour as usize] != NONE
-                    || self.bounds[neighbour as usize] == Bound::Source
-                {
+                if left == 0 || levels[neighbour as usize] != NONE || self.bounds[neighbour as usize] == Bound::Source {
                     continue;
                 }
                 levels[neighbour as usize] = levels[node] + 1;

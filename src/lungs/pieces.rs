@@ -88,8 +88,7 @@ impl Across {
             for row in 0..runs.shape[1] {
                 for index in runs.row(slice, row) {
                     let (right, _) = self.part(slice, row, runs.runs[index], x_mm);
-                    volumes[components.of_run[index] as usize] +=
-                        right.len() as f64 * self.voxel_ml[slice];
+                    volumes[components.of_run[index] as usize] += right.len() as f64 * self.voxel_ml[slice];
                 }
             }
         }
@@ -107,8 +106,7 @@ impl Across {
             }
         } else {
             let first = if rising { run.start } else { run.end - 1 };
-            let to_go =
-                (x_mm - self.x_mm(slice, row, f64::from(first))) / self.column_step_mm.abs();
+            let to_go = (x_mm - self.x_mm(slice, row, f64::from(first))) / self.column_step_mm.abs();
             (to_go.ceil().max(0.0) as usize).min(run.len())
         };
         let middle = if rising {
@@ -116,13 +114,7 @@ impl Across {
         } else {
             run.end - count as u32
         };
-        let (low, high) = (
-            Run { end: middle, ..run },
-            Run {
-                start: middle,
-                ..run
-            },
-        );
+        let (low, high) = (Run { end: middle, ..run }, Run { start: middle, ..run });
         if rising { (low, high) } else { (high, low) }
     }
 
@@ -140,8 +132,7 @@ impl Across {
             });
         let begin_mm = least - reach.0 - reach.1 - BIN_MM;
         // Grids reach a metre or two; the bound keeps a nonsensical one from asking for memory.
-        let count =
-            (((most + reach.0 + reach.1 - begin_mm) / BIN_MM).ceil() as usize + 2).min(1 << 16);
+        let count = (((most + reach.0 + reach.1 - begin_mm) / BIN_MM).ceil() as usize + 2).min(1 << 16);
         let bins_ml = (0..runs.shape[0])
             .into_par_iter()
             .fold(
@@ -246,14 +237,8 @@ pub(super) mod tests {
             let components = Components::of(&runs, Connectivity::Full);
             let across = Across::of(&grid);
             let pieces = across.pieces(&runs, &components);
-            assert!(
-                (pieces[0].volume_ml - 0.12).abs() < 1e-9
-                    && (pieces[0].x_mm - step * 8.5).abs() < 1e-9
-            );
-            assert!(
-                (pieces[1].volume_ml - 0.24).abs() < 1e-9
-                    && (pieces[1].x_mm - step * 29.5).abs() < 1e-9
-            );
+            assert!((pieces[0].volume_ml - 0.12).abs() < 1e-9 && (pieces[0].x_mm - step * 8.5).abs() < 1e-9);
+            assert!((pieces[1].volume_ml - 0.24).abs() < 1e-9 && (pieces[1].x_mm - step * 29.5).abs() < 1e-9);
             let right = across.right_of(&runs, &components, step * 29.5);
             assert!((right[1] - 0.12).abs() < 1e-9, "{right:?}");
             assert!(

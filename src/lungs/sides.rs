@@ -158,22 +158,14 @@ struct Pieces<'a> {
 
 enum Parts {
     Whole(Piece),
-    Two {
-        right: (Piece, Runs),
-        left: (Piece, Runs),
-    },
+    Two { right: (Piece, Runs), left: (Piece, Runs) },
 }
 
 /// Labels of each component: one, or right and left of a cut one.
 type Labels = Vec<Option<u8>>;
 
 impl<'a> Pieces<'a> {
-    fn of(
-        runs: &'a Runs,
-        grid: &Grid,
-        across: &Across,
-        midline_mm: f64,
-    ) -> Result<Pieces<'a>, LungsError> {
+    fn of(runs: &'a Runs, grid: &Grid, across: &Across, midline_mm: f64) -> Result<Pieces<'a>, LungsError> {
         let components = Components::of(runs, Connectivity::Full);
         let whole = across.pieces(runs, &components);
         let right_ml = across.right_of(runs, &components, midline_mm);
@@ -199,19 +191,11 @@ impl<'a> Pieces<'a> {
                     && beside.volume_ml >= 0.2 * piece.volume_ml
             });
             let component = runs.filtered(|run| pieces.components.of_run[run] as usize == index)?;
-            let least = if other {
-                LEAST_PART_BESIDE_ANOTHER
-            } else {
-                LEAST_PART
-            };
+            let least = if other { LEAST_PART_BESIDE_ANOTHER } else { LEAST_PART };
             pieces
                 .parts
                 .push(match bridge::cut(&component, grid, midline_mm, least)? {
-                    Some(Bridge {
-                        right,
-                        left,
-                        area_cm2,
-                    }) => {
+                    Some(Bridge { right, left, area_cm2 }) => {
                         pieces.bridge_cm2 += area_cm2;
                         Parts::two(across, right, left)
                     }
@@ -228,16 +212,11 @@ impl<'a> Pieces<'a> {
 
     /// Labels of what needs no look around: cut components, and large pieces off the midline. At least the largest piece is among them.
     fn named(&self, midline_mm: f64) -> Labels {
-        let total: f64 =
-            self.whole().map(|(_, piece)| piece.volume_ml).sum::<f64>() + self.cut_ml();
-        let largest = self
-            .whole()
-            .map(|(_, piece)| piece.volume_ml)
-            .fold(0.0, f64::max);
+        let total: f64 = self.whole().map(|(_, piece)| piece.volume_ml).sum::<f64>() + self.cut_ml();
+        let largest = self.whole().map(|(_, piece)| piece.volume_ml).fold(0.0, f64::max);
         let mut labels = vec![None; self.parts.len()];
         for (index, piece) in self.whole() {
-            let large = piece.volume_ml >= SMALL_SHARE * total
-                && (piece.x_mm - midline_mm).abs() >= NEAR_MIDLINE_MM;
+            let large = piece.volume_ml >= SMALL_SHARE * total && (piece.x_mm - midline_mm).abs() >= NEAR_MIDLINE_MM;
             if large || (piece.volume_ml == largest && largest >= self.cut_ml()) {
                 labels[index] = Some(side_of(piece.x_mm, midline_mm));
             }
@@ -247,10 +226,7 @@ impl<'a> Pieces<'a> {
 
     /// Labels the other pieces by the nearest lung. Returns the volume in doubt.
     fn place_small(&self, labels: &mut Labels, grid: &Grid, midline_mm: f64) -> f64 {
-        let open: Vec<(usize, Piece)> = self
-            .whole()
-            .filter(|&(index, _)| labels[index].is_none())
-            .collect();
+        let open: Vec<(usize, Piece)> = self.whole().filter(|&(index, _)| labels[index].is_none()).collect();
         let Some(bounds) = self.runs.bounds().filter(|_| !open.is_empty()) else {
             return 0.0;
         };
@@ -287,9 +263,7 @@ impl<'a> Pieces<'a> {
                 true => RIGHT,
                 false => LEFT,
             });
-            if (right - left).abs() < DOUBTFUL_MM
-                || (far && (piece.x_mm - midline_mm).abs() < NEAR_MIDLINE_MM)
-            {
+            if (right - left).abs() < DOUBTFUL_MM || (far && (piece.x_mm - midline_mm).abs() < NEAR_MIDLINE_MM) {
                 doubtful_ml += piece.volume_ml;
             }
         }
@@ -342,9 +316,7 @@ impl<'a> Pieces<'a> {
         Sides {
             told: match (
                 self.halved,
-                self.parts
-                    .iter()
-                    .any(|parts| matches!(parts, Parts::Two { .. })),
+                self.parts.iter().any(|parts| matches!(parts, Parts::Two { .. })),
             ) {
                 (true, _) => Told::Halved,
                 (_, true) => Told::Cut,
@@ -362,13 +334,10 @@ impl<'a> Pieces<'a> {
     }
 
     fn whole(&self) -> impl Iterator<Item = (usize, Piece)> {
-        self.parts
-            .iter()
-            .enumerate()
-            .filter_map(|(index, parts)| match parts {
-                Parts::Whole(piece) => Some((index, *piece)),
-                Parts::Two { .. } => None,
-            })
+        self.parts.iter().enumerate().filter_map(|(index, parts)| match parts {
+            Parts::Whole(piece) => Some((index, *piece)),
+            Parts::Two { .. } => None,
+        })
     }
 
     fn cut_ml(&self) -> f64 {
@@ -431,10 +400,7 @@ fn each_cell(cells: &Cells, runs: &Runs, mut found: impl FnMut(usize, usize)) {
 /// Writes a label to every run.
 fn relabel(mask: &mut Mask, runs: &Runs, label: impl Fn(usize) -> u8 + Sync) {
     let [_, rows, columns] = runs.shape;
-    let slices = mask
-        .labels
-        .par_chunks_mut((rows * columns).max(1))
-        .enumerate();
+    let slices = mask.labels.par_chunks_mut((rows * columns).max(1)).enumerate();
     slices.for_each(|(slice, labels)| {
         for row in 0..rows {
             for index in runs.row(slice, row) {

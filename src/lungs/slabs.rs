@@ -5,11 +5,7 @@ use crate::volume::Grid;
 /// The part of the patient that each slice stands for, along the normal, in millimetres: half the distance to either neighbour (the Voronoi rule). An end slice
 /// reaches as far outwards as inwards, so it has the whole distance to its one neighbour. A lone slice counts as 1 mm thick.
 pub(super) fn thickness_mm(grid: &Grid) -> Vec<f64> {
-    let position = |slice: usize| -> f64 {
-        (0..3)
-            .map(|axis| grid.origins[slice][axis] * grid.normal[axis])
-            .sum()
-    };
+    let position = |slice: usize| -> f64 { (0..3).map(|axis| grid.origins[slice][axis] * grid.normal[axis]).sum() };
     let count = grid.origins.len();
     (0..count)
         .map(|slice| match (slice, count) {
