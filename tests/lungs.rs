@@ -24,7 +24,8 @@ fn drawn(touching: bool) -> (Mask, Grid) {
     for (at, label) in labels.iter_mut().enumerate() {
         let (z, y, x) = (at / shape[2] / shape[1], at / shape[2] % shape[1], at % shape[2]);
         let (z, y, x) = (3.0 * z as f64 - 90.0, 2.0 * y as f64 - 80.0, 2.0 * x as f64 - 129.0);
-        let inside = |centre: f64, width: f64| ((x - centre) / width).powi(2) + (y / 60.0).powi(2) + (z / 80.0).powi(2) < 1.0;
+        let inside =
+            |centre: f64, width: f64| ((x - centre) / width).powi(2) + (y / 60.0).powi(2) + (z / 80.0).powi(2) < 1.0;
         // The mediastinum, a slab which the junction line of touching lungs pierces in front.
         let junction = touching && (-45.0..-20.0).contains(&y) && (-30.0..40.0).contains(&z);
         let mediastinum = (x - 4.0).abs() < if junction { 0.0 } else { 22.0 };
@@ -45,7 +46,9 @@ fn stored(mask: &Mask, grid: &Grid, axes: [usize; 3], flips: [bool; 3]) -> (Mask
         grid.row_direction.map(|component| component * grid.spacing_mm[1]),
     ];
     let shape = axes.map(|axis| mask.shape[axis]);
-    let steps: Vec<[f64; 3]> = (0..3).map(|axis| old_steps[axes[axis]].map(|component| if flips[axis] { -component } else { component })).collect();
+    let steps: Vec<[f64; 3]> = (0..3)
+        .map(|axis| old_steps[axes[axis]].map(|component| if flips[axis] { -component } else { component }))
+        .collect();
     let mut origin = grid.origins[0];
     for axis in 0..3 {
         if flips[axis] {
@@ -59,14 +62,20 @@ fn stored(mask: &Mask, grid: &Grid, axes: [usize; 3], flips: [bool; 3]) -> (Mask
         let place = [at / shape[2] / shape[1], at / shape[2] % shape[1], at % shape[2]];
         let mut old = [0; 3];
         for axis in 0..3 {
-            old[axes[axis]] = if flips[axis] { shape[axis] - 1 - place[axis] } else { place[axis] };
+            old[axes[axis]] = if flips[axis] {
+                shape[axis] - 1 - place[axis]
+            } else {
+                place[axis]
+            };
         }
         labels.push(mask.labels[(old[0] * mask.shape[1] + old[1]) * mask.shape[2] + old[2]]);
     }
     let length = |v: [f64; 3]| v.iter().map(|c| c * c).sum::<f64>().sqrt();
     let unit = |v: [f64; 3]| v.map(|c| c / length(v));
     let (row_direction, column_direction) = (unit(steps[2]), unit(steps[1]));
-    let origins = (0..shape[0]).map(|slice| [0, 1, 2].map(|k| origin[k] + steps[0][k] * slice as f64)).collect();
+    let origins = (0..shape[0])
+        .map(|slice| [0, 1, 2].map(|k| origin[k] + steps[0][k] * slice as f64))
+        .collect();
     let stored = Grid {
         rows: shape[1],
         columns: shape[2],
@@ -80,7 +89,11 @@ fn stored(mask: &Mask, grid: &Grid, axes: [usize; 3], flips: [bool; 3]) -> (Mask
 }
 
 fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
-    [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
+    [
+        a[1] * b[2] - a[2] * b[1],
+        a[2] * b[0] - a[0] * b[2],
+        a[0] * b[1] - a[1] * b[0],
+    ]
 }
 
 /// Slices of a grid ascend along its normal.
@@ -101,7 +114,10 @@ fn told(known: &Mask, grid: &Grid) -> (f64, Sides) {
     let sides = sides(&mut mask, grid).unwrap();
     let lung = known.labels.iter().filter(|&&label| label != 0).count();
     let pairs = || known.labels.iter().zip(&mask.labels);
-    assert!(pairs().all(|(known, told)| (*known == 0) == (*told == 0)), "the lungs are not what they were");
+    assert!(
+        pairs().all(|(known, told)| (*known == 0) == (*told == 0)),
+        "the lungs are not what they were"
+    );
     let same = pairs().filter(|(known, told)| **known != 0 && known == told).count();
     (same as f64 / lung.max(1) as f64, sides)
 }
@@ -116,7 +132,10 @@ fn sides_are_told_in_every_orientation_of_the_stack() {
                 let (mask, grid) = stored(&mask, &grid, axes, flips);
                 let (right_ones, sides) = told(&mask, &grid);
                 assert_eq!(sides.told, if touching { Told::Cut } else { Told::Separate });
-                assert!(right_ones > if touching { 0.999 } else { 0.999_999 }, "{axes:?} {flips:?}: {right_ones} {sides:?}");
+                assert!(
+                    right_ones > if touching { 0.999 } else { 0.999_999 },
+                    "{axes:?} {flips:?}: {right_ones} {sides:?}"
+                );
                 assert!(sides.right_ml > sides.left_ml && sides.confidence > 0.7, "{sides:?}");
             }
         }
@@ -132,7 +151,11 @@ fn slices_turned_by_any_angle_tell_the_same_sides() {
         let turned = Grid {
             row_direction: [cos, sin, 0.0],
             column_direction: [-sin, cos, 0.0],
-            origins: grid.origins.iter().map(|[x, y, z]| [x * cos - y * sin, x * sin + y * cos, *z]).collect(),
+            origins: grid
+                .origins
+                .iter()
+                .map(|[x, y, z]| [x * cos - y * sin, x * sin + y * cos, *z])
+                .collect(),
             ..grid.clone()
         };
         let (right_ones, sides) = told(&mask, &turned);
@@ -167,7 +190,10 @@ fn one_blob_is_halved_and_not_trusted() {
     }
     let sides = sides(&mut mask, &grid).unwrap();
     assert_eq!(sides.told, Told::Halved);
-    assert!(sides.confidence < 0.2 && (sides.right_ml / sides.left_ml - 1.0).abs() < 0.05, "{sides:?}");
+    assert!(
+        sides.confidence < 0.2 && (sides.right_ml / sides.left_ml - 1.0).abs() < 0.05,
+        "{sides:?}"
+    );
 }
 
 #[test]
@@ -180,14 +206,22 @@ fn an_empty_mask_has_no_sides() {
 /// A label image: just as much of NIfTI-1 as these masks use (gzip, little endian, uint8, sform).
 fn read_nifti(path: &Path) -> (Mask, Grid) {
     let mut bytes = Vec::new();
-    flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap()).read_to_end(&mut bytes).unwrap();
+    flate2::read::GzDecoder::new(std::fs::File::open(path).unwrap())
+        .read_to_end(&mut bytes)
+        .unwrap();
     let short = |at: usize| i16::from_le_bytes([bytes[at], bytes[at + 1]]);
     let float = |at: usize| f32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
     assert_eq!((short(70), short(40)), (2, 3), "uint8, three axes");
     assert!(short(254) > 0, "has an sform");
     let [columns, rows, slices] = [42, 44, 46].map(|at| short(at) as usize);
     // Columns of the affine, from RAS to LPS.
-    let column = |k: usize| [-1.0, -1.0, 1.0].iter().enumerate().map(|(row, sign)| sign * f64::from(float(280 + 16 * row + 4 * k))).collect::<Vec<f64>>();
+    let column = |k: usize| {
+        [-1.0, -1.0, 1.0]
+            .iter()
+            .enumerate()
+            .map(|(row, sign)| sign * f64::from(float(280 + 16 * row + 4 * k)))
+            .collect::<Vec<f64>>()
+    };
     let length = |v: &[f64]| v.iter().map(|c| c * c).sum::<f64>().sqrt();
     let unit = |v: Vec<f64>| {
         let length = length(&v);
@@ -196,7 +230,9 @@ fn read_nifti(path: &Path) -> (Mask, Grid) {
     let (x, y, z, origin) = (column(0), column(1), column(2), column(3));
     let spacing_mm = [length(&y), length(&x)];
     let (row_direction, column_direction) = (unit(x), unit(y));
-    let origins = (0..slices).map(|slice| [0, 1, 2].map(|k| origin[k] + z[k] * slice as f64)).collect();
+    let origins = (0..slices)
+        .map(|slice| [0, 1, 2].map(|k| origin[k] + z[k] * slice as f64))
+        .collect();
     let labels = bytes[float(108) as usize..][..columns * rows * slices].to_vec();
     let grid = Grid {
         rows,
@@ -226,7 +262,11 @@ fn silver_cases() -> Vec<PathBuf> {
     for group in ["whole", "partial", "train"] {
         let folder = Path::new(&root).join(group);
         let entries = std::fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display()));
-        cases.extend(entries.map(|entry| entry.unwrap().path()).filter(|path| path.join("mask.nii.gz").is_file()));
+        cases.extend(
+            entries
+                .map(|entry| entry.unwrap().path())
+                .filter(|path| path.join("mask.nii.gz").is_file()),
+        );
     }
     assert!(cases.len() >= 20, "{} cases", cases.len());
     cases.sort();
@@ -241,7 +281,14 @@ fn sides_of_real_chests_are_those_of_their_silver_masks() {
         let (right_ones, sides) = told(&mask, &grid);
         println!(
             "{name}: {:.3} % right, {:?}, {:.0} + {:.0} mL, bridge {:.1} cm2, {:.0} mm apart, {:.1} mL doubtful, confidence {:.2}",
-            right_ones * 100.0, sides.told, sides.right_ml, sides.left_ml, sides.bridge_cm2, sides.apart_mm, sides.doubtful_ml, sides.confidence
+            right_ones * 100.0,
+            sides.told,
+            sides.right_ml,
+            sides.left_ml,
+            sides.bridge_cm2,
+            sides.apart_mm,
+            sides.doubtful_ml,
+            sides.confidence
         );
         if name.ends_with("no_lung") {
             assert_eq!(sides.told, Told::NoLung);
@@ -263,12 +310,21 @@ fn keeping_two_components_keeps_both_lungs_of_every_real_chest() {
         let (known, grid) = read_nifti(&case.join("mask.nii.gz"));
         let mut mask = known.clone();
         let report = clean(&mut mask, &grid, &options).unwrap();
-        let lost = known.labels.iter().zip(&mask.labels).filter(|(known, cleaned)| **known != 0 && **cleaned == 0).count();
+        let lost = known
+            .labels
+            .iter()
+            .zip(&mask.labels)
+            .filter(|(known, cleaned)| **known != 0 && **cleaned == 0)
+            .count();
         let lung = known.labels.iter().filter(|&&label| label != 0).count();
         println!("{}: {report:?}", case.display());
         for side in [1, 2] {
             let count = |mask: &Mask| mask.labels.iter().filter(|&&label| label == side).count() as f64;
-            assert!(count(&mask) >= 0.9 * count(&known), "{}: side {side} lost, {lost} of {lung} voxels: {report:?}", case.display());
+            assert!(
+                count(&mask) >= 0.9 * count(&known),
+                "{}: side {side} lost, {lost} of {lung} voxels: {report:?}",
+                case.display()
+            );
         }
     }
 }

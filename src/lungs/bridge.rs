@@ -42,8 +42,15 @@ enum Side {
 }
 
 /// Cuts a component, or says that it is one lung: if no erosion leaves two cores, the smaller of which has `least_share` of the larger.
-pub(super) fn cut(component: &Runs, grid: &Grid, midline_mm: f64, least_share: f64) -> Result<Option<Bridge>, LungsError> {
-    let Some(bounds) = component.bounds() else { return Ok(None) };
+pub(super) fn cut(
+    component: &Runs,
+    grid: &Grid,
+    midline_mm: f64,
+    least_share: f64,
+) -> Result<Option<Bridge>, LungsError> {
+    let Some(bounds) = component.bounds() else {
+        return Ok(None);
+    };
     let cells = Cells::around(&bounds, grid);
     let filled = cells.filled(component);
     let Some(cores) = cores(&cells, &filled, grid, midline_mm, least_share)? else {
@@ -72,7 +79,10 @@ fn cores(
     let x_mm = cells.x_mm(grid);
     for erosion in EROSION_MM {
         let shape = cells.shape;
-        let labels = depth.iter().map(|&squared| u8::from(squared.sqrt() > erosion)).collect();
+        let labels = depth
+            .iter()
+            .map(|&squared| u8::from(squared.sqrt() > erosion))
+            .collect();
         let runs = Runs::of(&Mask { shape, labels })?;
         if runs.runs.is_empty() {
             return Ok(None);
@@ -148,7 +158,12 @@ fn cut_cells(cells: &Cells, filled: &[f32], cores: &[Side]) -> (Vec<Side>, u64) 
     let mut connect = |first: usize, second: usize, direction: usize, area_mm2: f64| {
         if node_of[first] != u32::MAX && node_of[second] != u32::MAX {
             let area = area_mm2 * f64::from(filled[first].min(filled[second]));
-            network.connect(node_of[first] as usize, node_of[second] as usize, direction, capacity(area));
+            network.connect(
+                node_of[first] as usize,
+                node_of[second] as usize,
+                direction,
+                capacity(area),
+            );
         }
     };
     for layer in 0..layers {
@@ -210,8 +225,16 @@ struct Band {
 
 impl Band {
     fn around(cells: &Cells, filled: &[f32], sides: &[Side]) -> Band {
-        let beside = |cell: usize| filled[cell] > 0.0 && cells.around_cell(cell).any(|other| filled[other] > 0.0 && sides[other] != sides[cell]);
-        let first: Vec<usize> = (0..cells.count()).into_par_iter().filter(|&cell| beside(cell)).collect();
+        let beside = |cell: usize| {
+            filled[cell] > 0.0
+                && cells
+                    .around_cell(cell)
+                    .any(|other| filled[other] > 0.0 && sides[other] != sides[cell])
+        };
+        let first: Vec<usize> = (0..cells.count())
+            .into_par_iter()
+            .filter(|&cell| beside(cell))
+            .collect();
         let mut layer = vec![0; cells.count()];
         for &cell in &first {
             layer[cell] = 1;
@@ -272,7 +295,9 @@ fn cut_voxels(near: &Runs, grid: &Grid, cells: &Cells, band: &Band, sides: &[Sid
         for row in 0..rows {
             for index in near.row(slice, row) {
                 first_node.push(bounds.len() as u32);
-                let Some(first) = cells.row(slice, row) else { continue };
+                let Some(first) = cells.row(slice, row) else {
+                    continue;
+                };
                 for (cell, columns) in cells.stretches(near.runs[index].columns()) {
                     let bound = match (band.layer[first + cell], sides[first + cell]) {
                         (2, Side::Right) => Bound::Source,
@@ -288,7 +313,10 @@ fn cut_voxels(near: &Runs, grid: &Grid, cells: &Cells, band: &Band, sides: &[Sid
     let [row_mm, column_mm] = grid.spacing_mm;
     let mut network = Network::new(bounds);
     for slice in 0..slices {
-        let (along_row, along_column) = (capacity(row_mm * thickness[slice]), capacity(column_mm * thickness[slice]));
+        let (along_row, along_column) = (
+            capacity(row_mm * thickness[slice]),
+            capacity(column_mm * thickness[slice]),
+        );
         for row in 0..rows {
             for index in near.row(slice, row) {
                 let first = first_node[index] as usize;
@@ -304,20 +332,34 @@ fn cut_voxels(near: &Runs, grid: &Grid, cells: &Cells, band: &Band, sides: &[Sid
                 }
             };
             if row > 0 {
-                touching(near, (slice, row - 1), (slice, row), Connectivity::Faces, |a, b| join(a, b, 2, along_column));
+                touching(near, (slice, row - 1), (slice, row), Connectivity::Faces, |a, b| {
+                    join(a, b, 2, along_column)
+                });
             }
             if slice > 0 {
                 let between = capacity(row_mm * column_mm);
-                touching(near, (slice - 1, row), (slice, row), Connectivity::Faces, |a, b| join(a, b, 4, between));
+                touching(near, (slice - 1, row), (slice, row), Connectivity::Faces, |a, b| {
+                    join(a, b, 4, between)
+                });
             }
         }
     }
     let (sides, flow) = network.cut();
-    Fine { first_node, sides, flow }
+    Fine {
+        first_node,
+        sides,
+        flow,
+    }
 }
 
 /// The component's runs in two, by voxel where the voxels were cut, by cell elsewhere.
-fn part(component: &Runs, cells: &Cells, sides: &[Side], near: &Runs, fine: Option<&Fine>) -> Result<(Runs, Runs), LungsError> {
+fn part(
+    component: &Runs,
+    cells: &Cells,
+    sides: &[Side],
+    near: &Runs,
+    fine: Option<&Fine>,
+) -> Result<(Runs, Runs), LungsError> {
     let of = |wanted: Side| {
         Runs::by_slice(component.shape, |slice, found| {
             for row in 0..component.shape[1] {
@@ -335,9 +377,15 @@ fn part(component: &Runs, cells: &Cells, sides: &[Side], near: &Runs, fine: Opti
                                 append(&mut found.runs, begin, start as u32, end as u32);
                             }
                         };
-                        while close.next_if(|&index| near.runs[index].end as usize <= columns.start).is_some() {}
+                        while close
+                            .next_if(|&index| near.runs[index].end as usize <= columns.start)
+                            .is_some()
+                        {}
                         // A stretch lies in a near run as a whole, or not at all.
-                        let near_run = close.peek().copied().filter(|&index| near.runs[index].start as usize <= columns.start);
+                        let near_run = close
+                            .peek()
+                            .copied()
+                            .filter(|&index| near.runs[index].start as usize <= columns.start);
                         let (Some(fine), Some(index)) = (fine, near_run) else {
                             add(columns.start, columns.end, side);
                             continue;

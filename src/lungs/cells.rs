@@ -30,7 +30,9 @@ pub(super) struct Cells {
 impl Cells {
     /// Cells around the runs, with one more on every side where the grid goes on.
     pub(super) fn around(bounds: &[Range<usize>; 3], grid: &Grid) -> Cells {
-        let block = grid.spacing_mm.map(|spacing| (CELL_MM / spacing).round().max(1.0) as usize);
+        let block = grid
+            .spacing_mm
+            .map(|spacing| (CELL_MM / spacing).round().max(1.0) as usize);
         let voxels = [grid.rows, grid.columns];
         let span = |axis: usize| {
             let bounds = &bounds[axis + 1];
@@ -42,7 +44,10 @@ impl Cells {
         let (of_slice, layers) = layers(&thickness, &bounds[0]);
         Cells {
             shape: [layers.len(), rows.len(), columns.len()],
-            edge_mm: [block[0] as f64 * grid.spacing_mm[0], block[1] as f64 * grid.spacing_mm[1]],
+            edge_mm: [
+                block[0] as f64 * grid.spacing_mm[0],
+                block[1] as f64 * grid.spacing_mm[1],
+            ],
             layers,
             of_slice,
             block,
@@ -57,7 +62,9 @@ impl Cells {
     /// The first cell of the row of cells that a row of voxels runs through, if the box has it.
     pub(super) fn row(&self, slice: usize, row: usize) -> Option<usize> {
         let (layer, _) = self.of_slice[slice]?;
-        let row = (row / self.block[0]).checked_sub(self.first[0]).filter(|&row| row < self.shape[1])?;
+        let row = (row / self.block[0])
+            .checked_sub(self.first[0])
+            .filter(|&row| row < self.shape[1])?;
         Some((layer * self.shape[1] + row) * self.shape[2])
     }
 
@@ -84,7 +91,10 @@ impl Cells {
                 layers[layer] += origin[0] / sharing as f64;
             }
         }
-        let centre = |axis: usize, cell: usize| (self.first[axis] + cell) as f64 * self.edge_mm[axis] + (self.block[axis] - 1) as f64 * grid.spacing_mm[axis] / 2.0;
+        let centre = |axis: usize, cell: usize| {
+            (self.first[axis] + cell) as f64 * self.edge_mm[axis]
+                + (self.block[axis] - 1) as f64 * grid.spacing_mm[axis] / 2.0
+        };
         let mut x_mm = Vec::with_capacity(self.count());
         for layer in layers {
             for row in 0..self.shape[1] {
@@ -100,30 +110,40 @@ impl Cells {
         let [layers, rows, columns] = self.shape;
         let (layer, row, column) = (cell / columns / rows, cell / columns % rows, cell % columns);
         let near = |place: usize, count: usize| place.saturating_sub(1)..(place + 2).min(count);
-        near(layer, layers).flat_map(move |layer| {
-            near(row, rows).flat_map(move |row| near(column, columns).map(move |column| (layer * rows + row) * columns + column))
-        })
-        .filter(move |&other| other != cell)
+        near(layer, layers)
+            .flat_map(move |layer| {
+                near(row, rows).flat_map(move |row| {
+                    near(column, columns).map(move |column| (layer * rows + row) * columns + column)
+                })
+            })
+            .filter(move |&other| other != cell)
     }
 
     /// The share of each cell's voxels that the runs hold.
     pub(super) fn filled(&self, runs: &Runs) -> Vec<f32> {
         let layer_size = self.shape[1] * self.shape[2];
         let mut filled = vec![0f32; self.count()];
-        filled.par_chunks_mut(layer_size.max(1)).enumerate().for_each(|(layer, filled)| {
-            for slice in 0..runs.shape[0] {
-                let Some((_, sharing)) = self.of_slice[slice].filter(|&(of, _)| of == layer) else { continue };
-                let voxel = 1.0 / (sharing * self.block[0] * self.block[1]) as f32;
-                for row in 0..runs.shape[1] {
-                    let Some(first) = self.row(slice, row) else { continue };
-                    for run in &runs.runs[runs.row(slice, row)] {
-                        for (cell, columns) in self.stretches(run.columns()) {
-                            filled[first - layer * layer_size + cell] += columns.len() as f32 * voxel;
+        filled
+            .par_chunks_mut(layer_size.max(1))
+            .enumerate()
+            .for_each(|(layer, filled)| {
+                for slice in 0..runs.shape[0] {
+                    let Some((_, sharing)) = self.of_slice[slice].filter(|&(of, _)| of == layer) else {
+                        continue;
+                    };
+                    let voxel = 1.0 / (sharing * self.block[0] * self.block[1]) as f32;
+                    for row in 0..runs.shape[1] {
+                        let Some(first) = self.row(slice, row) else {
+                            continue;
+                        };
+                        for run in &runs.runs[runs.row(slice, row)] {
+                            for (cell, columns) in self.stretches(run.columns()) {
+                                filled[first - layer * layer_size + cell] += columns.len() as f32 * voxel;
+                            }
                         }
                     }
                 }
-            }
-        });
+            });
         filled
     }
 
@@ -135,7 +155,10 @@ impl Cells {
         let places = |count: usize, edge: f64| -> Vec<f64> { (0..count).map(|index| index as f64 * edge).collect() };
         let (row_places, column_places) = (places(rows, self.edge_mm[0]), places(columns, self.edge_mm[1]));
         let layer_places: Vec<f64> = self.layers.iter().map(|&(centre, _)| centre).collect();
-        let mut values: Vec<f64> = targets.iter().map(|&target| if target { 0.0 } else { f64::INFINITY }).collect();
+        let mut values: Vec<f64> = targets
+            .iter()
+            .map(|&target| if target { 0.0 } else { f64::INFINITY })
+            .collect();
         values.par_chunks_mut((rows * columns).max(1)).for_each(|layer| {
             let mut envelope = Envelope::default();
             for row in layer.chunks_exact_mut(columns) {
@@ -199,7 +222,11 @@ impl Envelope {
     /// Replaces each value by the least of value + squared distance over the line.
     fn lower(&mut self, values: &mut [f64], places: &[f64]) {
         self.parabolas.clear();
-        for (&place, &height) in places.iter().zip(values.iter()).filter(|(_, height)| height.is_finite()) {
+        for (&place, &height) in places
+            .iter()
+            .zip(values.iter())
+            .filter(|(_, height)| height.is_finite())
+        {
             let mut from = f64::NEG_INFINITY;
             while let Some(&(other, low, begins)) = self.parabolas.last() {
                 from = ((height + place * place) - (low + other * other)) / (2.0 * (place - other));

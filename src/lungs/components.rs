@@ -55,7 +55,9 @@ impl Components {
             }
             for slice in first..=last {
                 for row in 1..runs.shape[1] {
-                    touching(runs, (slice, row - 1), (slice, row), connectivity, |a, b| join(part, a - base, b - base));
+                    touching(runs, (slice, row - 1), (slice, row), connectivity, |a, b| {
+                        join(part, a - base, b - base)
+                    });
                 }
                 if slice > first {
                     slices_touching(runs, slice, connectivity, |a, b| join(part, a - base, b - base));
@@ -109,7 +111,13 @@ fn slices_touching(runs: &Runs, slice: usize, connectivity: Connectivity, mut fo
 }
 
 /// Pairs of touching runs in two neighbouring rows, each a slice and a row.
-pub(super) fn touching(runs: &Runs, first: (usize, usize), second: (usize, usize), connectivity: Connectivity, mut found: impl FnMut(usize, usize)) {
+pub(super) fn touching(
+    runs: &Runs,
+    first: (usize, usize),
+    second: (usize, usize),
+    connectivity: Connectivity,
+    mut found: impl FnMut(usize, usize),
+) {
     let reach = connectivity.reach();
     let (first, second) = (runs.row(first.0, first.1), runs.row(second.0, second.1));
     let (mut a, mut b) = (first.start, second.start);
@@ -174,7 +182,8 @@ mod tests {
                                 continue;
                             }
                             let (z, y, x) = (z + dz, y + dy, x + dx);
-                            let inside = (0..slices).contains(&z) && (0..rows).contains(&y) && (0..columns).contains(&x);
+                            let inside =
+                                (0..slices).contains(&z) && (0..rows).contains(&y) && (0..columns).contains(&x);
                             if inside && mask.labels[at(z, y, x)] != 0 && labels[at(z, y, x)] == 0 {
                                 labels[at(z, y, x)] = count;
                                 open.push((z, y, x));

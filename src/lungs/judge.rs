@@ -59,7 +59,14 @@ impl Default for MaskLimits {
 ///
 /// # Errors
 /// If mask and volume do not have one shape.
-pub fn judge_mask(mask: &Mask, volume: &Volume, cleaned: &CleanReport, sides: &Sides, measured: &Measurements, limits: &MaskLimits) -> Result<Vec<Finding>, LungsError> {
+pub fn judge_mask(
+    mask: &Mask,
+    volume: &Volume,
+    cleaned: &CleanReport,
+    sides: &Sides,
+    measured: &Measurements,
+    limits: &MaskLimits,
+) -> Result<Vec<Finding>, LungsError> {
     let voxels = match &volume.voxels {
         Voxels::I16(values) => values.len(),
         Voxels::F32(values) => values.len(),
@@ -70,12 +77,15 @@ pub fn judge_mask(mask: &Mask, volume: &Volume, cleaned: &CleanReport, sides: &S
         let sentence = if total_ml == 0.0 && cleaned.found_ml == 0.0 {
             "No lungs were found.".to_string()
         } else {
-            format!("No lungs were found: {total_ml:.0} mL of the mask are left, {:.0} mL before small pieces were dropped.", cleaned.found_ml)
+            format!(
+                "No lungs were found: {total_ml:.0} mL of the mask are left, {:.0} mL before small pieces were dropped.",
+                cleaned.found_ml
+            )
         };
         return Ok(vec![finding(Code::LungsNotFound, sentence)]);
     }
     let cuts = cuts(mask, volume)?;
-    let cut = lungs_cut(&cuts, &volume.grid, measured.total.padding_ml, limits);
+    let cut = lungs_cut(&cuts, &volume.grid, limits);
     let mut findings = Vec::new();
     findings.extend(one_lung_missing(sides, limits));
     findings.extend(implausible_volume(total_ml, cut.is_some(), limits));
@@ -95,14 +105,22 @@ fn finding(code: Code, sentence: String) -> Finding {
 
 fn one_lung_missing(sides: &Sides, limits: &MaskLimits) -> Option<Finding> {
     let total = sides.right_ml + sides.left_ml;
-    let (missing, ml) = if sides.right_ml < sides.left_ml { ("right", sides.right_ml) } else { ("left", sides.left_ml) };
+    let (missing, ml) = if sides.right_ml < sides.left_ml {
+        ("right", sides.right_ml)
+    } else {
+        ("left", sides.left_ml)
+    };
     if ml >= limits.smaller_lung_share * total {
         return None;
     }
     let sentence = if ml == 0.0 {
-        format!("Only one lung was found, {total:.0} mL: the {missing} one is missing from the mask or from the series.")
+        format!(
+            "Only one lung was found, {total:.0} mL: the {missing} one is missing from the mask or from the series."
+        )
     } else {
-        format!("The {missing} lung has only {ml:.0} mL of {total:.0} mL: most of it is missing from the mask or from the series.")
+        format!(
+            "The {missing} lung has only {ml:.0} mL of {total:.0} mL: most of it is missing from the mask or from the series."
+        )
     };
     Some(finding(Code::OneLungMissing, sentence))
 }
@@ -111,19 +129,27 @@ fn implausible_volume(total_ml: f64, cut: bool, limits: &MaskLimits) -> Option<F
     let litres = total_ml / 1000.0;
     if total_ml > limits.largest_total_ml {
         let most = limits.largest_total_ml / 1000.0;
-        let sentence = format!("The mask has {litres:.1} L: more than lungs can hold (limit {most:.1} L), so it holds something else too.");
+        let sentence = format!(
+            "The mask has {litres:.1} L: more than lungs can hold (limit {most:.1} L), so it holds something else too."
+        );
         return Some(finding(Code::ImplausibleVolume, sentence));
     }
     if total_ml < limits.smallest_total_ml && !cut {
         let least = limits.smallest_total_ml;
-        let sentence = format!("The mask has {total_ml:.0} mL, and nothing is cut off: only an infant's lungs are as small (limit {least:.0} mL).");
+        let sentence = format!(
+            "The mask has {total_ml:.0} mL, and nothing is cut off: only an infant's lungs are as small (limit {least:.0} mL)."
+        );
         return Some(finding(Code::ImplausibleVolume, sentence));
     }
     None
 }
 
 fn many_components(cleaned: &CleanReport, limits: &MaskLimits) -> Option<Finding> {
-    let counted = cleaned.component_ml.iter().filter(|&&ml| ml >= limits.component_ml).count();
+    let counted = cleaned
+        .component_ml
+        .iter()
+        .filter(|&&ml| ml >= limits.component_ml)
+        .count();
     let dropped_share = cleaned.dropped_ml / cleaned.found_ml.max(f64::MIN_POSITIVE);
     if counted <= limits.most_components && dropped_share <= limits.dropped_share {
         return None;
@@ -144,7 +170,10 @@ fn sides_uncertain(sides: &Sides, limits: &MaskLimits) -> Option<Finding> {
         Told::OneLung => "there is one lung only, and it lies near the middle of the field of view".to_string(),
         Told::Halved => "the mask is one blob without a bridge between two lungs".to_string(),
         Told::Cut | Told::Separate if sides.apart_mm < 40.0 => {
-            format!("the middles of the two parts are only {:.0} mm apart from right to left", sides.apart_mm)
+            format!(
+                "the middles of the two parts are only {:.0} mm apart from right to left",
+                sides.apart_mm
+            )
         }
         Told::Cut => format!("the lungs hang together over {:.0} cm2", sides.bridge_cm2),
         Told::Separate => format!(
@@ -152,7 +181,10 @@ fn sides_uncertain(sides: &Sides, limits: &MaskLimits) -> Option<Finding> {
             sides.doubtful_ml, sides.apart_mm
         ),
     };
-    Some(finding(Code::SidesUncertain, format!("Right and left lung cannot be told apart with confidence: {why}.")))
+    Some(finding(
+        Code::SidesUncertain,
+        format!("Right and left lung cannot be told apart with confidence: {why}."),
+    ))
 }
 
 /// How much of the lungs' surface lies where the image ends.
@@ -175,7 +207,11 @@ fn cuts(mask: &Mask, volume: &Volume) -> Result<Cuts, LungsError> {
         voxels as f64 * row_mm * column_mm / 100.0
     };
     let mut cuts = Cuts {
-        ends_cm2: if slices > 0 { [end(0), end(slices - 1)] } else { [0.0; 2] },
+        ends_cm2: if slices > 0 {
+            [end(0), end(slices - 1)]
+        } else {
+            [0.0; 2]
+        },
         edges_cm2: [0.0; 4],
         padding_cm2: 0.0,
     };
@@ -197,12 +233,21 @@ fn cuts(mask: &Mask, volume: &Volume) -> Result<Cuts, LungsError> {
                 if end == columns {
                     cuts.edges_cm2[3] += along_row;
                 }
-                let Some(is_padding) = &is_padding else { continue };
+                let Some(is_padding) = &is_padding else {
+                    continue;
+                };
                 let beside = [(start > 0).then(|| start - 1), (end < columns).then_some(end)];
-                cuts.padding_cm2 += beside.iter().flatten().filter(|&&column| is_padding.at(row, column)).count() as f64 * along_row;
+                cuts.padding_cm2 += beside
+                    .iter()
+                    .flatten()
+                    .filter(|&&column| is_padding.at(row, column))
+                    .count() as f64
+                    * along_row;
                 let lines = [row.checked_sub(1), (row + 1 < rows).then_some(row + 1)];
                 for line in lines.into_iter().flatten() {
-                    let touching = bare(run, &runs.runs[runs.row(slice, line)]).filter(|&column| is_padding.at(line, column)).count();
+                    let touching = bare(run, &runs.runs[runs.row(slice, line)])
+                        .filter(|&column| is_padding.at(line, column))
+                        .count();
                     cuts.padding_cm2 += touching as f64 * along_column;
                 }
             }
@@ -245,7 +290,7 @@ impl Padding<'_> {
     }
 }
 
-fn lungs_cut(cuts: &Cuts, grid: &Grid, padding_ml: f64, limits: &MaskLimits) -> Option<Finding> {
+fn lungs_cut(cuts: &Cuts, grid: &Grid, limits: &MaskLimits) -> Option<Finding> {
     let slices = grid.origins.len();
     let outwards = |direction: [f64; 3], sign: f64| direction.map(|component| component * sign);
     let mut places = Vec::new();
@@ -254,11 +299,18 @@ fn lungs_cut(cuts: &Cuts, grid: &Grid, padding_ml: f64, limits: &MaskLimits) -> 
         let area = cuts.ends_cm2[which];
         if area >= limits.cut_end_cm2 {
             let end = side_name(outwards(grid.normal, if which == 0 { -1.0 } else { 1.0 }));
-            places.push(format!("at the series' {end} end ({area:.0} cm2 of lung in its outermost slice)"));
+            places.push(format!(
+                "at the series' {end} end ({area:.0} cm2 of lung in its outermost slice)"
+            ));
             concerns.push(format!("slice {slice} of {slices}"));
         }
     }
-    let edges = [(grid.column_direction, -1.0), (grid.column_direction, 1.0), (grid.row_direction, -1.0), (grid.row_direction, 1.0)];
+    let edges = [
+        (grid.column_direction, -1.0),
+        (grid.column_direction, 1.0),
+        (grid.row_direction, -1.0),
+        (grid.row_direction, 1.0),
+    ];
     for ((direction, sign), area) in edges.into_iter().zip(cuts.edges_cm2) {
         if area >= limits.cut_edge_cm2 {
             let edge = side_name(outwards(direction, sign));
@@ -266,15 +318,18 @@ fn lungs_cut(cuts: &Cuts, grid: &Grid, padding_ml: f64, limits: &MaskLimits) -> 
         }
     }
     if cuts.padding_cm2 >= limits.cut_edge_cm2 {
-        places.push(format!("at the border of the field of view ({:.0} cm2)", cuts.padding_cm2));
-    } else if padding_ml > 0.0 && padding_ml / 0.1 >= limits.cut_edge_cm2 {
-        // A layer of padding 1 mm thick, 0.1 mL per square centimetre, is as good as its surface.
-        places.push(format!("where the image holds padding ({padding_ml:.0} mL of the mask)"));
+        places.push(format!(
+            "at the border of the field of view ({:.0} cm2)",
+            cuts.padding_cm2
+        ));
     }
     if places.is_empty() {
         return None;
     }
-    let sentence = format!("The lungs are cut off {}: their volumes are too small.", places.join(", "));
+    let sentence = format!(
+        "The lungs are cut off {}: their volumes are too small.",
+        places.join(", ")
+    );
     Some(Finding {
         code: Code::LungsCut,
         sentence,
@@ -284,7 +339,13 @@ fn lungs_cut(cuts: &Cuts, grid: &Grid, padding_ml: f64, limits: &MaskLimits) -> 
 
 /// What the patient calls the side to which a direction (LPS) points most.
 fn side_name(direction: [f64; 3]) -> &'static str {
-    let axis = (0..3).fold(0, |most, axis| if direction[axis].abs() > direction[most].abs() { axis } else { most });
+    let axis = (0..3).fold(0, |most, axis| {
+        if direction[axis].abs() > direction[most].abs() {
+            axis
+        } else {
+            most
+        }
+    });
     let names = [("left", "right"), ("back", "front"), ("upper", "lower")][axis];
     if direction[axis] > 0.0 { names.0 } else { names.1 }
 }
@@ -355,19 +416,33 @@ mod tests {
     fn lungs_at_the_border_of_the_slice_or_on_padding_are_cut() {
         let front = case(&[[5..35, 0..50, 10..34], [5..35, 15..50, 46..66]]);
         assert_eq!(codes(&front), vec![Code::LungsCut]);
-        assert!(front[0].sentence.contains("at the front edge of the slices (115 cm2)"), "{}", front[0].sentence);
+        assert!(
+            front[0].sentence.contains("at the front edge of the slices (115 cm2)"),
+            "{}",
+            front[0].sentence
+        );
         let padding = case(&[[5..35, 15..50, 10..34], [5..35, 15..50, 46..72]]);
         assert_eq!(codes(&padding), vec![Code::LungsCut]);
-        assert!(padding[0].sentence.contains("at the border of the field of view (168 cm2)"), "{}", padding[0].sentence);
-        let beyond = case(&[[5..35, 15..50, 10..34], [5..35, 15..50, 46..74]]);
-        assert!(beyond[0].sentence.contains("where the image holds padding (134 mL of the mask)"), "{}", beyond[0].sentence);
+        assert!(
+            padding[0]
+                .sentence
+                .contains("at the border of the field of view (168 cm2)"),
+            "{}",
+            padding[0].sentence
+        );
+        let onto = case(&[[5..35, 15..50, 10..34], [5..35, 15..50, 46..74]]);
+        assert_eq!(codes(&onto), vec![Code::LungsCut]);
     }
 
     #[test]
     fn a_lone_lung_is_named_and_the_other_reported_missing() {
         let findings = case(&[[5..35, 15..50, 46..66]]);
         assert_eq!(codes(&findings), vec![Code::OneLungMissing]);
-        assert!(findings[0].sentence.contains("the right one is missing"), "{}", findings[0].sentence);
+        assert!(
+            findings[0].sentence.contains("the right one is missing"),
+            "{}",
+            findings[0].sentence
+        );
         let middle = case(&[[5..35, 15..50, 30..52]]);
         assert_eq!(codes(&middle), vec![Code::OneLungMissing, Code::SidesUncertain]);
     }
@@ -379,7 +454,12 @@ mod tests {
         let huge = case(&[[1..39, 1..63, 1..35], [1..39, 1..63, 38..71]]);
         assert_eq!(codes(&huge), vec![]);
         let limits: MaskLimits = serde_json::from_str(r#"{"largest_total_ml": 100.0}"#).unwrap();
-        assert!(implausible_volume(9_000.0, true, &limits).unwrap().sentence.contains("9.0 L"));
+        assert!(
+            implausible_volume(9_000.0, true, &limits)
+                .unwrap()
+                .sentence
+                .contains("9.0 L")
+        );
         assert!(serde_json::from_str::<MaskLimits>(r#"{"largest_total": 100.0}"#).is_err());
     }
 
@@ -389,7 +469,11 @@ mod tests {
         lungs.extend((0..6).map(|piece| [5 + 4 * piece..8 + 4 * piece, 55..60, 20..24]));
         let findings = case(&lungs);
         assert_eq!(codes(&findings), vec![Code::ManyComponents]);
-        assert!(findings[0].sentence.contains("8 separate pieces, 8 of at least 1 mL"), "{}", findings[0].sentence);
+        assert!(
+            findings[0].sentence.contains("8 separate pieces, 8 of at least 1 mL"),
+            "{}",
+            findings[0].sentence
+        );
     }
 
     #[test]

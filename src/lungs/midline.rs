@@ -38,7 +38,11 @@ impl Midline {
             let smaller = (sum + bins[bin] / 2.0).min(total - sum - bins[bin] / 2.0) / total;
             sum += bins[bin];
             let valley = bins[bin] / peak_before.min(peaks_after[bin]).max(f64::MIN_POSITIVE);
-            let score = if smaller < LEAST_SHARE { 0.0 } else { smaller.sqrt() * (1.0 - valley) };
+            let score = if smaller < LEAST_SHARE {
+                0.0
+            } else {
+                smaller.sqrt() * (1.0 - valley)
+            };
             if score > best_score + 1e-9 {
                 (best_score, best_valley) = (score, valley);
                 best.clear();
@@ -100,7 +104,10 @@ mod tests {
     fn of(humps: &[(f64, f64, f64)]) -> Midline {
         let bins_ml = (0..200).map(|bin| {
             let x = f64::from(bin) * BIN_MM;
-            humps.iter().map(|&(centre, half_width, height)| height * (1.0 - ((x - centre) / half_width).powi(2)).max(0.0)).sum()
+            humps
+                .iter()
+                .map(|&(centre, half_width, height)| height * (1.0 - ((x - centre) / half_width).powi(2)).max(0.0))
+                .sum()
         });
         let profile = Profile {
             begin_mm: 0.0,
@@ -112,11 +119,19 @@ mod tests {
     #[test]
     fn the_midline_lies_in_the_valley_or_in_the_middle_of_the_gap() {
         let touching = of(&[(100.0, 70.0, 20.0), (240.0, 80.0, 24.0)]);
-        assert!(touching.two_lungs && (touching.x_mm - 166.0).abs() < 6.0, "{}", touching.x_mm);
+        assert!(
+            touching.two_lungs && (touching.x_mm - 166.0).abs() < 6.0,
+            "{}",
+            touching.x_mm
+        );
         let apart = of(&[(100.0, 50.0, 20.0), (240.0, 50.0, 20.0)]);
         assert!(apart.two_lungs && (apart.x_mm - 170.0).abs() < 3.0, "{}", apart.x_mm);
         let collapsed = of(&[(120.0, 90.0, 30.0), (280.0, 20.0, 5.0)]);
-        assert!(collapsed.two_lungs && (210.0..262.0).contains(&collapsed.x_mm), "{}", collapsed.x_mm);
+        assert!(
+            collapsed.two_lungs && (210.0..262.0).contains(&collapsed.x_mm),
+            "{}",
+            collapsed.x_mm
+        );
     }
 
     #[test]

@@ -106,7 +106,11 @@ impl Network {
         let mut flow = 0;
         loop {
             if self.bounds[node] == Bound::Sink {
-                let least = path.iter().map(|&(from, direction)| self.residual[from][direction]).min().unwrap_or(0);
+                let least = path
+                    .iter()
+                    .map(|&(from, direction)| self.residual[from][direction])
+                    .min()
+                    .unwrap_or(0);
                 flow += u64::from(least);
                 let mut full = 0;
                 for (step, &(from, direction)) in path.iter().enumerate().rev() {
@@ -123,7 +127,9 @@ impl Network {
             }
             let forward = (next[node] as usize..6).find(|&direction| {
                 let neighbour = self.neighbours[node][direction];
-                self.residual[node][direction] > 0 && levels[neighbour as usize] != NONE && levels[neighbour as usize] == levels[node] + 1
+                self.residual[node][direction] > 0
+                    && levels[neighbour as usize] != NONE
+                    && levels[neighbour as usize] == levels[node] + 1
             });
             match forward {
                 Some(direction) => {
@@ -133,7 +139,9 @@ impl Network {
                 }
                 None => {
                     next[node] = 6;
-                    let Some((before, direction)) = path.pop() else { return flow };
+                    let Some((before, direction)) = path.pop() else {
+                        return flow;
+                    };
                     next[before] = direction as u8 + 1;
                     node = before;
                 }
@@ -143,7 +151,9 @@ impl Network {
 
     /// What hangs together with a sink, and is not the sources', becomes the sinks'.
     fn spread_sinks(&self, sides: &mut [Bound]) {
-        let mut open: Vec<u32> = (0..sides.len() as u32).filter(|&node| sides[node as usize] == Bound::Sink).collect();
+        let mut open: Vec<u32> = (0..sides.len() as u32)
+            .filter(|&node| sides[node as usize] == Bound::Sink)
+            .collect();
         while let Some(node) = open.pop() {
             for &neighbour in &self.neighbours[node as usize] {
                 if neighbour != NONE && sides[neighbour as usize] == Bound::Free {

@@ -51,7 +51,9 @@ impl CleanUp {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum LungsError {
     /// The mask, its labels or the voxels do not have the grid's number of voxels.
-    #[error("the mask is {mask:?} with {labels} labels, the grid is {grid:?} with {voxels} voxels (slices, rows, columns)")]
+    #[error(
+        "the mask is {mask:?} with {labels} labels, the grid is {grid:?} with {voxels} voxels (slices, rows, columns)"
+    )]
     Shape {
         /// Slices, rows, columns of the mask.
         mask: [usize; 3],

@@ -99,21 +99,37 @@ impl Across {
     pub(super) fn part(&self, slice: usize, row: usize, run: Run, x_mm: f64) -> (Run, Run) {
         let rising = self.column_step_mm >= 0.0;
         let count = if self.column_step_mm.abs() < 1e-9 {
-            if self.middle_mm(slice, row, run) < x_mm { run.len() } else { 0 }
+            if self.middle_mm(slice, row, run) < x_mm {
+                run.len()
+            } else {
+                0
+            }
         } else {
             let first = if rising { run.start } else { run.end - 1 };
             let to_go = (x_mm - self.x_mm(slice, row, f64::from(first))) / self.column_step_mm.abs();
             (to_go.ceil().max(0.0) as usize).min(run.len())
         };
-        let middle = if rising { run.start + count as u32 } else { run.end - count as u32 };
+        let middle = if rising {
+            run.start + count as u32
+        } else {
+            run.end - count as u32
+        };
         let (low, high) = (Run { end: middle, ..run }, Run { start: middle, ..run });
         if rising { (low, high) } else { (high, low) }
     }
 
     /// The profile of all runs along x.
     pub(super) fn profile(&self, runs: &Runs) -> Profile {
-        let reach = (self.row_step_mm.abs() * runs.shape[1] as f64, self.column_step_mm.abs() * runs.shape[2] as f64);
-        let (least, most) = self.origins_mm.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), &x| (least.min(x), most.max(x)));
+        let reach = (
+            self.row_step_mm.abs() * runs.shape[1] as f64,
+            self.column_step_mm.abs() * runs.shape[2] as f64,
+        );
+        let (least, most) = self
+            .origins_mm
+            .iter()
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(least, most), &x| {
+                (least.min(x), most.max(x))
+            });
         let begin_mm = least - reach.0 - reach.1 - BIN_MM;
         // Grids reach a metre or two; the bound keeps a nonsensical one from asking for memory.
         let count = (((most + reach.0 + reach.1 - begin_mm) / BIN_MM).ceil() as usize + 2).min(1 << 16);
@@ -124,9 +140,15 @@ impl Across {
                 |mut bins, slice| {
                     for row in 0..runs.shape[1] {
                         for run in &runs.runs[runs.row(slice, row)] {
-                            let ends = [-0.5, run.len() as f64 - 0.5].map(|column| self.x_mm(slice, row, f64::from(run.start) + column));
+                            let ends = [-0.5, run.len() as f64 - 0.5]
+                                .map(|column| self.x_mm(slice, row, f64::from(run.start) + column));
                             let (from, to) = (ends[0].min(ends[1]), ends[0].max(ends[1]));
-                            add(&mut bins, (from - begin_mm) / BIN_MM, (to - begin_mm) / BIN_MM, run.len() as f64 * self.voxel_ml[slice]);
+                            add(
+                                &mut bins,
+                                (from - begin_mm) / BIN_MM,
+                                (to - begin_mm) / BIN_MM,
+                                run.len() as f64 * self.voxel_ml[slice],
+                            );
                         }
                     }
                     bins
@@ -180,7 +202,9 @@ pub(super) mod tests {
         Grid {
             rows: shape[1],
             columns: shape[2],
-            origins: (0..shape[0]).map(|slice| [0.0, 0.0, slice as f64 * spacing_mm[0]]).collect(),
+            origins: (0..shape[0])
+                .map(|slice| [0.0, 0.0, slice as f64 * spacing_mm[0]])
+                .collect(),
             row_direction: [1.0, 0.0, 0.0],
             column_direction: [0.0, 1.0, 0.0],
             normal: [0.0, 0.0, 1.0],
@@ -217,9 +241,18 @@ pub(super) mod tests {
             assert!((pieces[1].volume_ml - 0.24).abs() < 1e-9 && (pieces[1].x_mm - step * 29.5).abs() < 1e-9);
             let right = across.right_of(&runs, &components, step * 29.5);
             assert!((right[1] - 0.12).abs() < 1e-9, "{right:?}");
-            assert!((right[0] - if step > 0.0 { 0.12 } else { 0.0 }).abs() < 1e-9, "{right:?}");
+            assert!(
+                (right[0] - if step > 0.0 { 0.12 } else { 0.0 }).abs() < 1e-9,
+                "{right:?}"
+            );
             let profile = across.profile(&runs);
-            let mean = profile.bins_ml.iter().enumerate().map(|(bin, volume)| volume * (profile.begin_mm + (bin as f64 + 0.5) * BIN_MM)).sum::<f64>() / 0.36;
+            let mean = profile
+                .bins_ml
+                .iter()
+                .enumerate()
+                .map(|(bin, volume)| volume * (profile.begin_mm + (bin as f64 + 0.5) * BIN_MM))
+                .sum::<f64>()
+                / 0.36;
             assert!((profile.bins_ml.iter().sum::<f64>() - 0.36).abs() < 1e-9);
             assert!((mean - step * (8.5 * 0.12 + 29.5 * 0.24) / 0.36).abs() < 0.5);
         }

@@ -50,7 +50,10 @@ impl Runs {
     }
 
     /// Runs that `of_slice` finds in each slice, on all cores.
-    pub(super) fn by_slice(shape: [usize; 3], of_slice: impl Fn(usize, &mut SliceRuns) + Sync) -> Result<Runs, LungsError> {
+    pub(super) fn by_slice(
+        shape: [usize; 3],
+        of_slice: impl Fn(usize, &mut SliceRuns) + Sync,
+    ) -> Result<Runs, LungsError> {
         let slices: Vec<SliceRuns> = (0..shape[0])
             .into_par_iter()
             .map(|slice| {
@@ -106,7 +109,9 @@ impl Runs {
         for slice in 0..self.shape[0] {
             for row in 0..self.shape[1] {
                 let runs = &self.runs[self.row(slice, row)];
-                let (Some(first), Some(last)) = (runs.first(), runs.last()) else { continue };
+                let (Some(first), Some(last)) = (runs.first(), runs.last()) else {
+                    continue;
+                };
                 let (start, end) = (first.start as usize, last.end as usize);
                 let so_far = bounds.get_or_insert([slice..slice + 1, row..row + 1, start..end]);
                 so_far[0].end = slice + 1;
@@ -155,14 +160,22 @@ fn next(row: &[u8], from: usize, lung: bool) -> usize {
         bytes.copy_from_slice(chunk);
         let word = u64::from_le_bytes(bytes);
         // The lowest bit set stands in the first byte that is (not) zero; higher ones may be false for the second test, and are not looked at.
-        let hits = if lung { word } else { word.wrapping_sub(LOW) & !word & HIGH };
+        let hits = if lung {
+            word
+        } else {
+            word.wrapping_sub(LOW) & !word & HIGH
+        };
         if hits != 0 {
             return column + hits.trailing_zeros() as usize / 8;
         }
         column += 8;
     }
     let rest = chunks.remainder();
-    column + rest.iter().position(|&label| (label != 0) == lung).unwrap_or(rest.len())
+    column
+        + rest
+            .iter()
+            .position(|&label| (label != 0) == lung)
+            .unwrap_or(rest.len())
 }
 
 #[cfg(test)]

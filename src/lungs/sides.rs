@@ -186,22 +186,26 @@ impl<'a> Pieces<'a> {
             // Does another large piece lie on the side of which this one has less?
             let less_on_right = right_ml[index] * 2.0 < piece.volume_ml;
             let other = whole.iter().enumerate().any(|(other, beside)| {
-                other != index && (beside.x_mm < midline_mm) == less_on_right && beside.volume_ml >= 0.2 * piece.volume_ml
+                other != index
+                    && (beside.x_mm < midline_mm) == less_on_right
+                    && beside.volume_ml >= 0.2 * piece.volume_ml
             });
             let component = runs.filtered(|run| pieces.components.of_run[run] as usize == index)?;
             let least = if other { LEAST_PART_BESIDE_ANOTHER } else { LEAST_PART };
-            pieces.parts.push(match bridge::cut(&component, grid, midline_mm, least)? {
-                Some(Bridge { right, left, area_cm2 }) => {
-                    pieces.bridge_cm2 += area_cm2;
-                    Parts::two(across, right, left)
-                }
-                None if !other && smaller >= LEAST_PART_BESIDE_ANOTHER => {
-                    pieces.halved = true;
-                    let (right, left) = halves(&component, across, midline_mm)?;
-                    Parts::two(across, right, left)
-                }
-                None => Parts::Whole(piece),
-            });
+            pieces
+                .parts
+                .push(match bridge::cut(&component, grid, midline_mm, least)? {
+                    Some(Bridge { right, left, area_cm2 }) => {
+                        pieces.bridge_cm2 += area_cm2;
+                        Parts::two(across, right, left)
+                    }
+                    None if !other && smaller >= LEAST_PART_BESIDE_ANOTHER => {
+                        pieces.halved = true;
+                        let (right, left) = halves(&component, across, midline_mm)?;
+                        Parts::two(across, right, left)
+                    }
+                    None => Parts::Whole(piece),
+                });
         }
         Ok(pieces)
     }
@@ -223,7 +227,9 @@ impl<'a> Pieces<'a> {
     /// Labels the other pieces by the nearest lung. Returns the volume in doubt.
     fn place_small(&self, labels: &mut Labels, grid: &Grid, midline_mm: f64) -> f64 {
         let open: Vec<(usize, Piece)> = self.whole().filter(|&(index, _)| labels[index].is_none()).collect();
-        let Some(bounds) = self.runs.bounds().filter(|_| !open.is_empty()) else { return 0.0 };
+        let Some(bounds) = self.runs.bounds().filter(|_| !open.is_empty()) else {
+            return 0.0;
+        };
         let cells = Cells::around(&bounds, grid);
         let mut targets = [vec![false; cells.count()], vec![false; cells.count()]];
         for parts in &self.parts {
@@ -237,7 +243,10 @@ impl<'a> Pieces<'a> {
                 targets[usize::from(label) - 1][cell] = true;
             }
         });
-        let squared: Vec<Vec<f64>> = targets.par_iter().map(|targets| cells.squared_distances(targets)).collect();
+        let squared: Vec<Vec<f64>> = targets
+            .par_iter()
+            .map(|targets| cells.squared_distances(targets))
+            .collect();
         let mut nearest = vec![[f64::INFINITY; 2]; self.parts.len()];
         each_cell(&cells, self.runs, |run, cell| {
             let nearest = &mut nearest[self.components.of_run[run] as usize];
@@ -263,7 +272,9 @@ impl<'a> Pieces<'a> {
 
     fn write(&self, mask: &mut Mask, labels: &Labels) {
         // A cut component is written by its parts.
-        relabel(mask, self.runs, |run| labels[self.components.of_run[run] as usize].unwrap_or(RIGHT));
+        relabel(mask, self.runs, |run| {
+            labels[self.components.of_run[run] as usize].unwrap_or(RIGHT)
+        });
         for parts in &self.parts {
             if let Parts::Two { left, .. } = parts {
                 relabel(mask, &left.1, |_| LEFT);
@@ -289,7 +300,11 @@ impl<'a> Pieces<'a> {
         }
         let volumes = lungs.map(|lung| lung.volume_ml);
         let (smaller, larger) = (volumes[0].min(volumes[1]), volumes[0].max(volumes[1]));
-        let apart_mm = if smaller > 0.0 { lungs[1].x_mm / volumes[1] - lungs[0].x_mm / volumes[0] } else { 0.0 };
+        let apart_mm = if smaller > 0.0 {
+            lungs[1].x_mm / volumes[1] - lungs[0].x_mm / volumes[0]
+        } else {
+            0.0
+        };
         let mut confidence = 1.0 - self.bridge_cm2 / smaller.max(1e-9).powf(2.0 / 3.0).max(1e-9);
         confidence -= 5.0 * doubtful_ml / (smaller + larger);
         if apart_mm < 0.6 * larger.cbrt() * 10.0 {
@@ -299,7 +314,10 @@ impl<'a> Pieces<'a> {
             confidence = confidence.min(0.1);
         }
         Sides {
-            told: match (self.halved, self.bridge_cm2 > 0.0) {
+            told: match (
+                self.halved,
+                self.parts.iter().any(|parts| matches!(parts, Parts::Two { .. })),
+            ) {
                 (true, _) => Told::Halved,
                 (_, true) => Told::Cut,
                 _ if smaller > 0.0 => Told::Separate,
@@ -367,7 +385,9 @@ fn halves(component: &Runs, across: &Across, x_mm: f64) -> Result<(Runs, Runs), 
 fn each_cell(cells: &Cells, runs: &Runs, mut found: impl FnMut(usize, usize)) {
     for slice in 0..runs.shape[0] {
         for row in 0..runs.shape[1] {
-            let Some(first) = cells.row(slice, row) else { continue };
+            let Some(first) = cells.row(slice, row) else {
+                continue;
+            };
             for index in runs.row(slice, row) {
                 for (cell, _) in cells.stretches(runs.runs[index].columns()) {
                     found(index, first + cell);
