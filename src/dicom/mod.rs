@@ -21,6 +21,7 @@ pub use error::{DicomError, PixelError};
 pub use header::read_header;
 pub use limits::Limits;
 pub use uid::{derived_uid, is_valid_uid};
+pub mod write_ct;
 
 use std::path::Path;
 use std::sync::Arc;
