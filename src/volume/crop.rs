@@ -65,7 +65,7 @@ impl Image {
     }
 }
 
-/// The box around the body in an image that [`resample`](super::resample) made: what is denser than `above_hu` in parts that are not small, and `margin_mm` on
+/// The box around the body in an image that [`resample`](super::resample) made: what is denser than `above_hu` in parts that are not small, and `margin_voxels` on
 /// every side. `None` if there is nothing so dense. The specification's `window_to` must ascend.
 pub fn crop_to_body(
     image: &Image,
@@ -95,11 +95,11 @@ pub fn crop_to_body(
         std::array::from_fn(|i| (margin_mm.max(0.0) / spacing[i]).ceil() as usize);
     Some(VoxelBox {
         start: std::array::from_fn(|i| {
-            (ends[i].start.saturating_sub(1) * block[i]).saturating_sub(margin[i])
+            (ends[i].start.saturating_sub(1) * block[i]).saturating_sub(margin_voxels)
         }),
         end: std::array::from_fn(|i| {
             ((ends[i].end + 1) * block[i])
-                .saturating_add(margin[i])
+                .saturating_add(margin_voxels)
                 .min(shape[i])
         }),
     })
@@ -218,7 +218,7 @@ mod tests {
     #[test]
     fn the_box_holds_the_body_and_not_the_table() {
         let image = image(&[([2, 30, 40], [8, 60, 90]), ([0, 80, 5], [10, 82, 115])]);
-        let found = crop_to_body(&image, &specification(), -500.0, 0.0).unwrap();
+        let found = crop_to_body(&image, &specification(), -500.0, 0).unwrap();
         assert!(
             found.start[1] <= 30 && found.end[1] >= 60 && found.end[1] < 80,
             "{found:?}"
@@ -247,7 +247,7 @@ mod tests {
             }
         );
         assert_eq!(
-            crop_to_body(&image(&[]), &specification(), -500.0, 0.0),
+            crop_to_body(&image(&[]), &specification(), -500.0, 0),
             None
         );
     }
