@@ -5,7 +5,9 @@
 
 use std::path::PathBuf;
 
-use hilum::volume::{Grid, GridSpecification, Image, RegularGrid, Volume, Voxels, Way, mask_back, network_grid, resample, resample_hu};
+use hilum::volume::{
+    Grid, GridSpecification, Image, RegularGrid, Volume, Voxels, Way, mask_back, network_grid, resample, resample_hu,
+};
 use serde_json::Value;
 
 fn folder() -> PathBuf {
@@ -14,7 +16,13 @@ fn folder() -> PathBuf {
 
 fn cases(kind: &str) -> Vec<Value> {
     let index: Value = serde_json::from_slice(&std::fs::read(folder().join("index.json")).unwrap()).unwrap();
-    let cases: Vec<Value> = index["cases"].as_array().unwrap().iter().filter(|case| case["kind"] == kind).cloned().collect();
+    let cases: Vec<Value> = index["cases"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|case| case["kind"] == kind)
+        .cloned()
+        .collect();
     assert!(!cases.is_empty(), "no case of {kind}");
     cases
 }
@@ -25,10 +33,16 @@ fn array(case: &Value, name: &str) -> (Vec<f32>, [usize; 3]) {
     assert_eq!(&bytes[..6], b"\x93NUMPY");
     let length = usize::from(u16::from_le_bytes([bytes[8], bytes[9]]));
     let head = std::str::from_utf8(&bytes[10..10 + length]).unwrap();
-    assert!(head.contains("'<f4'") && head.contains("'fortran_order': False"), "{head}");
+    assert!(
+        head.contains("'<f4'") && head.contains("'fortran_order': False"),
+        "{head}"
+    );
     let inside = head.split_once("'shape': (").unwrap().1.split_once(')').unwrap().0;
     let shape: Vec<usize> = inside.split(',').filter_map(|n| n.trim().parse().ok()).collect();
-    let values: Vec<f32> = bytes[10 + length..].chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect();
+    let values: Vec<f32> = bytes[10 + length..]
+        .chunks_exact(4)
+        .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
+        .collect();
     assert_eq!(values.len(), shape.iter().product::<usize>());
     (values, shape.try_into().unwrap())
 }
@@ -63,7 +77,9 @@ fn grid(value: &Value, [nx, ny, nz]: [usize; 3]) -> Grid {
     Grid {
         rows: ny,
         columns: nx,
-        origins: (0..nz).map(|k| std::array::from_fn(|i| origin[i] + k as f64 * spacing[2] * axes[2][i])).collect(),
+        origins: (0..nz)
+            .map(|k| std::array::from_fn(|i| origin[i] + k as f64 * spacing[2] * axes[2][i]))
+            .collect(),
         row_direction: axes[0],
         column_direction: axes[1],
         normal: axes[2],
@@ -72,8 +88,16 @@ fn grid(value: &Value, [nx, ny, nz]: [usize; 3]) -> Grid {
 }
 
 fn volume(grid: &Grid, hu: &[f32], whole: bool) -> Volume {
-    let voxels = if whole { Voxels::I16(hu.iter().map(|v| *v as i16).collect()) } else { Voxels::F32(hu.to_vec()) };
-    Volume { grid: grid.clone(), voxels, padding_hu: vec![None; grid.origins.len()] }
+    let voxels = if whole {
+        Voxels::I16(hu.iter().map(|v| *v as i16).collect())
+    } else {
+        Voxels::F32(hu.to_vec())
+    };
+    Volume {
+        grid: grid.clone(),
+        voxels,
+        padding_hu: vec![None; grid.origins.len()],
+    }
 }
 
 /// The orientation that leaves a stack's axes as they are: its own letters.
@@ -81,7 +105,9 @@ fn own_letters(grid: &Grid) -> String {
     [grid.row_direction, grid.column_direction, grid.normal]
         .iter()
         .map(|direction| {
-            let axis = (0..3).max_by(|a, b| direction[*a].abs().total_cmp(&direction[*b].abs())).unwrap();
+            let axis = (0..3)
+                .max_by(|a, b| direction[*a].abs().total_cmp(&direction[*b].abs()))
+                .unwrap();
             [['L', 'R'], ['P', 'A'], ['S', 'I']][axis][usize::from(direction[axis] < 0.0)]
         })
         .collect()
@@ -102,8 +128,16 @@ fn assert_same_grid(made: &RegularGrid, shape_xyz: &Value, affine_ras: &Value) {
     assert_eq!(made.shape.map(|n| n as f64), [shape[2], shape[1], shape[0]]);
     let (origin, axes, spacing) = affine(affine_ras);
     for i in 0..3 {
-        assert!((made.origin[i] - origin[i]).abs() < 1e-9, "{:?} {origin:?}", made.origin);
-        assert!((made.spacing_mm[i] - spacing[i]).abs() < 1e-9, "{:?} {spacing:?}", made.spacing_mm);
+        assert!(
+            (made.origin[i] - origin[i]).abs() < 1e-9,
+            "{:?} {origin:?}",
+            made.origin
+        );
+        assert!(
+            (made.spacing_mm[i] - spacing[i]).abs() < 1e-9,
+            "{:?} {spacing:?}",
+            made.spacing_mm
+        );
         for j in 0..3 {
             assert!((made.axes[i][j] - axes[i][j]).abs() < 1e-9, "{:?} {axes:?}", made.axes);
         }
@@ -138,12 +172,18 @@ fn the_way_back_by_probability_gives_the_mask_of_monai() {
         let (output, shape) = array(&case, "output");
         let grid = grid(&case["source_affine_ras"], shape);
         let network = network_grid(&grid, &specification(&grid, &case["target_spacing_mm"])).unwrap();
-        let image = Image { grid: network, values: slowest_last(&input, network_shape) };
+        let image = Image {
+            grid: network,
+            values: slowest_last(&input, network_shape),
+        };
         let probability = slowest_last(&output, shape);
         for threshold in [0.05, 0.3, 0.5, 0.77, 0.95] {
             let mask = mask_back(&image, threshold, Way::Linear, &grid);
             for (label, probability) in mask.labels.iter().zip(&probability) {
-                assert!((*label == 1) == (*probability >= threshold) || (probability - threshold).abs() < 1e-6, "{label} at {probability}");
+                assert!(
+                    (*label == 1) == (*probability >= threshold) || (probability - threshold).abs() < 1e-6,
+                    "{label} at {probability}"
+                );
             }
         }
     }
@@ -156,9 +196,15 @@ fn the_way_back_by_nearest_label_gives_the_mask_of_monai() {
         let (output, shape) = array(&case, "output");
         let grid = grid(&case["source_affine_ras"], shape);
         let network = network_grid(&grid, &specification(&grid, &case["target_spacing_mm"])).unwrap();
-        let image = Image { grid: network, values: slowest_last(&input, network_shape) };
+        let image = Image {
+            grid: network,
+            values: slowest_last(&input, network_shape),
+        };
         let mask = mask_back(&image, 0.5, Way::Nearest, &grid);
-        let wanted: Vec<u8> = slowest_last(&output, shape).iter().map(|v| u8::from(*v > 0.5)).collect();
+        let wanted: Vec<u8> = slowest_last(&output, shape)
+            .iter()
+            .map(|v| u8::from(*v > 0.5))
+            .collect();
         assert_eq!(mask.labels, wanted);
     }
 }
@@ -183,12 +229,28 @@ fn the_whole_way_on_an_oblique_stack_whose_axes_are_turned_is_that_of_monai() {
         assert_near(&made.values, &slowest_last(&network_input, network_shape), 1e-6);
 
         let (output, _) = array(&case, "network_output");
-        let activated = slowest_last(&output, network_shape).iter().map(|v| 1.0 / (1.0 + (-v).exp())).collect();
+        let activated = slowest_last(&output, network_shape)
+            .iter()
+            .map(|v| 1.0 / (1.0 + (-v).exp()))
+            .collect();
         let threshold = case["threshold"].as_f64().unwrap() as f32;
-        let mask = mask_back(&Image { grid: to, values: activated }, threshold, Way::Linear, &grid);
+        let mask = mask_back(
+            &Image {
+                grid: to,
+                values: activated,
+            },
+            threshold,
+            Way::Linear,
+            &grid,
+        );
         let (wanted, wanted_shape) = array(&case, "mask");
         assert_eq!(wanted_shape, shape);
-        assert!(mask.labels.iter().map(|label| f32::from(*label)).eq(slowest_last(&wanted, shape)));
+        assert!(
+            mask.labels
+                .iter()
+                .map(|label| f32::from(*label))
+                .eq(slowest_last(&wanted, shape))
+        );
         let volume_of_one = mask.labels.iter().filter(|label| **label == 1).count();
         assert!(volume_of_one > 0 && volume_of_one < mask.labels.len());
     }

@@ -132,10 +132,7 @@ fn separable(image: &Image, threshold: f32, way: Way, grid: &Grid, parallel: &Pa
             let around = widened(&expander.beside, 1, sizes[1]);
             let further = widened(&around, 1, sizes[1]);
             let across = taps(across, sizes[0]);
-            let chunk = across
-                .len()
-                .div_ceil(4 * rayon::current_num_threads())
-                .max(1);
+            let chunk = across.len().div_ceil(4 * rayon::current_num_threads()).max(1);
             source
                 .par_chunks_mut(chunk * area)
                 .zip(across.par_chunks(chunk))
@@ -148,28 +145,19 @@ fn separable(image: &Image, threshold: f32, way: Way, grid: &Grid, parallel: &Pa
         }
         Way::Nearest => {
             let rows: Vec<usize> = places[1].iter().map(|p| nearest(*p, sizes[1])).collect();
-            let columns: Vec<u32> = places[2]
-                .iter()
-                .map(|p| nearest(*p, sizes[2]) as u32)
-                .collect();
-            source
-                .par_chunks_mut(area)
-                .zip(across)
-                .for_each(|(slice, place)| {
-                    let k = nearest(*place, sizes[0]);
-                    for r in within[1].clone() {
-                        let row = k * sizes[1] + rows[r];
-                        let columns_on_row = clip(span(&places[2], touched[row]), &within[2]);
-                        let network = &values[row * sizes[2]..(row + 1) * sizes[2]];
-                        let out = &mut slice[r * grid.columns..(r + 1) * grid.columns];
-                        for (label, column) in out[columns_on_row.clone()]
-                            .iter_mut()
-                            .zip(&columns[columns_on_row])
-                        {
-                            *label = u8::from(network[*column as usize] >= threshold);
-                        }
+            let columns: Vec<u32> = places[2].iter().map(|p| nearest(*p, sizes[2]) as u32).collect();
+            source.par_chunks_mut(area).zip(across).for_each(|(slice, place)| {
+                let k = nearest(*place, sizes[0]);
+                for r in within[1].clone() {
+                    let row = k * sizes[1] + rows[r];
+                    let columns_on_row = clip(span(&places[2], touched[row]), &within[2]);
+                    let network = &values[row * sizes[2]..(row + 1) * sizes[2]];
+                    let out = &mut slice[r * grid.columns..(r + 1) * grid.columns];
+                    for (label, column) in out[columns_on_row.clone()].iter_mut().zip(&columns[columns_on_row]) {
+                        *label = u8::from(network[*column as usize] >= threshold);
                     }
-                });
+                }
+            });
         }
     }
     labels
@@ -205,12 +193,7 @@ struct Planes<'a> {
 }
 
 impl<'a> Planes<'a> {
-    fn new(
-        expander: &'a Expander<'a>,
-        around: &'a [Support],
-        further: &'a [Support],
-        area: usize,
-    ) -> Self {
+    fn new(expander: &'a Expander<'a>, around: &'a [Support], further: &'a [Support], area: usize) -> Self {
         let columns = expander.columns;
         let (planes, rows) = (
             std::array::from_fn(|_| vec![0.0; area]),
@@ -235,10 +218,7 @@ impl<'a> Planes<'a> {
         self.held[slot] = k;
         let mut held_rows = [usize::MAX; 2];
         for (r, tap) in e.down.iter().enumerate() {
-            let columns = clip(
-                span(e.places, self.around[k * e.sizes[1] + tap.low]),
-                &e.within,
-            );
+            let columns = clip(span(e.places, self.around[k * e.sizes[1] + tap.low]), &e.within);
             if columns.is_empty() {
                 continue;
             }
@@ -249,10 +229,7 @@ impl<'a> Planes<'a> {
                     let network = &e.values[row * e.sizes[2]..(row + 1) * e.sizes[2]];
                     let last = network.len() - 1;
                     let wide = clip(span(e.places, self.further[row]), &e.within);
-                    for (value, (low, weight)) in self.rows[j & 1][wide.clone()]
-                        .iter_mut()
-                        .zip(&e.along[wide])
-                    {
+                    for (value, (low, weight)) in self.rows[j & 1][wide.clone()].iter_mut().zip(&e.along[wide]) {
                         let low = *low as usize;
                         let (a, b) = (network[low], network[(low + 1).min(last)]);
                         *value = a + weight * (b - a);
@@ -279,9 +256,7 @@ impl<'a> Planes<'a> {
         for r in rows {
             let support = [tap.low, tap.high]
                 .into_iter()
-                .flat_map(|k| {
-                    [e.down[r].low, e.down[r].high].map(|j| e.touched[k * e.sizes[1] + j])
-                })
+                .flat_map(|k| [e.down[r].low, e.down[r].high].map(|j| e.touched[k * e.sizes[1] + j]))
                 .fold(EMPTY, union);
             let columns = clip(span(e.places, support), &e.within);
             let columns = r * e.columns + columns.start..r * e.columns + columns.end;
@@ -305,11 +280,7 @@ fn general(image: &Image, threshold: f32, way: Way, grid: &Grid) -> Vec<u8> {
     let touched = supports(&image.values, sizes[2], threshold);
     let mut low = [f64::INFINITY; 3];
     let mut high = [f64::NEG_INFINITY; 3];
-    for (row, support) in touched
-        .iter()
-        .enumerate()
-        .filter(|(_, support)| support.0 <= support.1)
-    {
+    for (row, support) in touched.iter().enumerate().filter(|(_, support)| support.0 <= support.1) {
         let (z, y) = ((row / sizes[1]) as f64, (row % sizes[1]) as f64);
         for (i, (first, last)) in [(z, z), (y, y), (f64::from(support.0), f64::from(support.1))]
             .into_iter()
@@ -322,23 +293,18 @@ fn general(image: &Image, threshold: f32, way: Way, grid: &Grid) -> Vec<u8> {
     if low[0] > high[0] {
         return labels;
     }
-    let step: [f64; 3] = [2, 1, 0].map(|axis| {
-        dot(grid.row_direction, network.axes[axis]) * grid.spacing_mm[1] / network.spacing_mm[axis]
-    });
+    let step: [f64; 3] = [2, 1, 0]
+        .map(|axis| dot(grid.row_direction, network.axes[axis]) * grid.spacing_mm[1] / network.spacing_mm[axis]);
     labels
         .par_chunks_mut(grid.columns)
         .enumerate()
         .for_each(|(row, labels)| {
-            let start =
-                network.index_of(grid.centre(row / grid.rows, (row % grid.rows) as f64, 0.0));
+            let start = network.index_of(grid.centre(row / grid.rows, (row % grid.rows) as f64, 0.0));
             // The columns whose places lie in the box.
             let (mut from, mut upto) = (0.0_f64, (grid.columns - 1) as f64);
             for i in 0..3 {
                 if step[i].abs() > 1e-12 {
-                    let ends = [
-                        (low[i] - start[i]) / step[i],
-                        (high[i] - start[i]) / step[i],
-                    ];
+                    let ends = [(low[i] - start[i]) / step[i], (high[i] - start[i]) / step[i]];
                     from = from.max(ends[0].min(ends[1]));
                     upto = upto.min(ends[0].max(ends[1]));
                 } else if start[i] < low[i] || start[i] > high[i] {

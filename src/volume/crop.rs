@@ -54,10 +54,7 @@ impl Image {
             .par_chunks_mut(out_columns.max(1))
             .enumerate()
             .for_each(|(i, row)| {
-                let (z, y) = (
-                    within.start[0] + i / out_rows,
-                    within.start[1] + i % out_rows,
-                );
+                let (z, y) = (within.start[0] + i / out_rows, within.start[1] + i % out_rows);
                 let start = (z * rows + y) * columns + within.start[2];
                 row.copy_from_slice(&self.values[start..start + out_columns]);
             });
@@ -91,12 +88,9 @@ pub fn crop_to_body(
         }
     }
     // A block of margin for what fills less than half a block at the border.
-    let margin: [usize; 3] =
-        std::array::from_fn(|i| (margin_mm.max(0.0) / spacing[i]).ceil() as usize);
+    let margin: [usize; 3] = std::array::from_fn(|i| (margin_mm.max(0.0) / spacing[i]).ceil() as usize);
     Some(VoxelBox {
-        start: std::array::from_fn(|i| {
-            (ends[i].start.saturating_sub(1) * block[i]).saturating_sub(margin_voxels)
-        }),
+        start: std::array::from_fn(|i| (ends[i].start.saturating_sub(1) * block[i]).saturating_sub(margin_voxels)),
         end: std::array::from_fn(|i| {
             ((ends[i].end + 1) * block[i])
                 .saturating_add(margin_voxels)
@@ -121,10 +115,7 @@ fn dense_blocks(image: &Image, threshold: f32, block: [usize; 3], blocks: [usize
                     for y in rows.clone() {
                         let row = &image.values[(z * height + y) * width..][..width];
                         for (count, values) in above.iter_mut().zip(row.chunks(block[2])) {
-                            *count += values
-                                .iter()
-                                .map(|value| u32::from(*value > threshold))
-                                .sum::<u32>();
+                            *count += values.iter().map(|value| u32::from(*value > threshold)).sum::<u32>();
                         }
                     }
                 }
@@ -232,13 +223,7 @@ mod tests {
 
     #[test]
     fn the_margin_ends_at_the_border_and_air_has_no_box() {
-        let all = crop_to_body(
-            &image(&[([2, 30, 40], [8, 60, 90])]),
-            &specification(),
-            -500.0,
-            500.0,
-        )
-        .unwrap();
+        let all = crop_to_body(&image(&[([2, 30, 40], [8, 60, 90])]), &specification(), -500.0, 500.0).unwrap();
         assert_eq!(
             all,
             VoxelBox {
@@ -246,10 +231,7 @@ mod tests {
                 end: [10, 100, 120]
             }
         );
-        assert_eq!(
-            crop_to_body(&image(&[]), &specification(), -500.0, 0),
-            None
-        );
+        assert_eq!(crop_to_body(&image(&[]), &specification(), -500.0, 0), None);
     }
 
     #[test]
@@ -264,13 +246,7 @@ mod tests {
         };
         let cropped = image.cropped(&within);
         assert_eq!(cropped.grid.shape, [2, 20, 3]);
-        assert_eq!(
-            cropped.values[3 * 20 + 2],
-            ((4 * 100 + 20) * 120 + 32) as f32
-        );
-        assert_eq!(
-            cropped.grid.centre(1.0, 0.0, 2.0),
-            image.grid.centre(4.0, 20.0, 32.0)
-        );
+        assert_eq!(cropped.values[3 * 20 + 2], ((4 * 100 + 20) * 120 + 32) as f32);
+        assert_eq!(cropped.grid.centre(1.0, 0.0, 2.0), image.grid.centre(4.0, 20.0, 32.0));
     }
 }

@@ -64,27 +64,16 @@ impl Places<'_> {
             along >= -reach[axis] && along <= extent + reach[axis]
         };
         let within_slices = point[0] >= -reach[0] && point[0] <= self.origins[last][0] + reach[0];
-        (within_slices && within(1, rows * row_mm) && within(2, columns * column_mm)).then(|| {
-            Place {
-                slice,
-                weight,
-                row: [before, behind]
-                    .map(|origin| ((point[1] - origin[1]) / row_mm).clamp(0.0, rows)),
-                column: [before, behind]
-                    .map(|origin| ((point[2] - origin[2]) / column_mm).clamp(0.0, columns)),
-            }
+        (within_slices && within(1, rows * row_mm) && within(2, columns * column_mm)).then(|| Place {
+            slice,
+            weight,
+            row: [before, behind].map(|origin| ((point[1] - origin[1]) / row_mm).clamp(0.0, rows)),
+            column: [before, behind].map(|origin| ((point[2] - origin[2]) / column_mm).clamp(0.0, columns)),
         })
     }
 
     /// Bilinear value in one slice at a row and column inside it.
-    fn bilinear<S: Sample>(
-        &self,
-        voxels: &[S],
-        padding: Padding,
-        slice: usize,
-        row: f64,
-        column: f64,
-    ) -> f32 {
+    fn bilinear<S: Sample>(&self, voxels: &[S], padding: Padding, slice: usize, row: f64, column: f64) -> f32 {
         let (rows, columns) = (self.grid.rows, self.grid.columns);
         let (upper, left) = (row as usize, column as usize);
         let (lower, right) = ((upper + 1).min(rows - 1), (left + 1).min(columns - 1));
@@ -116,10 +105,7 @@ fn row_start(grid: &Grid, to: &RegularGrid, row: usize) -> (Own, Own) {
     let start = difference(to.centre(z as f64, y as f64, 0.0), grid.origins[0]);
     (
         to_own(grid, start),
-        to_own(
-            grid,
-            to.axes[0].map(|component| component * to.spacing_mm[0]),
-        ),
+        to_own(grid, to.axes[0].map(|component| component * to.spacing_mm[0])),
     )
 }
 

@@ -34,9 +34,7 @@ impl Grid {
     pub fn centre(&self, slice: usize, row: f64, column: f64) -> [f64; 3] {
         let (along_row, down_column) = (column * self.spacing_mm[1], row * self.spacing_mm[0]);
         let origin = self.origins[slice];
-        std::array::from_fn(|i| {
-            origin[i] + along_row * self.row_direction[i] + down_column * self.column_direction[i]
-        })
+        std::array::from_fn(|i| origin[i] + along_row * self.row_direction[i] + down_column * self.column_direction[i])
     }
 
     /// Distance of every slice from the first along the normal, millimetres, ascending.
@@ -73,10 +71,7 @@ impl Grid {
 
     /// Distances between neighbouring slices, millimetres.
     pub fn steps_mm(&self) -> Vec<f64> {
-        self.positions_mm()
-            .windows(2)
-            .map(|pair| pair[1] - pair[0])
-            .collect()
+        self.positions_mm().windows(2).map(|pair| pair[1] - pair[0]).collect()
     }
 
     /// The median of the distances between neighbouring slices, millimetres; 0 for a lone slice.

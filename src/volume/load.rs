@@ -74,11 +74,7 @@ pub enum SliceError<E: std::error::Error + 'static> {
 ///
 /// # Errors
 /// Every slice that failed, not only the first.
-pub fn load<F: StoredFrames>(
-    stack: &Stack,
-    instances: &[Instance],
-    frames: &F,
-) -> Result<Loaded, LoadError<F::Error>> {
+pub fn load<F: StoredFrames>(stack: &Stack, instances: &[Instance], frames: &F) -> Result<Loaded, LoadError<F::Error>> {
     let area = stack
         .rows
         .checked_mul(stack.columns)
@@ -131,8 +127,7 @@ fn to_hu(rescale: Rescale, stored: i32) -> f64 {
 /// What a voxel is held as.
 trait Held: Sample + Default {
     /// Reads one slice by the fast way; `false` if that is not possible.
-    fn fast<F: StoredFrames>(frames: &F, slice: &Slice, out: &mut [Self])
-    -> Result<bool, F::Error>;
+    fn fast<F: StoredFrames>(frames: &F, slice: &Slice, out: &mut [Self]) -> Result<bool, F::Error>;
     /// Converts stored values; `false` if one is not exact in this type.
     fn convert(rescale: Rescale, stored: &[i32], out: &mut [Self]) -> bool;
 }
@@ -192,32 +187,31 @@ fn read_all<T: Held, F: StoredFrames>(
     let area = stack.rows * stack.columns;
     let mut held = vec![T::default(); voxels];
     let inexact = AtomicBool::new(false);
-    let read =
-        |stored: &mut Vec<i32>, out: &mut [T], slice: &Slice, padding: Option<(f32, f32)>| {
-            if inexact.load(Ordering::Relaxed) {
-                return Read::NotExact;
-            }
-            match T::fast(frames, slice, out) {
-                Ok(true) => return Read::Done(ValueSummary::of(out, padding)),
-                Ok(false) => {}
-                Err(error) => return Read::Failed(SliceError::Read(error)),
-            }
-            if let Err(error) = frames.read(slice, stored) {
-                return Read::Failed(SliceError::Read(error));
-            }
-            if stored.len() != area {
-                return Read::Failed(SliceError::Length {
-                    got: stored.len(),
-                    wanted: area,
-                });
-            }
-            if T::convert(slice.rescale, stored, out) {
-                Read::Done(ValueSummary::of(out, padding))
-            } else {
-                inexact.store(true, Ordering::Relaxed);
-                Read::NotExact
-            }
-        };
+    let read = |stored: &mut Vec<i32>, out: &mut [T], slice: &Slice, padding: Option<(f32, f32)>| {
+        if inexact.load(Ordering::Relaxed) {
+            return Read::NotExact;
+        }
+        match T::fast(frames, slice, out) {
+            Ok(true) => return Read::Done(ValueSummary::of(out, padding)),
+            Ok(false) => {}
+            Err(error) => return Read::Failed(SliceError::Read(error)),
+        }
+        if let Err(error) = frames.read(slice, stored) {
+            return Read::Failed(SliceError::Read(error));
+        }
+        if stored.len() != area {
+            return Read::Failed(SliceError::Length {
+                got: stored.len(),
+                wanted: area,
+            });
+        }
+        if T::convert(slice.rescale, stored, out) {
+            Read::Done(ValueSummary::of(out, padding))
+        } else {
+            inexact.store(true, Ordering::Relaxed);
+            Read::NotExact
+        }
+    };
     let results: Vec<Read<F::Error>> = held
         .par_chunks_exact_mut(area)
         .zip(&stack.slices)

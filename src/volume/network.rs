@@ -32,10 +32,7 @@ pub enum GridError {
 ///
 /// # Errors
 /// The specification makes no sense, or makes an absurdly large grid.
-pub fn network_grid(
-    grid: &Grid,
-    specification: &GridSpecification,
-) -> Result<RegularGrid, GridError> {
+pub fn network_grid(grid: &Grid, specification: &GridSpecification) -> Result<RegularGrid, GridError> {
     let wanted = directions(&specification.orientation)?;
     let target = specification.spacing_mm;
     if !target.iter().all(|t| t.is_finite() && *t > 0.0) {
@@ -47,8 +44,7 @@ pub fn network_grid(
         .map(|b| own[b][nearest[b]].abs().min(1.0).acos().to_degrees())
         .fold(0.0, f64::max);
     if turned > specification.straighten_over_degrees {
-        let axes =
-            wanted.map(|(axis, sign)| std::array::from_fn(|i| if i == axis { sign } else { 0.0 }));
+        let axes = wanted.map(|(axis, sign)| std::array::from_fn(|i| if i == axis { sign } else { 0.0 }));
         return covering(grid, axes, target);
     }
 
@@ -64,10 +60,7 @@ pub fn network_grid(
         return covering(grid, axes, target);
     }
     let slices = grid.origins.len();
-    let height = dot(
-        difference(grid.origins[slices - 1], grid.origins[0]),
-        grid.normal,
-    );
+    let height = dot(difference(grid.origins[slices - 1], grid.origins[0]), grid.normal);
     let extents = [
         (grid.columns - 1) as f64 * grid.spacing_mm[1],
         (grid.rows - 1) as f64 * grid.spacing_mm[0],
@@ -111,10 +104,7 @@ pub fn network_grid(
 pub fn even_grid(grid: &Grid) -> Result<RegularGrid, GridError> {
     let axes = [grid.row_direction, grid.column_direction, grid.normal];
     let slices = grid.origins.len();
-    let height = dot(
-        difference(grid.origins[slices - 1], grid.origins[0]),
-        grid.normal,
-    );
+    let height = dot(difference(grid.origins[slices - 1], grid.origins[0]), grid.normal);
     let mut step = grid.steps_mm().into_iter().fold(f64::INFINITY, f64::min);
     if grid.is_even() && slices > 1 {
         step = height / (slices - 1) as f64;
@@ -143,11 +133,7 @@ pub fn even_grid(grid: &Grid) -> Result<RegularGrid, GridError> {
 }
 
 /// The smallest grid along `axes` that covers every voxel centre of a stack.
-fn covering(
-    grid: &Grid,
-    axes: [[f64; 3]; 3],
-    spacing_mm: [f64; 3],
-) -> Result<RegularGrid, GridError> {
+fn covering(grid: &Grid, axes: [[f64; 3]; 3], spacing_mm: [f64; 3]) -> Result<RegularGrid, GridError> {
     let (rows, columns) = ((grid.rows - 1) as f64, (grid.columns - 1) as f64);
     let mut low = [f64::INFINITY; 3];
     let mut high = [f64::NEG_INFINITY; 3];
@@ -161,8 +147,7 @@ fn covering(
             }
         }
     }
-    let sizes =
-        std::array::from_fn(|a| ((high[a] - low[a]) / spacing_mm[a] - TIE).ceil().max(0.0) + 1.0);
+    let sizes = std::array::from_fn(|a| ((high[a] - low[a]) / spacing_mm[a] - TIE).ceil().max(0.0) + 1.0);
     let origin = std::array::from_fn(|i| (0..3).map(|a| low[a] * axes[a][i]).sum());
     Ok(RegularGrid {
         shape: shape(sizes)?,
@@ -277,9 +262,7 @@ mod tests {
         Grid {
             column_direction: [0.0, cosine, sine],
             normal,
-            origins: (0..slices)
-                .map(|k| travel.map(|t| t * 2.0 * k as f64))
-                .collect(),
+            origins: (0..slices).map(|k| travel.map(|t| t * 2.0 * k as f64)).collect(),
             ..upright(slices, 2.0)
         }
     }
@@ -291,20 +274,14 @@ mod tests {
         assert_eq!(lps.shape, [61, 448, 448]);
         assert_eq!(lps.origin, grid.origins[0]);
         let ras = network_grid(&grid, &specification("RAS")).unwrap();
-        assert_eq!(
-            ras.axes,
-            [[-1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, 1.0]]
-        );
+        assert_eq!(ras.axes, [[-1.0, 0.0, 0.0], [0.0, -1.0, 0.0], [0.0, 0.0, 1.0]]);
         assert!((ras.origin[0] - (-170.0 + 511.0 * 0.7)).abs() < 1e-9);
     }
 
     #[test]
     fn a_permuted_orientation_permutes_the_axes() {
         let made = network_grid(&upright(300, 1.0), &specification("SPL")).unwrap();
-        assert_eq!(
-            made.axes,
-            [[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]
-        );
+        assert_eq!(made.axes, [[0.0, 0.0, 1.0], [0.0, 1.0, 0.0], [1.0, 0.0, 0.0]]);
         assert_eq!(made.shape, [73, 448, 375]);
     }
 
@@ -320,10 +297,7 @@ mod tests {
         let kept = network_grid(&turned(50, 19.0, false), &specification("LPS")).unwrap();
         assert!(kept.axes[2][1] != 0.0);
         let straightened = network_grid(&turned(50, 21.0, false), &specification("LPS")).unwrap();
-        assert_eq!(
-            straightened.axes,
-            [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]
-        );
+        assert_eq!(straightened.axes, [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]]);
     }
 
     #[test]

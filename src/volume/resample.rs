@@ -97,13 +97,7 @@ fn sampled(volume: &Volume, to: &RegularGrid, padding: &[Padding], scale: Scale)
     }
 }
 
-fn values<S: Sample>(
-    voxels: &[S],
-    grid: &Grid,
-    padding: &[Padding],
-    to: &RegularGrid,
-    scale: Scale,
-) -> Vec<f32> {
+fn values<S: Sample>(voxels: &[S], grid: &Grid, padding: &[Padding], to: &RegularGrid, scale: Scale) -> Vec<f32> {
     match Parallel::of(grid, to) {
         Some(parallel) => {
             let values = separable(voxels, grid, padding, to, &parallel, scale);
@@ -188,13 +182,9 @@ impl<'a, S: Sample> SlicePair<'a, S> {
             }
             padding => {
                 // An empty range where a slice has no padding.
-                let [pad_a, pad_b] =
-                    padding.map(|range| range.unwrap_or((f32::INFINITY, f32::NEG_INFINITY)));
+                let [pad_a, pad_b] = padding.map(|range| range.unwrap_or((f32::INFINITY, f32::NEG_INFINITY)));
                 for ((value, a), b) in out.iter_mut().zip(first).zip(second) {
-                    let (a, b) = (
-                        air_for_padding(a.hu(), pad_a),
-                        air_for_padding(b.hu(), pad_b),
-                    );
+                    let (a, b) = (air_for_padding(a.hu(), pad_a), air_for_padding(b.hu(), pad_b));
                     *value = a + weight * (b - a);
                 }
             }
@@ -249,8 +239,7 @@ pub fn resample_labels(mask: &Mask, grid: &Grid, to: &RegularGrid) -> Mask {
                     .map(|i| inside(i, n).then(|| nearest(i, n)))
                     .collect()
             };
-            let (across, down, along) =
-                (find(across, slices), find(down, rows), find(along, columns));
+            let (across, down, along) = (find(across, slices), find(down, rows), find(along, columns));
             let mut out = vec![0; across.len() * down.len() * along.len()];
             out.par_chunks_mut((down.len() * along.len()).max(1))
                 .zip(&across)

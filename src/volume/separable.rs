@@ -42,9 +42,8 @@ impl Parallel {
             step_mm: [0.0; 3],
         };
         for (b, direction) in own.iter().enumerate() {
-            let a = (0..3).find(|a| {
-                dot(regular.axes[*a], *direction).abs() > 1.0 - PARALLEL && !made.axis.contains(a)
-            })?;
+            let a =
+                (0..3).find(|a| dot(regular.axes[*a], *direction).abs() > 1.0 - PARALLEL && !made.axis.contains(a))?;
             made.axis[b] = a;
             made.offset_mm[b] = dot(start, *direction);
             made.step_mm[b] = regular.spacing_mm[a] * dot(regular.axes[a], *direction).signum();
@@ -79,8 +78,7 @@ impl Parallel {
     /// Fractional source indices (slice, row, column) of the regular grid's voxels along each of the stack's axes.
     pub(super) fn source_indices(&self, grid: &Grid, regular: &RegularGrid) -> [Vec<f64>; 3] {
         let sizes = self.sizes(regular);
-        let place =
-            |b: usize| (0..sizes[b]).map(move |i| self.offset_mm[b] + i as f64 * self.step_mm[b]);
+        let place = |b: usize| (0..sizes[b]).map(move |i| self.offset_mm[b] + i as f64 * self.step_mm[b]);
         let positions = grid.positions_mm();
         [
             place(0).map(|mm| slice_index(&positions, mm)).collect(),
@@ -93,10 +91,7 @@ impl Parallel {
     pub(super) fn regular_indices(&self, grid: &Grid) -> [Vec<f64>; 3] {
         let index = |b: usize, mm: f64| (mm - self.offset_mm[b]) / self.step_mm[b];
         [
-            grid.positions_mm()
-                .into_iter()
-                .map(|mm| index(0, mm))
-                .collect(),
+            grid.positions_mm().into_iter().map(|mm| index(0, mm)).collect(),
             (0..grid.rows)
                 .map(|r| index(1, r as f64 * grid.spacing_mm[0]))
                 .collect(),
@@ -113,10 +108,7 @@ pub(super) fn slice_index(positions: &[f64], mm: f64) -> f64 {
     if last == 0 {
         return 0.0;
     }
-    let low = positions
-        .partition_point(|p| *p <= mm)
-        .saturating_sub(1)
-        .min(last - 1);
+    let low = positions.partition_point(|p| *p <= mm).saturating_sub(1).min(last - 1);
     let step = positions[low + 1] - positions[low];
     if step > 0.0 {
         low as f64 + (mm - positions[low]) / step
@@ -155,11 +147,7 @@ pub(super) fn taps(indices: &[f64], n: usize) -> Vec<Tap> {
 
 /// Copies values that lie in the memory order of `from` (sizes of its three axes, slowest first) into the order in which axis `order[i]` of `from` is axis
 /// `i`.
-pub(super) fn permute<T: Copy + Send + Sync + Default>(
-    values: &[T],
-    from: [usize; 3],
-    order: [usize; 3],
-) -> Vec<T> {
+pub(super) fn permute<T: Copy + Send + Sync + Default>(values: &[T], from: [usize; 3], order: [usize; 3]) -> Vec<T> {
     use rayon::prelude::*;
     let strides = [from[1] * from[2], from[2], 1];
     let to = order.map(|axis| from[axis]);
@@ -168,16 +156,14 @@ pub(super) fn permute<T: Copy + Send + Sync + Default>(
     if out.is_empty() {
         return out;
     }
-    out.par_chunks_mut(to[1] * to[2])
-        .enumerate()
-        .for_each(|(i, plane)| {
-            for (j, row) in plane.chunks_exact_mut(to[2]).enumerate() {
-                let start = i * step[0] + j * step[1];
-                for (k, value) in row.iter_mut().enumerate() {
-                    *value = values[start + k * step[2]];
-                }
+    out.par_chunks_mut(to[1] * to[2]).enumerate().for_each(|(i, plane)| {
+        for (j, row) in plane.chunks_exact_mut(to[2]).enumerate() {
+            let start = i * step[0] + j * step[1];
+            for (k, value) in row.iter_mut().enumerate() {
+                *value = values[start + k * step[2]];
             }
-        });
+        }
+    });
     out
 }
 

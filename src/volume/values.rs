@@ -74,23 +74,15 @@ impl ValueSummary {
     };
 
     /// Of one slice. `padding` is its range of padding HU.
-    pub(super) fn of<S: super::resample::Sample>(
-        slice: &[S],
-        padding: Option<(f32, f32)>,
-    ) -> ValueSummary {
+    pub(super) fn of<S: super::resample::Sample>(slice: &[S], padding: Option<(f32, f32)>) -> ValueSummary {
         let mut summary = ValueSummary::EMPTY;
         // An empty range where there is no padding.
         let (low, high) = padding.unwrap_or((f32::INFINITY, f32::NEG_INFINITY));
         for value in slice {
             let hu = value.hu();
             let padded = hu >= low && hu <= high;
-            summary.lowest_hu = summary
-                .lowest_hu
-                .min(if padded { f32::INFINITY } else { hu });
-            summary.highest_hu =
-                summary
-                    .highest_hu
-                    .max(if padded { f32::NEG_INFINITY } else { hu });
+            summary.lowest_hu = summary.lowest_hu.min(if padded { f32::INFINITY } else { hu });
+            summary.highest_hu = summary.highest_hu.max(if padded { f32::NEG_INFINITY } else { hu });
         }
         for hu in slice
             .iter()
@@ -130,15 +122,9 @@ impl ValueSummary {
         } else if self.not_finite > 0 || !lowest_hu.is_finite() || !highest_hu.is_finite() {
             Some(NotHu::NotFinite)
         } else if (self.air_or_fat as f64) < LEAST_AIR_OR_FAT * counted {
-            Some(NotHu::NoAirOrFat {
-                lowest_hu,
-                highest_hu,
-            })
+            Some(NotHu::NoAirOrFat { lowest_hu, highest_hu })
         } else if (self.tissue as f64) < LEAST_TISSUE * counted {
-            Some(NotHu::NoTissue {
-                lowest_hu,
-                highest_hu,
-            })
+            Some(NotHu::NoTissue { lowest_hu, highest_hu })
         } else {
             None
         }
@@ -193,9 +179,6 @@ mod tests {
     fn infinite_values_are_no_hounsfield_units() {
         let mut values: Vec<f32> = chest(0).into_iter().map(f32::from).collect();
         values[7] = f32::INFINITY;
-        assert_eq!(
-            ValueSummary::of(&values, None).not_hu(),
-            Some(NotHu::NotFinite)
-        );
+        assert_eq!(ValueSummary::of(&values, None).not_hu(), Some(NotHu::NotFinite));
     }
 }
