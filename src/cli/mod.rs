@@ -5,6 +5,7 @@
 mod check;
 mod evaluate;
 mod files;
+mod input;
 mod inspect;
 mod models;
 mod phantom;
