@@ -61,7 +61,7 @@ blend = "constant"
 batch = 1
 crop_to_body = true              # the grid is cropped to the body (HU > crop_above_hu) with this margin
 crop_above_hu = -500.0
-crop_margin_voxels = 8
+crop_margin_mm = 10.0
 skip_empty = true                # windows without body are not run
 
 [post]
