@@ -25,9 +25,6 @@ use crate::{dicom, telemetry};
 /// The environment variable that keeps ONNX Runtime (1.29 and later) from reporting usage to its maker.
 const NO_TELEMETRY: &str = "ORT_DISABLE_TELEMETRY";
 
-/// The name of the hidden subcommand that decodes compressed frames for another process.
-const DECODER: &str = "decode-frames";
-
 /// Lung segmentation of chest CT: DICOM in, DICOM Segmentation out. Research use only.
 #[derive(Debug, Parser)]
 #[command(name = "hilum", version, about, propagate_version = true)]
@@ -78,8 +75,11 @@ impl From<End> for ExitCode {
 #[must_use]
 pub fn main() -> ExitCode {
     let arguments: Vec<OsString> = std::env::args_os().collect();
-    if arguments.get(1).is_some_and(|a| a == DECODER) {
-        return serve_decoder();
+    if let [_, first, rest @ ..] = arguments.as_slice()
+        && first == dicom::DECODER_SUBCOMMAND
+    {
+        // The parent reads why from the exit status; nobody reads words.
+        return if dicom::run_decoder(rest).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
     }
     let parsed = Arguments::parse_from(&arguments);
     if let Some(failure) = without_telemetry(&arguments) {
@@ -117,14 +117,6 @@ fn without_telemetry(arguments: &[OsString]) -> Option<anyhow::Error> {
     let error = Command::new(&program).args(arguments.iter().skip(1)).env(NO_TELEMETRY, "1").exec();
     let context = format!("cannot start {} again without telemetry; set {NO_TELEMETRY}=1 in the environment", program.display());
     Some(anyhow::Error::new(error).context(context))
-}
-
-fn serve_decoder() -> ExitCode {
-    match dicom::serve_decoder(io::stdin().lock(), io::stdout().lock()) {
-        Ok(()) => ExitCode::SUCCESS,
-        // The parent sees that the child is gone; there is nobody to tell more.
-        Err(_) => ExitCode::FAILURE,
-    }
 }
 
 #[expect(clippy::print_stderr, reason = "the last word of a program that failed")]
