@@ -3,7 +3,6 @@
 //! Exit codes: 0 done, 1 failure, 2 usage, 3 all input refused.
 
 mod check;
-mod evaluate;
 mod files;
 mod input;
 mod inspect;
@@ -47,8 +46,6 @@ enum Subcommands {
     Inspect(inspect::Arguments),
     /// Make a synthetic chest as a DICOM CT series with its true mask.
     Phantom(Box<phantom::Arguments>),
-    /// Compare predicted masks with reference masks.
-    Evaluate(evaluate::Arguments),
     /// Look whether everything that Hilum needs is there and runs.
     Check(check::Arguments),
 }
@@ -98,7 +95,6 @@ fn run(arguments: Arguments) -> anyhow::Result<End> {
         Subcommands::Segment(a) => segment::run(&a, settings, arguments.verbose),
         Subcommands::Inspect(a) => inspect::run(&a, &settings, arguments.verbose),
         Subcommands::Phantom(a) => phantom::run(&a),
-        Subcommands::Evaluate(a) => evaluate::run(&a),
         Subcommands::Check(a) => check::run(&a, &settings),
     }
 }
