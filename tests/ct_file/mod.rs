@@ -4,14 +4,14 @@
 use hilum::dicom::{Instance, Limits, Source, read_header};
 use std::path::Path;
 
-pub const IMPLICIT: &str = "1.2.840.10008.1.2";
-pub const EXPLICIT: &str = "1.2.840.10008.1.2.1";
-pub const DEFLATED: &str = "1.2.840.10008.1.2.1.99";
-pub const RLE: &str = "1.2.840.10008.1.2.5";
-pub const JPEG_LS: &str = "1.2.840.10008.1.2.4.80";
+pub(crate) const IMPLICIT: &str = "1.2.840.10008.1.2";
+pub(crate) const EXPLICIT: &str = "1.2.840.10008.1.2.1";
+pub(crate) const DEFLATED: &str = "1.2.840.10008.1.2.1.99";
+pub(crate) const RLE: &str = "1.2.840.10008.1.2.5";
+pub(crate) const JPEG_LS: &str = "1.2.840.10008.1.2.4.80";
 
 /// An element in explicit VR little endian.
-pub fn element(tag: (u16, u16), vr: &str, value: &[u8]) -> Vec<u8> {
+pub(crate) fn element(tag: (u16, u16), vr: &str, value: &[u8]) -> Vec<u8> {
     let mut value = value.to_vec();
     if value.len() % 2 == 1 {
         value.push(if vr == "UI" { 0 } else { b' ' });
@@ -22,7 +22,7 @@ pub fn element(tag: (u16, u16), vr: &str, value: &[u8]) -> Vec<u8> {
 }
 
 /// The header of an element, with any length.
-pub fn header(tag: (u16, u16), vr: &str, length: u32) -> Vec<u8> {
+pub(crate) fn header(tag: (u16, u16), vr: &str, length: u32) -> Vec<u8> {
     let mut bytes = [tag.0.to_le_bytes(), tag.1.to_le_bytes()].concat();
     bytes.extend_from_slice(vr.as_bytes());
     if ["OB", "OW", "SQ", "UN", "UT", "OV"].contains(&vr) {
@@ -35,12 +35,12 @@ pub fn header(tag: (u16, u16), vr: &str, length: u32) -> Vec<u8> {
 }
 
 /// An item or delimiter.
-pub fn item(element: u16, length: u32) -> Vec<u8> {
+pub(crate) fn item(element: u16, length: u32) -> Vec<u8> {
     [&0xFFFEu16.to_le_bytes()[..], &element.to_le_bytes(), &length.to_le_bytes()].concat()
 }
 
 /// Preamble and meta group.
-pub fn meta(transfer_syntax: &str) -> Vec<u8> {
+pub(crate) fn meta(transfer_syntax: &str) -> Vec<u8> {
     let mut bytes = vec![0; 128];
     bytes.extend_from_slice(b"DICM");
     let group = [element((2, 2), "UI", b"1.2.840.10008.5.1.4.1.1.2"), element((2, 0x10), "UI", transfer_syntax.as_bytes())].concat();
@@ -50,7 +50,7 @@ pub fn meta(transfer_syntax: &str) -> Vec<u8> {
 }
 
 /// The header of a CT slice after the meta group, up to its pixel data.
-pub fn data_set(rows: u16, columns: u16, signed: bool) -> Vec<u8> {
+pub(crate) fn data_set(rows: u16, columns: u16, signed: bool) -> Vec<u8> {
     let short = |tag, value: u16| element(tag, "US", &value.to_le_bytes());
     [
         element((8, 0x08), "CS", b"ORIGINAL\\PRIMARY\\AXIAL"),
@@ -79,7 +79,7 @@ pub fn data_set(rows: u16, columns: u16, signed: bool) -> Vec<u8> {
 }
 
 /// Encapsulated pixel data with an empty offset table.
-pub fn encapsulated(fragments: &[&[u8]]) -> Vec<u8> {
+pub(crate) fn encapsulated(fragments: &[&[u8]]) -> Vec<u8> {
     let mut bytes = header((0x7FE0, 0x10), "OB", u32::MAX);
     bytes.extend(item(0xE000, 0));
     for fragment in fragments {
@@ -92,27 +92,27 @@ pub fn encapsulated(fragments: &[&[u8]]) -> Vec<u8> {
 }
 
 /// A picture with smooth and rough parts.
-pub fn picture(rows: u16, columns: u16) -> Vec<i16> {
+pub(crate) fn picture(rows: u16, columns: u16) -> Vec<i16> {
     let value = |row: i32, column: i32| (row * 7 - column * 3 + (row * column) % 61 - 700) as i16;
     (0..i32::from(rows)).flat_map(|row| (0..i32::from(columns)).map(move |column| value(row, column))).collect()
 }
 
-pub fn little_endian(samples: &[i16]) -> Vec<u8> {
+pub(crate) fn little_endian(samples: &[i16]) -> Vec<u8> {
     samples.iter().flat_map(|sample| sample.to_le_bytes()).collect()
 }
 
 /// A whole uncompressed file.
-pub fn native(rows: u16, columns: u16) -> Vec<u8> {
+pub(crate) fn native(rows: u16, columns: u16) -> Vec<u8> {
     [meta(EXPLICIT), data_set(rows, columns, true), element((0x7FE0, 0x10), "OW", &little_endian(&picture(rows, columns)))].concat()
 }
 
 /// A whole JPEG-LS file.
-pub fn jpeg_ls(rows: u16, columns: u16) -> Vec<u8> {
+pub(crate) fn jpeg_ls(rows: u16, columns: u16) -> Vec<u8> {
     [meta(JPEG_LS), data_set(rows, columns, true), encapsulated(&[&jpeg_ls_frame(rows, columns)])].concat()
 }
 
 /// The picture as JPEG-LS.
-pub fn jpeg_ls_frame(rows: u16, columns: u16) -> Vec<u8> {
+pub(crate) fn jpeg_ls_frame(rows: u16, columns: u16) -> Vec<u8> {
     use dicom_encoding::adapters::EncodeOptions;
     use dicom_encoding::transfer_syntax::TransferSyntaxIndex as _;
     use dicom_object::{FileDicomObject, InMemDicomObject};
@@ -125,7 +125,7 @@ pub fn jpeg_ls_frame(rows: u16, columns: u16) -> Vec<u8> {
 }
 
 /// Writes the bytes and reads their header.
-pub fn open(folder: &Path, bytes: &[u8]) -> Instance {
+pub(crate) fn open(folder: &Path, bytes: &[u8]) -> Instance {
     let path = folder.join(format!("{:x}.dcm", hash(bytes)));
     std::fs::write(&path, bytes).unwrap();
     read_header(&Source::of_file(&path).unwrap(), &Limits::default()).unwrap()
