@@ -32,7 +32,7 @@ const COPIED: &[(u16, &[u16])] = &[
 
 /// The elements to copy that a data set has.
 pub(super) fn identity(view: &View) -> Result<Vec<RawElement>, Fault> {
-    view.elements().iter().filter(|element| is_copied(element.tag)).map(|element| raw(view, element)).collect()
+    view.elements().iter().filter(|element| is_copied(element.tag)).map(|element| raw(view, element, 0)).collect()
 }
 
 fn is_copied(tag: Tag) -> bool {
@@ -43,9 +43,9 @@ fn is_copied(tag: Tag) -> bool {
         .is_some_and(|(_, elements)| elements.binary_search(&tag.1).is_ok())
 }
 
-fn raw(view: &View, element: &Element) -> Result<RawElement, Fault> {
+fn raw(view: &View, element: &Element, depth: usize) -> Result<RawElement, Fault> {
     let (vr, value) = if element.vr == VR::SQ {
-        (VR::SQ, sequence(view, element)?)
+        (VR::SQ, sequence(view, element, depth)?)
     } else {
         let value = little_endian(view.value(element), element.vr, view.encoding());
         // An implicit value too long for the 16-bit length of its explicit form is passed on as unknown (PS3.5 section 6.2.2, note).
@@ -57,12 +57,13 @@ fn raw(view: &View, element: &Element) -> Result<RawElement, Fault> {
 }
 
 /// The items of a sequence in explicit VR little endian with defined lengths.
-fn sequence(view: &View, element: &Element) -> Result<Vec<u8>, Fault> {
+fn sequence(view: &View, element: &Element, depth: usize) -> Result<Vec<u8>, Fault> {
+    view.check_depth(depth)?;
     let mut written = Vec::new();
     for item in view.items_of(element)? {
         let mut content = Vec::new();
         for element in item.elements() {
-            put_element(&mut content, &raw(&item, element)?)?;
+            put_element(&mut content, &raw(&item, element, depth + 1)?)?;
         }
         written.extend_from_slice(&[0xFE, 0xFF, 0x00, 0xE0]);
         written.extend_from_slice(&length(content.len())?.to_le_bytes());

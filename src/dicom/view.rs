@@ -37,6 +37,10 @@ impl<'a> View<'a> {
         self.element(tag).map(|element| self.value(element))
     }
 
+    pub(super) fn check_depth(&self, depth: usize) -> Result<(), Fault> {
+        self.walker.check_depth(depth)
+    }
+
     /// Text of the default repertoire; empty when absent.
     pub(super) fn text(&self, tag: Tag) -> String {
         self.bytes(tag).map(plain).unwrap_or_default()

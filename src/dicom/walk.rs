@@ -211,10 +211,16 @@ impl<'a> Walker<'a> {
         Ok(end as usize)
     }
 
-    fn sequence_end(&self, mut at: usize, encoding: Encoding, depth: usize) -> Result<usize, Fault> {
+    /// Refuses the sequence that would be one too deep. Sequences of defined length are not looked into by the walk, so those who do must ask.
+    pub(super) fn check_depth(&self, depth: usize) -> Result<(), Fault> {
         if depth >= self.limits.nesting {
             return Err(Fault::OverLimit(format!("more than {} sequences inside each other", self.limits.nesting)));
         }
+        Ok(())
+    }
+
+    fn sequence_end(&self, mut at: usize, encoding: Encoding, depth: usize) -> Result<usize, Fault> {
+        self.check_depth(depth)?;
         while let Some((_, end)) = self.item(at, encoding, depth)? {
             at = end;
         }
