@@ -5,7 +5,7 @@ use super::findings::Finding;
 use super::members::{Member, Names};
 use super::plane::Placed;
 use super::wording::{are, count, share};
-use crate::dicom::PatientIdentity;
+use crate::dicom::{PatientIdentity, is_valid_uid};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// `mixed_patients`, told without a patient's data.
@@ -177,12 +177,4 @@ pub(super) fn unique_identifiers(slices: &[Placed<'_>], names: &Names) -> Option
         faults.join("; ")
     );
     Some(Finding::new(Code::IdentityInvalid, sentence).about(concerned))
-}
-
-/// Whether a UID obeys PS3.5 section 9.1.
-fn is_valid_uid(uid: &str) -> bool {
-    let well_formed = |part: &str| {
-        !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) && (part.len() == 1 || !part.starts_with('0'))
-    };
-    uid.len() <= 64 && uid.contains('.') && uid.split('.').all(well_formed)
 }
