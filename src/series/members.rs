@@ -209,7 +209,7 @@ fn nothing_to_segment(
         return Finding::new(Code::NotCt, sentence).about(objects.iter().map(|m| names.instance(m.instance)));
     };
     let sentence = format!(
-        "The series holds only {what} ({}); send the slices of the scan.",
+        "The series holds only {what}: {}. Send the slices of the scan.",
         count(members.len(), "image")
     );
     Finding::new(code, sentence).about(members.iter().map(|m| names.of(m)))

@@ -146,23 +146,3 @@ fn is_hounsfield(rescale_type: &str) -> bool {
         || rescale_type.starts_with("HOUNSFIELD")
         || rescale_type.starts_with("HOUNDSFIELD")
 }
-
-/// No tissue or air of a CT is outside: metal reaches some 30,000 HU on an extended scale, and nothing is below air but padding and rounding.
-const LOWEST_HU: f64 = -9000.0;
-const HIGHEST_HU: f64 = 70_000.0;
-
-/// `not_hu` for values: `lowest` and `highest` are those of all voxels that are not padding. A chest always holds air and fat, so a series with no value
-/// below zero has lost its intercept.
-pub fn values_not_hounsfield(lowest: f64, highest: f64) -> Option<Finding> {
-    let why = if !(lowest >= LOWEST_HU && highest <= HIGHEST_HU) {
-        "beyond what a CT can measure"
-    } else if lowest >= 0.0 {
-        "with neither air nor fat among them"
-    } else {
-        return None;
-    };
-    let sentence = format!(
-        "The values are not Hounsfield units: they go from {lowest:.0} to {highest:.0}, {why}. The rescale values in the header are wrong."
-    );
-    Some(Finding::new(Code::NotHu, sentence))
-}

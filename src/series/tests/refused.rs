@@ -281,16 +281,6 @@ fn an_absent_or_spelt_out_rescale_type_is_hounsfield_units() {
 }
 
 #[test]
-fn values_that_no_ct_measures_are_not_hounsfield_units() {
-    assert!(values_not_hounsfield(0.0, 4095.0).is_some());
-    assert!(values_not_hounsfield(-32768.0, 3000.0).is_some());
-    assert!(values_not_hounsfield(f64::NAN, 3000.0).is_some());
-    assert!(values_not_hounsfield(-1024.0, 3071.0).is_none());
-    assert!(values_not_hounsfield(-8192.0, 30_000.0).is_none());
-    assert_eq!(values_not_hounsfield(0.0, 1.0).unwrap().code, Code::NotHu);
-}
-
-#[test]
 fn an_unread_transfer_syntax_is_told_by_name() {
     let series = all(20, |_, h| h.transfer_syntax_uid = "1.2.840.10008.1.2.4.100".into());
     let sentence = refused(&series, Code::UnsupportedTransferSyntax);
