@@ -15,6 +15,9 @@ mod plane;
 mod steps;
 mod values;
 mod vector;
+mod wording;
+#[cfg(test)]
+mod tests;
 
 pub use codes::{Code, Kind};
 pub use findings::{Finding, MAX_CONCERNS, Outcome, Verdict};
@@ -22,7 +25,7 @@ pub use group::group;
 pub use judge::{Candidate, Judgement, Settled, Usable, judge};
 pub use limits::SeriesLimits;
 pub use memory::{REFERENCE_GRID_MM, estimated_memory_bytes};
-pub use values::{corrupt_pixels, values_not_hounsfield};
+pub use values::corrupt_pixels;
 
 use crate::dicom::{Instance, Rescale};
 
