@@ -68,7 +68,7 @@ pub fn crop_to_body(
     image: &Image,
     specification: &GridSpecification,
     above_hu: f32,
-    margin_voxels: usize,
+    margin_mm: f64,
 ) -> Option<VoxelBox> {
     let threshold = Scale::window(specification).apply(above_hu);
     let shape = image.grid.shape;
@@ -88,6 +88,7 @@ pub fn crop_to_body(
         }
     }
     // A block of margin for what fills less than half a block at the border.
+    let margin: [usize; 3] = std::array::from_fn(|i| (margin_mm.max(0.0) / spacing[i]).ceil() as usize);
     Some(VoxelBox {
         start: std::array::from_fn(|i| (ends[i].start.saturating_sub(1) * block[i]).saturating_sub(margin_voxels)),
         end: std::array::from_fn(|i| {
@@ -222,7 +223,7 @@ mod tests {
 
     #[test]
     fn the_margin_ends_at_the_border_and_air_has_no_box() {
-        let all = crop_to_body(&image(&[([2, 30, 40], [8, 60, 90])]), &specification(), -500.0, 500).unwrap();
+        let all = crop_to_body(&image(&[([2, 30, 40], [8, 60, 90])]), &specification(), -500.0, 500.0).unwrap();
         assert_eq!(
             all,
             VoxelBox {
