@@ -91,7 +91,7 @@ fn benches(criterion: &mut Criterion) {
         });
         group.bench_function("crop to body", |b| {
             b.iter(|| {
-                let found = crop_to_body(black_box(&image), &specification, -500.0, 4).unwrap();
+                let found = crop_to_body(black_box(&image), &specification, -500.0, 20.0).unwrap();
                 image.cropped(&found)
             })
         });
