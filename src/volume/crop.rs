@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn the_box_holds_the_body_and_not_the_table() {
         let image = image(&[([2, 30, 40], [8, 60, 90]), ([0, 80, 5], [10, 82, 115])]);
-        let found = crop_to_body(&image, &specification(), -500.0, 0).unwrap();
+        let found = crop_to_body(&image, &specification(), -500.0, 0.0).unwrap();
         assert!(
             found.start[1] <= 30 && found.end[1] >= 60 && found.end[1] < 80,
             "{found:?}"
@@ -231,7 +231,7 @@ mod tests {
                 end: [10, 100, 120]
             }
         );
-        assert_eq!(crop_to_body(&image(&[]), &specification(), -500.0, 0), None);
+        assert_eq!(crop_to_body(&image(&[]), &specification(), -500.0, 0.0), None);
     }
 
     #[test]
