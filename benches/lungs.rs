@@ -1,7 +1,7 @@
 //! What is done to a mask after the network, on 512 x 512 x 300 voxels: cleaning, sides, figures, judgement, one by one and all together.
 //!
 //! `cargo bench --bench lungs`. The mask is drawn: two lungs of 5 L with an uneven surface, vessels left out, that touch over some 15 cm2 in front, and crumbs beside
-//! them. The memory that each step takes beside mask and volume is printed first.
+//! them. Peak memory beside mask and volume, and the CPU time of each step (all threads), are printed first.
 
 #![allow(missing_docs, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
@@ -25,7 +25,7 @@ fn chest() -> (Mask, Volume) {
         let [z, y, x] = place(at);
         let junction = (-50.0..-35.0).contains(&y) && (-40.0..60.0).contains(&z);
         let mediastinum = x.abs() < if junction { 0.0 } else { 28.0 + 2.0 * uneven(y, z) };
-        let inside = (1.0 + 0.02 * uneven(x + y, z)) * ((x.abs() - 62.0) / 66.0).powi(2)
+        let inside = (1.0 + 0.02 * uneven(x + y, z)) * ((x.abs() - 62.0) / 80.0).powi(2)
             + (y / 85.0).powi(2)
             + (z / 140.0).powi(2);
         let vessel = [x, y, z]
@@ -34,8 +34,9 @@ fn chest() -> (Mask, Volume) {
             .filter(|(place, period)| (*place / period).sin() > 0.97)
             .count()
             >= 2;
+        let nodule = (x / 17.0).sin() * (y / 19.0).sin() * (z / 23.0).sin() > 0.97;
         let crumb = x.abs() > 150.0 && (x / 9.0).sin() * (y / 9.0).sin() * (z / 9.0).sin() > 0.9;
-        u8::from((inside < 1.0 && !mediastinum && !vessel) || crumb)
+        u8::from((inside < 1.0 && !mediastinum && !vessel && !nodule) || crumb)
     };
     let count = SHAPE.iter().product::<usize>();
     let labels: Vec<u8> = (0..count).into_par_iter().map(label).collect();
@@ -78,6 +79,28 @@ fn status_kb(field: &str) -> u64 {
         .unwrap_or(0)
 }
 
+/// Milliseconds of CPU time of all threads that one run takes, over several.
+fn print_cpu_time(name: &str, mut run: impl FnMut()) {
+    const RUNS: u32 = 10;
+    let ticks = || {
+        let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+        let fields: Vec<u64> = stat
+            .split_whitespace()
+            .skip(13)
+            .take(2)
+            .filter_map(|field| field.parse().ok())
+            .collect();
+        fields.iter().sum::<u64>()
+    };
+    let before = ticks();
+    (0..RUNS).for_each(|_| run());
+    // A tick is a hundredth of a second.
+    println!(
+        "{name}: {:.0} ms of CPU time",
+        (ticks() - before) as f64 * 10.0 / f64::from(RUNS)
+    );
+}
+
 fn lungs(criterion: &mut Criterion) {
     let options = CleanUp {
         keep_components: 2,
@@ -97,6 +120,18 @@ fn lungs(criterion: &mut Criterion) {
         "{cleaned:?}\n{sided:?}\n{findings:?}\npeak memory beside mask and volume: {:.1} MB",
         status_kb("VmHWM:").saturating_sub(before) as f64 / 1024.0
     );
+
+    let mut cleanable = drawn.clone();
+    print_cpu_time("copying the mask", || cleanable.labels.copy_from_slice(&drawn.labels));
+    print_cpu_time("copying the mask and clean", || {
+        cleanable.labels.copy_from_slice(&drawn.labels);
+        clean(&mut cleanable, &volume.grid, &options).unwrap();
+    });
+    print_cpu_time("sides", || drop(sides(&mut cleanable, &volume.grid).unwrap()));
+    print_cpu_time("measure", || drop(measure(&told, &volume).unwrap()));
+    print_cpu_time("judge_mask", || {
+        drop(judge_mask(&told, &volume, &cleaned, &sided, &measured, &limits).unwrap());
+    });
 
     let mut group = criterion.benchmark_group("lungs_512x512x300");
     group.sample_size(20);
