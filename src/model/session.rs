@@ -125,6 +125,20 @@ impl Session {
     }
 }
 
+/// The session that [`Session`] would hold on the CPU, with the same options, without its thread: what benches compare with.
+///
+/// # Errors
+/// As [`Session::open`].
+#[doc(hidden)]
+pub fn bare_session(manifest: &Manifest, options: &SessionOptions) -> Result<ort::session::Session, ModelError> {
+    let runtime = runtime(options.runtime_library.as_deref())?;
+    let options = SessionOptions {
+        device: Device::Cpu,
+        ..options.clone()
+    };
+    Ok(open_on(Device::Cpu, manifest, &options, &runtime)?.0.session)
+}
+
 impl Predictor for Session {
     fn batch(&self) -> usize {
         self.shared.batch.load(Ordering::Relaxed)
@@ -601,6 +615,40 @@ mod tests {
         );
         assert_eq!(batch, 2);
         assert_eq!(in_pieces(3, &mut batch, true, device(3)).unwrap(), [0..2, 2..3]);
+    }
+
+    /// What runs on a GPU is bound; here it is bound to the CPU, which has to give the same bits. Needs ONNX Runtime.
+    #[test]
+    #[allow(clippy::print_stderr)]
+    fn a_bound_run_gives_the_bits_of_a_plain_one_every_time() {
+        let networks = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/networks");
+        let manifest = Manifest::load(&networks.join("position.toml")).unwrap();
+        // HILUM_ORT names a library for tests.
+        #[allow(clippy::disallowed_methods)]
+        let (named, ci) = (
+            std::env::var_os("HILUM_ORT").map(PathBuf::from),
+            std::env::var_os("CI").is_some(),
+        );
+        let runtime = match runtime(named.as_deref()) {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                assert!(!ci, "{error}");
+                eprintln!("SKIPPED: {error}");
+                return;
+            }
+        };
+        let (mut worker, _) = open_on(Device::Cpu, &manifest, &SessionOptions::default(), &runtime).unwrap();
+        let windows = [0.25f32, 0.5, 0.75].map(|scale| (0..256).map(|at| at as f32 * scale).collect::<Vec<f32>>());
+        let plain = windows.each_ref().map(|window| worker.run(window, 1).unwrap());
+        worker.binding = true;
+        let bound = windows.each_ref().map(|window| worker.run(window, 1).unwrap());
+        for (plain, bound) in plain.iter().zip(&bound) {
+            assert_eq!(
+                plain.as_ref(),
+                bound.as_ref(),
+                "an answer is not written again by the next run"
+            );
+        }
     }
 
     #[test]
