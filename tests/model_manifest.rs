@@ -41,7 +41,7 @@ blend = "constant"
 batch = 1
 crop_to_body = true
 crop_above_hu = -500.0
-crop_margin_voxels = 8
+crop_margin_mm = 10.0
 skip_empty = true
 [post]
 mask_back = "probability"
@@ -379,7 +379,7 @@ fn every_parameter_that_can_change_a_mask_changes_the_digest_and_no_other() {
         ("blend = \"constant\"", "blend = \"gaussian\""),
         ("crop_to_body = true", "crop_to_body = false"),
         ("crop_above_hu = -500.0", "crop_above_hu = -600.0"),
-        ("crop_margin_voxels = 8", "crop_margin_voxels = 9"),
+        ("crop_margin_mm = 10.0", "crop_margin_mm = 12.0"),
         ("skip_empty = true", "skip_empty = false"),
         ("mask_back = \"probability\"", "mask_back = \"label\""),
         ("keep_components = 2", "keep_components = 1"),

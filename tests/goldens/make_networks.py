@@ -49,7 +49,7 @@ blend = "constant"
 batch = 1
 crop_to_body = false
 crop_above_hu = -500.0
-crop_margin_voxels = 0
+crop_margin_mm = 0.0
 skip_empty = false
 [post]
 mask_back = "probability"

@@ -1,0 +1,202 @@
+//! Whether stored values can be read and are Hounsfield units: as far as headers tell, and the findings for what only decoding shows.
+
+use super::Series;
+use super::codes::Code;
+use super::findings::Finding;
+use super::members::{Member, Names, count};
+use crate::dicom::PixelData;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Transfer syntaxes that Hilum reads (PS3.5 section 10).
+const READ: [&str; 15] = [
+    "1.2.840.10008.1.2",
+    "1.2.840.10008.1.2.1",
+    "1.2.840.10008.1.2.1.99",
+    "1.2.840.10008.1.2.2",
+    "1.2.840.10008.1.2.5",
+    "1.2.840.10008.1.2.4.50",
+    "1.2.840.10008.1.2.4.57",
+    "1.2.840.10008.1.2.4.70",
+    "1.2.840.10008.1.2.4.80",
+    "1.2.840.10008.1.2.4.81",
+    "1.2.840.10008.1.2.4.90",
+    "1.2.840.10008.1.2.4.91",
+    "1.2.840.10008.1.2.4.201",
+    "1.2.840.10008.1.2.4.202",
+    "1.2.840.10008.1.2.4.203",
+];
+
+/// Names of transfer syntaxes that may arrive and are not read (PS3.6 annex A).
+const NOT_READ: [(&str, &str); 12] = [
+    (
+        "1.2.840.10008.1.2.4.51",
+        "JPEG Extended (Process 2 and 4, 12 bits, lossy)",
+    ),
+    (
+        "1.2.840.10008.1.2.4.92",
+        "JPEG 2000 Part 2 Multi-component (Lossless Only)",
+    ),
+    ("1.2.840.10008.1.2.4.93", "JPEG 2000 Part 2 Multi-component"),
+    ("1.2.840.10008.1.2.4.94", "JPIP Referenced"),
+    ("1.2.840.10008.1.2.4.95", "JPIP Referenced Deflate"),
+    ("1.2.840.10008.1.2.4.100", "MPEG2 Main Profile / Main Level"),
+    ("1.2.840.10008.1.2.4.101", "MPEG2 Main Profile / High Level"),
+    ("1.2.840.10008.1.2.4.102", "MPEG-4 AVC/H.264 High Profile / Level 4.1"),
+    (
+        "1.2.840.10008.1.2.4.103",
+        "MPEG-4 AVC/H.264 BD-compatible High Profile / Level 4.1",
+    ),
+    ("1.2.840.10008.1.2.4.107", "HEVC/H.265 Main Profile / Level 5.1"),
+    ("1.2.840.10008.1.2.4.110", "JPEG XL Lossless"),
+    ("1.2.840.10008.1.2.8.1", "Deflated Image Frame Compression"),
+];
+
+/// `unsupported_transfer_syntax`, by name.
+pub(super) fn transfer_syntaxes(members: &[Member<'_>], names: &Names) -> Option<Finding> {
+    let mut unread: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    for member in members {
+        let uid = member.header.transfer_syntax_uid.as_str();
+        if !READ.contains(&uid) {
+            unread.entry(uid).or_default().push(names.of(member));
+        }
+    }
+    let told: Vec<String> = unread
+        .iter()
+        .map(|(uid, slices)| {
+            let name = NOT_READ
+                .iter()
+                .find(|(known, _)| known == uid)
+                .map_or("unknown", |(_, name)| name);
+            format!("{} in {name} ({uid})", count(slices.len(), "slice"))
+        })
+        .collect();
+    if told.is_empty() {
+        return None;
+    }
+    let sentence = format!(
+        "Hilum does not read the transfer syntax: {}. Send the series uncompressed or losslessly compressed.",
+        told.join("; ")
+    );
+    Some(Finding::new(Code::UnsupportedTransferSyntax, sentence).about(unread.into_values().flatten()))
+}
+
+/// `corrupt_pixels` as far as the header shows it: no pixels, fewer bytes than Rows x Columns need, a file that ends before its pixels do, or bits that
+/// cannot be.
+pub(super) fn incomplete(series: &Series, members: &[Member<'_>], names: &Names) -> Option<Finding> {
+    let instances: BTreeSet<usize> = members.iter().map(|m| m.instance).collect();
+    let mut faults = Vec::new();
+    for index in instances {
+        let Some(instance) = series.instances.get(index) else {
+            continue;
+        };
+        let (header, pixels) = (&instance.header, &instance.header.pixels);
+        let bits = pixels.bits_allocated;
+        let possible = matches!(bits, 8 | 16 | 32)
+            && pixels.bits_stored > 0
+            && pixels.bits_stored <= bits
+            && pixels.high_bit < bits;
+        // The high bit must leave room for the stored bits below it.
+        let possible = possible && pixels.high_bit + 1 >= pixels.bits_stored;
+        let needed = u128::from(pixels.rows)
+            * u128::from(pixels.columns)
+            * u128::from(pixels.samples_per_pixel.max(1))
+            * u128::from(bits / 8)
+            * header.frames.len().max(1) as u128;
+        let why = match header.pixel_data {
+            PixelData::Absent => Some("no pixels".to_owned()),
+            _ if pixels.rows == 0 || pixels.columns == 0 => Some("no rows or columns".to_owned()),
+            _ if !possible => Some(format!(
+                "{} of {bits} bits with high bit {}",
+                pixels.bits_stored, pixels.high_bit
+            )),
+            PixelData::Native { offset, length, .. } => {
+                let there = u128::from(length.min(instance.source.length.saturating_sub(offset)));
+                (there < needed).then(|| format!("{there} of {needed} bytes"))
+            }
+            PixelData::Encoded => None,
+        };
+        if let Some(why) = why {
+            faults.push(format!("{}: {why}", names.instance(index)));
+        }
+    }
+    (!faults.is_empty()).then(|| corrupt_pixels(series.instances.len(), faults))
+}
+
+/// `corrupt_pixels`, with a line for each slice or file concerned: its name and what is wrong with it.
+pub fn corrupt_pixels(of: usize, faults: Vec<String>) -> Finding {
+    let n = faults.len();
+    let sentence = format!(
+        "The pixels of {} of {of} are missing, cut short or cannot be decoded (first: {}). Send the series again from the source.",
+        count(n, "file"),
+        faults.first().map_or("", String::as_str)
+    );
+    Finding::new(Code::CorruptPixels, sentence).about(faults)
+}
+
+/// `not_hu` as far as the header shows it: colour or 8 bits, no rescale, an impossible one, or a RescaleType other than HU.
+pub(super) fn not_hounsfield(members: &[Member<'_>], names: &Names) -> Option<Finding> {
+    let mut whys: BTreeMap<String, Vec<String>> = BTreeMap::new();
+    for member in members {
+        let pixels = &member.header.pixels;
+        let why = if pixels.samples_per_pixel > 1
+            || !matches!(
+                pixels.photometric_interpretation.as_str(),
+                "MONOCHROME1" | "MONOCHROME2" | ""
+            ) {
+            "hold colour, not one value per pixel".to_owned()
+        } else if pixels.bits_stored > 0 && pixels.bits_stored <= 8 {
+            format!(
+                "store {} bits per pixel, too few for Hounsfield units",
+                pixels.bits_stored
+            )
+        } else {
+            match member.said.rescale {
+                None => "have no RescaleSlope and RescaleIntercept".to_owned(),
+                Some(r) if !(r.slope.is_finite() && r.intercept.is_finite() && r.slope != 0.0) => {
+                    format!(
+                        "have an impossible rescale (slope {}, intercept {})",
+                        r.slope, r.intercept
+                    )
+                }
+                Some(_) if !matches!(member.said.rescale_type.as_str(), "" | "HU") => {
+                    format!("have the RescaleType {} instead of HU", member.said.rescale_type)
+                }
+                Some(_) => continue,
+            }
+        };
+        whys.entry(why).or_default().push(names.of(member));
+    }
+    if whys.is_empty() {
+        return None;
+    }
+    let told: Vec<String> = whys
+        .iter()
+        .take(4)
+        .map(|(why, slices)| format!("{} of {} {why}", count(slices.len(), "slice"), members.len()))
+        .collect();
+    let sentence = format!(
+        "The values are not Hounsfield units: {}. Send the original slices.",
+        told.join("; ")
+    );
+    Some(Finding::new(Code::NotHu, sentence).about(whys.into_values().flatten()))
+}
+
+/// No tissue or air of a CT is outside: metal reaches some 30,000 HU on an extended scale, and nothing is below air but padding and rounding.
+const LOWEST_HU: f64 = -9000.0;
+const HIGHEST_HU: f64 = 70_000.0;
+
+/// `not_hu` for values: `lowest` and `highest` are those of all voxels that are not padding. A chest always holds air and fat, so a series with no value
+/// below zero has lost its intercept.
+pub fn values_not_hounsfield(lowest: f64, highest: f64) -> Option<Finding> {
+    let why = if !(lowest >= LOWEST_HU && highest <= HIGHEST_HU) {
+        "beyond what a CT can measure"
+    } else if lowest >= 0.0 {
+        "with neither air nor fat among them"
+    } else {
+        return None;
+    };
+    let sentence = format!(
+        "The values are not Hounsfield units: they go from {lowest:.0} to {highest:.0}, {why}. The rescale values in the header are wrong."
+    );
+    Some(Finding::new(Code::NotHu, sentence))
+}
