@@ -59,8 +59,8 @@ struct Node {
 
 fn tree(anatomy: &Anatomy, side: usize, kind: Kind, root: [f32; 3], density: f32, rng: &mut ChaCha8Rng) -> Vec<Segment> {
     let (wanted, margin, tip, exponent, most) = match kind {
-        Kind::Artery => ((620.0 * density) as usize, 3.0, 0.50_f32, 2.75, 8.0),
-        Kind::Vein => ((460.0 * density) as usize, 3.0, 0.50, 2.75, 7.0),
+        Kind::Artery => ((1000.0 * density) as usize, 3.0, 0.52_f32, 2.75, 8.0),
+        Kind::Vein => ((800.0 * density) as usize, 3.0, 0.52, 2.75, 7.5),
         Kind::Airway => (80, 12.0, 0.75, 2.8, 5.2),
     };
     let mut points = strewn(anatomy, side, wanted, margin, rng);
@@ -126,7 +126,7 @@ fn strewn(anatomy: &Anatomy, side: usize, wanted: usize, margin: f32, rng: &mut 
         let y = rng.random_range(-depth..depth * 1.1);
         let z = rng.random_range(low..high);
         let level = anatomy.level(z);
-        let cavity = anatomy.cavity(&level, x, y);
+        let cavity = anatomy.cavity(&level, x, y, anatomy.dome_wave(x, y));
         if cavity.side == side && cavity.depth > margin {
             points.push([x, y, z]);
         }
