@@ -3,6 +3,7 @@
 //! This room alone knows dicom-rs. It reads the header of an instance without its pixels, and later the stored values of one frame of it. What arrives is
 //! not trusted: lengths are checked before anything is allocated, and compressed pixels are decoded by a child process under memory and time limits.
 
+pub mod segmentation_reader;
 pub mod write_ct;
 
 use std::path::Path;
