@@ -235,7 +235,7 @@ impl Anatomy {
             shoulders: draw(0.8, 1.1) * size,
             stomach: [draw(55.0, 72.0) * size, -draw(10.0, 30.0) * size, left - draw(40.0, 52.0) * size],
             stomach_radii: [draw(34.0, 50.0) * size, draw(36.0, 52.0) * size, draw(30.0, 46.0) * size],
-            liver_edge: draw(15.0, 60.0) * size,
+            liver_edge: draw(0.0, 60.0),
             gas: Vec::new(),
             flat: (1.0, f32::MAX),
             seed,
@@ -420,12 +420,12 @@ impl Anatomy {
         let sign = if side == 1 { 1.0 } else { -1.0 };
         let wall = self.chest(level, x, y);
         let above = level.z - self.diaphragm(x, y, wave);
-        let wall = if level.z > self.apex - 95.0 * s {
-            let tip = ellipsoid(
-                [x - sign * 46.0 * s, y - level.middle - 4.0 * s, level.z - self.apex + 95.0 * s],
-                [62.0 * s, 92.0 * s, 95.0 * s],
-            );
-            both(wall, tip, 6.0 * s)
+        // Above the third rib each lung closes into a dome of its own.
+        let up = ((level.z - self.apex + 95.0 * s) / (95.0 * s)).clamp(0.0, 1.0);
+        let wall = if up > 0.0 {
+            let close = (1.0 - up * up * up.sqrt().sqrt()).max(0.0).sqrt();
+            let [a, b] = [(level.half_width - 34.0 * s) * close + 0.1, 1.15 * level.half_depth * close + 0.1];
+            both(wall, ellipse(x - sign * 42.0 * s, y - level.middle - 4.0 * s * up, a, b, 0.1), 6.0 * s)
         } else {
             wall
         };
@@ -455,8 +455,10 @@ impl Anatomy {
             muscle = muscle.max(ellipse(ax, ay, 37.0 * s, 40.0 * s, 0.1));
         }
         let (towards, flat) = self.flat;
-        body = body.min(flat - towards * y);
-        muscle = muscle.min(flat - 4.0 - towards * y);
+        if flat < 1e6 {
+            body = both(body, flat - towards * y, 16.0);
+            muscle = both(muscle, flat - 5.0 - towards * y, 10.0);
+        }
         if body < -edge {
             return -1000.0;
         }
@@ -519,8 +521,10 @@ impl Anatomy {
         let stomach = ellipsoid([x - self.stomach[0], y - self.stomach[1], z - self.stomach[2]], self.stomach_radii) + 3.0 * sheet;
         hu = mix(hu, 48.0, cover(stomach + 3.5));
         hu = mix(hu, 22.0 + 12.0 * texture, cover(stomach));
-        let edge_x = self.liver_edge - 0.35 * (y + 40.0 * s).max(0.0) + 10.0 * sheet;
-        let liver = (edge_x - x).min(z - self.dome[0] + 165.0 * s);
+        let liver = ellipsoid(
+            [x + 72.0 * s + 0.35 * (y + 30.0 * s), y + 2.0 * s, z - self.dome[0] + 78.0 * s],
+            [(104.0 + 0.7 * self.liver_edge) * s, 104.0 * s, 118.0 * s],
+        ) + 6.0 * sheet;
         hu = mix(hu, 58.0 + enhanced + 5.0 * texture, cover(liver));
         for gas in &self.gas {
             let p = [x - gas.centre[0], y - gas.centre[1], z - gas.centre[2]];

@@ -33,6 +33,8 @@ enum Shape {
 enum Texture {
     /// Everything towards one HU, uneven by so much.
     Towards(f32, f32),
+    /// The same, with islands that still hold air: HU, share of the islands.
+    Islands(f32, f32),
     /// So many HU on top.
     Haze(f32),
     /// Haze with thickened septa: cell size, HU of the walls.
@@ -199,6 +201,10 @@ impl Lesion {
     fn tissue(&self, p: [f32; 3], hu: f32) -> f32 {
         match self.texture {
             Texture::Towards(target, uneven) => target + uneven * noise::fractal(self.seed ^ 0x1, p.map(|v| v / 8.0)),
+            Texture::Islands(target, share) => {
+                let n = noise::fractal(self.seed ^ 0x7, p.map(|v| v / 11.0));
+                target + 10.0 * n + (-430.0 - target) * ramp(0.45 - share, 0.75 - share, n)
+            }
             Texture::Haze(gain) => (hu + gain * (1.0 + 0.35 * noise::fractal(self.seed ^ 0x2, p.map(|v| v / 9.0)))).min(30.0),
             Texture::Net(cell, wall) => {
                 let (first, second, _) = noise::cells(self.seed ^ 0x3, p.map(|v| v / cell));
@@ -291,6 +297,9 @@ impl Painter<'_> {
 
     fn dense(&mut self) -> Texture {
         let target = self.draw(-10.0, 70.0);
+        if self.chance(0.4) {
+            return Texture::Islands(target, self.draw(0.0, 0.5));
+        }
         Texture::Towards(target, self.rng.random_range(4.0..30.0))
     }
 

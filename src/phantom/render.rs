@@ -117,7 +117,7 @@ impl Scene<'_> {
     fn slice(&self, slice: usize, near: &[u32], hu: &mut [i16], labels: &mut [u8]) {
         let area = hu.len();
         let thickness = self.thickness();
-        let parts = ((thickness / 1.8).round() as usize).clamp(1, 6);
+        let parts = ((thickness / 2.2).round() as usize).clamp(1, 6);
         let mut sum = vec![0.0_f32; area];
         let mut inside = vec![0.0_f32; area];
         let mut plane = Plane { hu: vec![0.0; area], lung: vec![0.0; area], drowned: vec![0.0; area] };
@@ -285,7 +285,7 @@ impl Scene<'_> {
         let thin = (2.0 * segment.reach() / edge).min(1.0);
         let cover = |depth: f32| (0.5 + depth / edge).clamp(0.0, 1.0);
         let here = plane.hu[k];
-        if matches!(segment.matter, Matter::Bone | Matter::Cartilage) && depth > -1.5 {
+        if matches!(segment.matter, Matter::Blood | Matter::Bone | Matter::Cartilage) && depth > -1.5 {
             plane.lung[k] = plane.lung[k].min(1.0 - cover(depth + 1.5));
         }
         let towards = |hu: f32, t: f32| here + (hu - here) * t;
