@@ -36,11 +36,18 @@ pub(super) fn blocks(data: &[u8], level: u32) -> Result<Deflated, CompressError>
         bytes.extend(piece);
         crc.combine(&checksum);
     }
-    Ok(Deflated { bytes, crc32: crc.sum() })
+    Ok(Deflated {
+        bytes,
+        crc32: crc.sum(),
+    })
 }
 
 fn compress(piece: &[u8], level: u32, last: bool) -> Result<Vec<u8>, CompressError> {
-    let flush = if last { FlushCompress::Finish } else { FlushCompress::Sync };
+    let flush = if last {
+        FlushCompress::Finish
+    } else {
+        FlushCompress::Sync
+    };
     let mut compress = Compress::new(Compression::new(level), false);
     let mut out = Vec::with_capacity(piece.len() / 8 + 1024);
     loop {
@@ -63,7 +70,9 @@ mod tests {
 
     fn inflate(bytes: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
-        flate2::read::DeflateDecoder::new(bytes).read_to_end(&mut out).expect("a deflate stream");
+        flate2::read::DeflateDecoder::new(bytes)
+            .read_to_end(&mut out)
+            .expect("a deflate stream");
         out
     }
 
@@ -71,7 +80,15 @@ mod tests {
     fn pieces_make_one_stream() {
         for length in [0, 1, 1000, PIECE - 1, PIECE, PIECE + 1, 3 * PIECE + 17] {
             // A mixture that is neither all runs nor all noise.
-            let data: Vec<u8> = (0..length).map(|i| if i % 4096 < 3000 { (i / 4096) as u8 } else { (i.wrapping_mul(2_654_435_761) >> 13) as u8 }).collect();
+            let data: Vec<u8> = (0..length)
+                .map(|i| {
+                    if i % 4096 < 3000 {
+                        (i / 4096) as u8
+                    } else {
+                        (i.wrapping_mul(2_654_435_761) >> 13) as u8
+                    }
+                })
+                .collect();
             let deflated = blocks(&data, LEVEL).expect("compresses");
             assert!(inflate(&deflated.bytes) == data, "{length} bytes");
             let mut crc = Crc::new();
