@@ -10,7 +10,7 @@ use rayon::prelude::*;
 pub(super) const LEVEL: u32 = 4;
 
 /// Large enough that the pieces cost nothing in size, small enough to fill the cores.
-const PIECE: usize = 1 << 20;
+pub(super) const PIECE: usize = 1 << 20;
 
 /// A finished stream, and the checksum of what went in.
 pub(super) struct Deflated {
@@ -19,16 +19,26 @@ pub(super) struct Deflated {
 }
 
 /// Compresses `data` as one stream.
-pub(super) fn blocks(data: &[u8], level: u32) -> Result<Deflated, CompressError> {
+pub(super) fn whole(data: &[u8], level: u32) -> Result<Deflated, CompressError> {
     let count = data.len().div_ceil(PIECE).max(1);
+    pieces(count, level, |piece, buffer| buffer.extend_from_slice(&data[piece * PIECE..data.len().min((piece + 1) * PIECE)]))
+}
+
+/// Compresses what `fill` appends for the pieces 0 to `count` as one stream, so that no second copy of all of it is needed.
+pub(super) fn pieces(count: usize, level: u32, fill: impl Fn(usize, &mut Vec<u8>) + Sync) -> Result<Deflated, CompressError> {
     let pieces: Vec<(Vec<u8>, Crc)> = (0..count)
         .into_par_iter()
-        .map(|index| {
-            let piece = &data[index * PIECE..data.len().min((index + 1) * PIECE)];
-            let mut crc = Crc::new();
-            crc.update(piece);
-            Ok((compress(piece, level, index + 1 == count)?, crc))
-        })
+        .map_init(
+            || (Vec::with_capacity(PIECE + 1024), Compress::new(Compression::new(level), false)),
+            |(buffer, compressor), index| {
+                buffer.clear();
+                fill(index, buffer);
+                let mut crc = Crc::new();
+                crc.update(buffer);
+                compressor.reset();
+                Ok((compress(compressor, buffer, index + 1 == count)?, crc))
+            },
+        )
         .collect::<Result<_, CompressError>>()?;
     let mut bytes = Vec::with_capacity(pieces.iter().map(|(piece, _)| piece.len()).sum::<usize>() + 64);
     let mut crc = Crc::new();
@@ -36,10 +46,7 @@ pub(super) fn blocks(data: &[u8], level: u32) -> Result<Deflated, CompressError>
         bytes.extend(piece);
         crc.combine(&checksum);
     }
-    Ok(Deflated {
-        bytes,
-        crc32: crc.sum(),
-    })
+    Ok(Deflated { bytes, crc32: crc.sum() })
 }
 
 fn compress(piece: &[u8], level: u32, last: bool) -> Result<Vec<u8>, CompressError> {
@@ -51,9 +58,9 @@ fn compress(piece: &[u8], level: u32, last: bool) -> Result<Vec<u8>, CompressErr
     let mut compress = Compress::new(Compression::new(level), false);
     let mut out = Vec::with_capacity(piece.len() / 8 + 1024);
     loop {
-        let taken = compress.total_in() as usize;
-        let status = compress.compress_vec(&piece[taken..], &mut out, flush)?;
-        let all_in = compress.total_in() as usize == piece.len();
+        let taken = compressor.total_in() as usize;
+        let status = compressor.compress_vec(&piece[taken..], &mut out, flush)?;
+        let all_in = compressor.total_in() as usize == piece.len();
         // A flush is complete when it left room in the output.
         if status == Status::StreamEnd || (!last && all_in && out.len() < out.capacity()) {
             return Ok(out);
@@ -89,7 +96,7 @@ mod tests {
                     }
                 })
                 .collect();
-            let deflated = blocks(&data, LEVEL).expect("compresses");
+            let deflated = whole(&data, LEVEL).expect("compresses");
             assert!(inflate(&deflated.bytes) == data, "{length} bytes");
             let mut crc = Crc::new();
             crc.update(&data);

@@ -242,7 +242,7 @@ pub fn build(request: &SegmentationRequest) -> Result<Vec<u8>, OutputError> {
     if request.deflated {
         file.splice(0..0, head);
         let mut compressed = meta;
-        compressed.extend(deflate::blocks(&file, deflate::LEVEL)?.bytes);
+        compressed.extend(deflate::whole(&file, deflate::LEVEL)?.bytes);
         if compressed.len() % 2 == 1 {
             compressed.push(0);
         }
