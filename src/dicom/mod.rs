@@ -3,23 +3,34 @@
 //! This room alone knows dicom-rs. It reads the header of an instance without its pixels, and later the stored values of one frame of it. What arrives is
 //! not trusted: lengths are checked before anything is allocated, and compressed pixels are decoded by a child process under memory and time limits.
 
+mod child;
+mod codec;
+mod codestream;
 mod discover;
 mod error;
+mod fault;
+mod fragments;
 mod frames;
 mod header;
 mod identity;
 mod limits;
+mod pool;
 mod prefix;
+mod reader;
+mod rle;
 mod syntax;
 mod uid;
+mod unpack;
 mod values;
 mod view;
 mod walk;
 
+pub use child::{DECODER_SUBCOMMAND, DecoderLimits, run_decoder, serve_decoder};
 pub use discover::{Discovery, Skipped, discover};
 pub use error::{DicomError, PixelError};
 pub use header::read_header;
 pub use limits::Limits;
+pub use reader::{DecodeOptions, FrameReader};
 pub use uid::{derived_uid, is_valid_uid};
 
 use std::path::Path;

@@ -10,7 +10,36 @@ pub(super) const IMPLICIT_LITTLE: &str = uids::IMPLICIT_VR_LITTLE_ENDIAN;
 pub(super) const EXPLICIT_LITTLE: &str = uids::EXPLICIT_VR_LITTLE_ENDIAN;
 pub(super) const EXPLICIT_BIG: &str = "1.2.840.10008.1.2.2";
 pub(super) const DEFLATED: &str = uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN;
-pub(super) const RLE: &str = uids::RLE_LOSSLESS;
+
+/// What kind of decoder the pixels of a transfer syntax need.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Coding {
+    /// Samples as they are.
+    Native,
+    /// Decoded here.
+    Rle,
+    /// A JPEG of some kind: decoded by dicom-rs, in a child process.
+    Compressed,
+}
+
+/// How pixels are coded; `None` where nothing here can decode them. JPEG extended with 12 bits (...4.51) is among those: no kept decoder in Rust has it.
+pub(super) fn coding(uid: &str) -> Option<Coding> {
+    match uid {
+        IMPLICIT_LITTLE | EXPLICIT_LITTLE | EXPLICIT_BIG | DEFLATED => Some(Coding::Native),
+        uids::RLE_LOSSLESS => Some(Coding::Rle),
+        uids::JPEG_BASELINE8_BIT
+        | uids::JPEG_LOSSLESS
+        | uids::JPEG_LOSSLESS_SV1
+        | uids::JPEGLS_LOSSLESS
+        | uids::JPEGLS_NEAR_LOSSLESS
+        | uids::JPEG2000_LOSSLESS
+        | uids::JPEG2000
+        | uids::HTJ2K_LOSSLESS
+        | uids::HTJ2K_LOSSLESS_RPCL
+        | uids::HTJ2K => Some(Coding::Compressed),
+        _ => None,
+    }
+}
 
 /// The encoding of a data set. What is written decides over what is declared where the two disagree in little endian: some archives rewrite one without the other.
 pub(super) fn encoding_of(uid: &str, data_set: &[u8]) -> Encoding {
