@@ -32,6 +32,7 @@ pub use header::read_header;
 pub use limits::Limits;
 pub use reader::{DecodeOptions, FrameReader};
 pub use uid::{derived_uid, is_valid_uid};
+pub mod write_ct;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -139,8 +139,8 @@ pub struct WindowSettings {
     pub crop_to_body: bool,
     /// Body is what is above this, in Hounsfield units.
     pub crop_above_hu: f32,
-    /// Voxels kept around the body, on every side.
-    pub crop_margin_voxels: usize,
+    /// Millimetres kept around the body, on every side.
+    pub crop_margin_mm: f64,
     /// Windows without body are not run.
     pub skip_empty: bool,
 }

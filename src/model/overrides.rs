@@ -50,8 +50,8 @@ pub struct Parameters {
     pub crop_to_body: bool,
     /// `windows.crop_above_hu`.
     pub crop_above_hu: f32,
-    /// `windows.crop_margin_voxels`.
-    pub crop_margin_voxels: usize,
+    /// `windows.crop_margin_mm`.
+    pub crop_margin_mm: f64,
     /// `windows.skip_empty`.
     pub skip_empty: bool,
     /// `[post]`.
@@ -105,7 +105,7 @@ impl Manifest {
             blend: self.windows.blend,
             crop_to_body: self.windows.crop_to_body,
             crop_above_hu: self.windows.crop_above_hu,
-            crop_margin_voxels: self.windows.crop_margin_voxels,
+            crop_margin_mm: self.windows.crop_margin_mm,
             skip_empty: self.windows.skip_empty,
             post: self.post.clone(),
         }

@@ -143,8 +143,8 @@ impl Manifest {
         if !windows.crop_above_hu.is_finite() {
             return refuse("windows.crop_above_hu", "a Hounsfield value", windows.crop_above_hu);
         }
-        if windows.crop_margin_voxels > 4096 {
-            return refuse("windows.crop_margin_voxels", "0 to 4096", windows.crop_margin_voxels);
+        if !(0.0..=1000.0).contains(&windows.crop_margin_mm) {
+            return refuse("windows.crop_margin_mm", "0 to 1000 millimetres", windows.crop_margin_mm);
         }
         let extent = windows
             .roi

@@ -49,13 +49,12 @@ pub(super) fn pieces(count: usize, level: u32, fill: impl Fn(usize, &mut Vec<u8>
     Ok(Deflated { bytes, crc32: crc.sum() })
 }
 
-fn compress(piece: &[u8], level: u32, last: bool) -> Result<Vec<u8>, CompressError> {
+fn compress(compressor: &mut Compress, piece: &[u8], last: bool) -> Result<Vec<u8>, CompressError> {
     let flush = if last {
         FlushCompress::Finish
     } else {
         FlushCompress::Sync
     };
-    let mut compress = Compress::new(Compression::new(level), false);
     let mut out = Vec::with_capacity(piece.len() / 8 + 1024);
     loop {
         let taken = compressor.total_in() as usize;

@@ -3,8 +3,9 @@
 use super::codes::Code;
 use super::findings::Finding;
 use super::limits::SeriesLimits;
-use super::members::{Names, count, was};
+use super::members::Names;
 use super::plane::{Placed, Plane};
+use super::wording::{count, was};
 use std::collections::BTreeMap;
 
 /// Takes the acquisition that covers most of the patient, then every further one that lies wholly beside what was taken (a sequential scan numbers each

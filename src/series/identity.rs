@@ -2,8 +2,9 @@
 
 use super::codes::Code;
 use super::findings::Finding;
-use super::members::{Member, Names, count};
+use super::members::{Member, Names};
 use super::plane::Placed;
+use super::wording::{are, count, share};
 use crate::dicom::PatientIdentity;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -47,11 +48,11 @@ pub(super) fn patients(members: &[Member<'_>], names: &Names) -> Option<Finding>
         minority.extend(members.iter().map(|m| names.of(m)));
     }
     let sentence = format!(
-        "The slices name more than one patient: {} differ{} ({} of {} do not agree with the rest).",
+        "The slices name more than one patient: {} differ{} ({} {} not like the rest).",
         different.join(" and "),
         if different.len() == 1 { "s" } else { "" },
-        count(minority.len(), "slice"),
-        members.len()
+        share(minority.len(), members.len()),
+        are(minority.len())
     );
     Some(Finding::new(Code::MixedPatients, sentence).about(minority))
 }

@@ -3,10 +3,11 @@
 use super::codes::{Code, Kind};
 use super::findings::{Finding, Verdict};
 use super::limits::SeriesLimits;
-use super::members::{Names, count};
+use super::members::Names;
 use super::plane::{Placed, Plane};
 use super::vector::{in_plane, length, sub};
-use super::{Series, Slice, Stack, acquisitions, identity, members, memory, notes, plane, steps, values};
+use super::wording::count;
+use super::{Series, Slice, Stack, acquisitions, identity, members, memory, notes, plane, steps, values, wording};
 
 /// What headers alone say of a series.
 #[derive(Clone, Debug)]
@@ -113,7 +114,7 @@ fn candidate<'a>(series: &'a Series, limits: &SeriesLimits) -> Result<Candidate<
 fn too_few(positions: usize, limits: &SeriesLimits) -> Finding {
     let sentence = format!(
         "There {} only {} at different positions; at least {} are needed for a volume. Check that the whole series was sent.",
-        if positions == 1 { "is" } else { "are" },
+        wording::are(positions),
         count(positions, "slice"),
         limits.min_slices
     );
@@ -203,11 +204,11 @@ fn look(
 fn too_large(slices: &[Placed<'_>], plane: &Plane, bytes: u64, limits: &SeriesLimits) -> Finding {
     let sentence = format!(
         "The series needs about {} ({} of {} x {}), over the limit of {}. Raise max_memory_bytes if the machine has the memory.",
-        memory::told(bytes),
+        wording::bytes(bytes),
         count(slices.len(), "slice"),
         plane.columns,
         plane.rows,
-        memory::told(limits.max_memory_bytes)
+        wording::bytes(limits.max_memory_bytes)
     );
     Finding::new(Code::TooLarge, sentence)
 }
@@ -274,7 +275,7 @@ impl<'a> Candidate<'a> {
                 } else {
                     format!("{} copies", copies.len())
                 },
-                members::was(copies.len()),
+                wording::was(copies.len()),
                 count(groups.iter().map(Vec::len).sum(), "slice")
             );
             let told = copies.iter().map(|p| p.told(&self.plane, &self.names));

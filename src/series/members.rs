@@ -3,6 +3,7 @@
 use super::Series;
 use super::codes::Code;
 use super::findings::Finding;
+use super::wording::{are, count, was};
 use crate::dicom::{FrameHeader, Header};
 use std::path::Path;
 
@@ -142,12 +143,12 @@ pub(super) fn slices<'a>(series: &'a Series, names: &Names) -> Result<(Vec<Membe
         );
         findings.push(Finding::new(Code::LocalizersDropped, sentence).about(localizers.iter().map(|m| names.of(m))));
     }
-    let strays: Vec<Member<'_>> = [projections, captures, others].concat();
+    let strays = one_per_instance(&[projections, captures, others].concat());
     if !strays.is_empty() {
         let sentence = format!(
             "{} inside the series that {} no CT slice (screenshot, projection, document or another kind of image) {} left out; {} remain.",
             count(strays.len(), "object"),
-            if strays.len() == 1 { "is" } else { "are" },
+            are(strays.len()),
             was(strays.len()),
             count(slices.len(), "slice"),
         );
@@ -199,12 +200,13 @@ fn nothing_to_segment(
         kinds.sort();
         kinds.dedup();
         kinds.truncate(4);
+        let objects = one_per_instance(others);
         let sentence = format!(
             "The series holds no CT images, but {} ({}).",
-            count(others.len(), "object"),
+            count(objects.len(), "object"),
             kinds.join("; ")
         );
-        return Finding::new(Code::NotCt, sentence).about(others.iter().map(|m| names.of(m)));
+        return Finding::new(Code::NotCt, sentence).about(objects.iter().map(|m| names.instance(m.instance)));
     };
     let sentence = format!(
         "The series holds only {what} ({}); send the slices of the scan.",
@@ -214,26 +216,18 @@ fn nothing_to_segment(
 }
 
 fn kind_of(header: &Header) -> String {
-    let modality = if header.modality.is_empty() {
-        "no modality"
-    } else {
-        &header.modality
-    };
-    let class = if header.sop_class_uid.is_empty() {
-        "no SOP class"
-    } else {
-        &header.sop_class_uid
-    };
-    format!("modality {modality}, SOP class {class}")
+    match (header.modality.as_str(), header.sop_class_uid.as_str()) {
+        ("", "") => "without modality and SOP class".to_owned(),
+        ("", class) => format!("SOP class {class}"),
+        (modality, "") => format!("modality {modality}"),
+        (modality, class) => format!("modality {modality}, SOP class {class}"),
+    }
 }
 
-/// "1 slice", "3 slices".
-pub(super) fn count(n: usize, what: &str) -> String {
-    format!("{n} {what}{}", if n == 1 { "" } else { "s" })
-}
-
-pub(super) fn was(n: usize) -> &'static str {
-    if n == 1 { "was" } else { "were" }
+fn one_per_instance<'a>(members: &[Member<'a>]) -> Vec<Member<'a>> {
+    let mut first = members.to_vec();
+    first.dedup_by_key(|m| m.instance);
+    first
 }
 
 /// How the instances of a series are named to people: by the file's path below the folder that they share, or by SOP Instance UID where the bytes lie in

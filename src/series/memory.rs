@@ -71,13 +71,3 @@ fn estimate(
     // A float beyond u64 becomes its maximum.
     source.saturating_add((grid * GRID_BYTES) as u64)
 }
-
-/// "1.5 GB", "230 MB".
-pub(super) fn told(bytes: u64) -> String {
-    let mb = bytes as f64 / 1e6;
-    if mb >= 1000.0 {
-        format!("{:.1} GB", mb / 1000.0)
-    } else {
-        format!("{mb:.0} MB")
-    }
-}

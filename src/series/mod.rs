@@ -15,6 +15,9 @@ mod plane;
 mod steps;
 mod values;
 mod vector;
+mod wording;
+#[cfg(test)]
+mod tests;
 
 pub use codes::{Code, Kind};
 pub use findings::{Finding, MAX_CONCERNS, Outcome, Verdict};

@@ -4,8 +4,9 @@ use super::codes::Code;
 use super::findings::Finding;
 use super::kernel;
 use super::limits::SeriesLimits;
-use super::members::{Names, count};
+use super::members::Names;
 use super::plane::Placed;
+use super::wording::{are, count, sentence_case, share};
 use std::collections::BTreeSet;
 
 /// All notes that headers give, in a fixed order.
@@ -101,9 +102,8 @@ fn lossy(slices: &[Placed<'_>], names: &Names) -> Option<Finding> {
         format!(" ({})", how.join(", "))
     };
     let sentence = format!(
-        "{} of {} went through lossy compression{how}; fine detail and density figures may be changed.",
-        count(lossy.len(), "slice"),
-        slices.len()
+        "{} went through lossy compression{how}; fine detail and density figures may be changed.",
+        sentence_case(&share(lossy.len(), slices.len()))
     );
     let all = lossy.len() == slices.len();
     Some(
@@ -149,9 +149,9 @@ fn derived(slices: &[Placed<'_>]) -> Option<Finding> {
         .collect();
     let first = types.first()?;
     let sentence = format!(
-        "{} of {} are marked as derived from other images (ImageType {}).",
-        count(types.len(), "slice"),
-        slices.len(),
+        "{} {} derived from other images (ImageType {}).",
+        sentence_case(&share(types.len(), slices.len())),
+        are(types.len()),
         first.join("\\")
     );
     Some(Finding::new(Code::Derived, sentence))

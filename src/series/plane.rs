@@ -4,8 +4,9 @@ use super::Slice;
 use super::codes::Code;
 use super::findings::Finding;
 use super::limits::SeriesLimits;
-use super::members::{Member, Names, count};
+use super::members::{Member, Names};
 use super::vector::{Vector, cross, dot, length, scaled, sub};
+use super::wording::{are, has, sentence_case, share};
 use crate::dicom::Rescale;
 use std::collections::BTreeMap;
 
@@ -110,110 +111,110 @@ pub(super) fn place<'a>(
     if !bad.is_empty() {
         let whys: Vec<String> = bad
             .iter()
-            .map(|(why, files)| format!("{} of {} have {why}", count(files.len(), "slice"), members.len()))
+            .map(|(why, files)| format!("{why} in {}", share(files.len(), members.len())))
             .collect();
         let sentence = format!("The slices cannot be placed in the patient: {}.", whys.join("; "));
-        return Err(vec![
-            Finding::new(Code::NoGeometry, sentence).about(bad.into_values().flatten()),
-        ]);
+        let finding = Finding::new(Code::NoGeometry, sentence);
+        return Err(vec![finding.about(bad.into_values().flatten())]);
     }
-    let mut findings = Vec::new();
-
-    let matrix_of = |member: &Member<'_>| (member.header.pixels.rows, member.header.pixels.columns);
-    let (rows, columns) = most_common(good.iter().map(|(member, _)| matrix_of(member)));
-    let others: Vec<_> = good
-        .iter()
-        .filter(|(member, _)| matrix_of(member) != (rows, columns))
+    let (matrix, odd_matrix) = common_matrix(&good, names);
+    let (orientation, odd_orientation) = common_orientation(&good, limits, names);
+    let (spacing, odd_spacing) = common_spacing(&good, limits, names);
+    let odd: Vec<Finding> = [odd_matrix, odd_orientation, odd_spacing]
+        .into_iter()
+        .flatten()
         .collect();
-    if let Some((member, _)) = others.first() {
-        let (r, c) = matrix_of(member);
-        let sentence = format!(
-            "{} of {} do not have the matrix {columns} x {rows} of the others (the first of them: {c} x {r}).",
-            count(others.len(), "slice"),
-            good.len()
-        );
-        findings.push(Finding::new(Code::MixedMatrix, sentence).about(others.iter().map(|(m, _)| names.of(m))));
+    if !odd.is_empty() {
+        return Err(odd);
     }
-
-    let usual = most_common(
-        good.iter()
-            .map(|(_, raw)| raw.orientation.map(|v| rounded(v, limits.orientation_tolerance))),
-    );
-    let reference = good
-        .iter()
-        .map(|(_, raw)| raw.orientation)
-        .find(|o| o.map(|v| rounded(v, limits.orientation_tolerance)) == usual)
-        .unwrap_or_default();
-    let differs = |o: &[f64; 6]| {
-        o.iter()
-            .zip(&reference)
-            .any(|(a, b)| (a - b).abs() > limits.orientation_tolerance)
-    };
-    let others: Vec<_> = good.iter().filter(|(_, raw)| differs(&raw.orientation)).collect();
-    if !others.is_empty() {
-        let widest = others
-            .iter()
-            .map(|(_, raw)| between_degrees(&raw.orientation, &reference))
-            .fold(0.0, f64::max);
-        let sentence = format!(
-            "{} of {} are turned against the others (by up to {widest:.1} degrees); slices of one volume must be parallel.",
-            count(others.len(), "slice"),
-            good.len()
-        );
-        findings.push(Finding::new(Code::MixedOrientation, sentence).about(others.iter().map(|(m, _)| names.of(m))));
-    }
-
-    let key = |spacing: [f64; 2]| spacing.map(|v| (v * 1e4).round() as i64);
-    let usual = most_common(good.iter().map(|(_, raw)| key(raw.spacing)));
-    let spacing = good
-        .iter()
-        .map(|(_, raw)| raw.spacing)
-        .find(|s| key(*s) == usual)
-        .unwrap_or_default();
-    let differs = |s: &[f64; 2]| {
-        s.iter()
-            .zip(&spacing)
-            .any(|(a, b)| (a - b).abs() > limits.pixel_spacing_relative * b)
-    };
-    let others: Vec<_> = good.iter().filter(|(_, raw)| differs(&raw.spacing)).collect();
-    if let Some((_, first)) = others.first() {
-        let sentence = format!(
-            "{} of {} have another pixel spacing ({:.4} x {:.4} mm) than the others ({:.4} x {:.4} mm).",
-            count(others.len(), "slice"),
-            good.len(),
-            first.spacing[0],
-            first.spacing[1],
-            spacing[0],
-            spacing[1]
-        );
-        findings.push(Finding::new(Code::MixedPixelSpacing, sentence).about(others.iter().map(|(m, _)| names.of(m))));
-    }
-    if !findings.is_empty() {
-        return Err(findings);
-    }
-
-    let plane = plane(&reference, spacing, rows as usize, columns as usize);
+    let plane = plane(&orientation, spacing, matrix.0 as usize, matrix.1 as usize);
     let placed = good
         .into_iter()
         .map(|(member, raw)| {
-            let rescale = member.said.rescale.unwrap_or(Rescale {
+            // Without a rescale the series is refused as not_hu; the stored values stand in until then.
+            let stored = Rescale {
                 slope: 1.0,
                 intercept: 0.0,
-            });
-            let position_mm = dot(plane.normal, raw.origin);
-            Placed {
-                member,
-                slice: Slice {
-                    instance: member.instance,
-                    frame: member.frame,
-                    origin: raw.origin,
-                    position_mm,
-                    rescale,
-                },
-            }
+            };
+            let slice = Slice {
+                instance: member.instance,
+                frame: member.frame,
+                origin: raw.origin,
+                position_mm: dot(plane.normal, raw.origin),
+                rescale: member.said.rescale.unwrap_or(stored),
+            };
+            Placed { member, slice }
         })
         .collect();
     Ok((plane, placed))
+}
+
+type Good<'a> = [(Member<'a>, Raw)];
+
+fn about(code: Code, sentence: String, others: &[&(Member<'_>, Raw)], names: &Names) -> Finding {
+    Finding::new(code, sentence).about(others.iter().map(|(member, _)| names.of(member)))
+}
+
+fn common_matrix(good: &Good<'_>, names: &Names) -> ((u32, u32), Option<Finding>) {
+    let of = |member: &Member<'_>| (member.header.pixels.rows, member.header.pixels.columns);
+    let usual = most_common(good.iter().map(|(member, _)| of(member)));
+    let others: Vec<_> = good.iter().filter(|(member, _)| of(member) != usual).collect();
+    let finding = others.first().map(|(member, _)| {
+        let sentence = format!(
+            "{} {} another matrix ({} x {}) than the rest ({} x {}).",
+            sentence_case(&share(others.len(), good.len())),
+            has(others.len()),
+            of(member).1,
+            of(member).0,
+            usual.1,
+            usual.0
+        );
+        about(Code::MixedMatrix, sentence, &others, names)
+    });
+    (usual, finding)
+}
+
+fn common_orientation(good: &Good<'_>, limits: &SeriesLimits, names: &Names) -> ([f64; 6], Option<Finding>) {
+    let tolerance = limits.orientation_tolerance;
+    let key = |orientation: [f64; 6]| orientation.map(|v| (v / tolerance.max(1e-9)).round() as i64);
+    let most = most_common(good.iter().map(|(_, raw)| key(raw.orientation)));
+    let usual = good.iter().map(|(_, raw)| raw.orientation).find(|o| key(*o) == most);
+    let usual = usual.unwrap_or_default();
+    let differs = |o: &[f64; 6]| o.iter().zip(&usual).any(|(a, b)| (a - b).abs() > tolerance);
+    let others: Vec<_> = good.iter().filter(|(_, raw)| differs(&raw.orientation)).collect();
+    let angles = others.iter().map(|(_, raw)| between_degrees(&raw.orientation, &usual));
+    let finding = angles.reduce(f64::max).map(|widest| {
+        let sentence = format!(
+            "{} {} turned against the rest, by up to {widest:.1} degrees; the slices of a volume must be parallel.",
+            sentence_case(&share(others.len(), good.len())),
+            are(others.len()),
+        );
+        about(Code::MixedOrientation, sentence, &others, names)
+    });
+    (usual, finding)
+}
+
+fn common_spacing(good: &Good<'_>, limits: &SeriesLimits, names: &Names) -> ([f64; 2], Option<Finding>) {
+    let key = |spacing: [f64; 2]| spacing.map(|v| (v * 1e4).round() as i64);
+    let most = most_common(good.iter().map(|(_, raw)| key(raw.spacing)));
+    let usual = good.iter().map(|(_, raw)| raw.spacing).find(|s| key(*s) == most);
+    let usual = usual.unwrap_or_default();
+    let relative = limits.pixel_spacing_relative;
+    let differs = |s: &[f64; 2]| s.iter().zip(&usual).any(|(a, b)| (a - b).abs() > relative * b);
+    let others: Vec<_> = good.iter().filter(|(_, raw)| differs(&raw.spacing)).collect();
+    let finding = others.first().map(|(_, first)| {
+        let sentence = format!(
+            "{} {} another pixel spacing ({:.4} x {:.4} mm) than the rest ({:.4} x {:.4} mm).",
+            sentence_case(&share(others.len(), good.len())),
+            has(others.len()),
+            first.spacing[0],
+            first.spacing[1],
+            usual[0],
+            usual[1]
+        );
+        about(Code::MixedPixelSpacing, sentence, &others, names)
+    });
+    (usual, finding)
 }
 
 /// Unit directions at right angles: the row's as written, the column's with what it shares with the row's taken out.
@@ -230,10 +231,6 @@ fn plane(orientation: &[f64; 6], pixel_spacing_mm: [f64; 2], rows: usize, column
         column,
         normal: cross(row, column),
     }
-}
-
-fn rounded(value: f64, tolerance: f64) -> i64 {
-    (value / tolerance.max(1e-9)).round() as i64
 }
 
 fn between_degrees(a: &[f64; 6], b: &[f64; 6]) -> f64 {

@@ -3,9 +3,10 @@
 use super::codes::Code;
 use super::findings::Finding;
 use super::limits::{SLACK_MM, SeriesLimits};
-use super::members::{Names, count};
+use super::members::Names;
 use super::plane::{Placed, Plane};
 use super::vector::{Vector, dot, in_plane, length, sub};
+use super::wording::count;
 
 /// The usual distance between neighbours: the median step (of an even number, the lower of the two in the middle, so that it is a step that occurs).
 pub(super) fn usual_step_mm(slices: &[Placed<'_>]) -> f64 {
@@ -197,12 +198,14 @@ fn not_axial(plane: &Plane, limits: &SeriesLimits) -> Finding {
     let degrees = |cosine: f64| cosine.clamp(0.0, 1.0).acos().to_degrees();
     let near = |cosine: f64| degrees(cosine) <= limits.not_axial_degrees;
     let what = match cosines {
-        [x, ..] if near(x) => "sagittal".to_owned(),
-        [_, y, _] if near(y) => "coronal".to_owned(),
-        [_, _, z] => format!("oblique, {:.0} degrees from axial", degrees(z)),
+        [x, ..] if near(x) => "sagittal",
+        [_, y, _] if near(y) => "coronal",
+        _ => "oblique",
     };
-    Finding::new(
-        Code::NotAxial,
-        format!("The slices are {what}; they are resampled in patient space."),
-    )
+    let sentence = format!(
+        "The slices are {what}: their normal is {:.0} degrees off the long axis of the body ({} degrees count as axial). They are resampled in patient space.",
+        degrees(cosines[2]),
+        limits.not_axial_degrees
+    );
+    Finding::new(Code::NotAxial, sentence)
 }

@@ -3,7 +3,8 @@
 use super::Series;
 use super::codes::Code;
 use super::findings::Finding;
-use super::members::{Member, Names, count};
+use super::members::{Member, Names};
+use super::wording::{count, share};
 use crate::dicom::PixelData;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -113,7 +114,7 @@ pub(super) fn incomplete(series: &Series, members: &[Member<'_>], names: &Names)
                 let there = u128::from(length.min(instance.source.length.saturating_sub(offset)));
                 (there < needed).then(|| format!("{there} of {needed} bytes"))
             }
-            PixelData::Encoded { .. } | PixelData::Deflated { .. } => None,
+            _ => None,
         };
         if let Some(why) = why {
             faults.push(format!("{}: {why}", names.instance(index)));
@@ -126,8 +127,8 @@ pub(super) fn incomplete(series: &Series, members: &[Member<'_>], names: &Names)
 pub fn corrupt_pixels(of: usize, faults: Vec<String>) -> Finding {
     let n = faults.len();
     let sentence = format!(
-        "The pixels of {} of {of} are missing, cut short or cannot be decoded (first: {}). Send the series again from the source.",
-        count(n, "file"),
+        "The pixels of {n} of {} are missing, cut short or cannot be decoded (the first: {}). Send the series again from the source.",
+        count(of, "file"),
         faults.first().map_or("", String::as_str)
     );
     Finding::new(Code::CorruptPixels, sentence).about(faults)
@@ -137,34 +138,9 @@ pub fn corrupt_pixels(of: usize, faults: Vec<String>) -> Finding {
 pub(super) fn not_hounsfield(members: &[Member<'_>], names: &Names) -> Option<Finding> {
     let mut whys: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for member in members {
-        let pixels = &member.header.pixels;
-        let why = if pixels.samples_per_pixel > 1
-            || !matches!(
-                pixels.photometric_interpretation.as_str(),
-                "MONOCHROME1" | "MONOCHROME2" | ""
-            ) {
-            "hold colour, not one value per pixel".to_owned()
-        } else if pixels.bits_stored > 0 && pixels.bits_stored <= 8 {
-            format!(
-                "store {} bits per pixel, too few for Hounsfield units",
-                pixels.bits_stored
-            )
-        } else {
-            match member.said.rescale {
-                None => "have no RescaleSlope and RescaleIntercept".to_owned(),
-                Some(r) if !(r.slope.is_finite() && r.intercept.is_finite() && r.slope != 0.0) => {
-                    format!(
-                        "have an impossible rescale (slope {}, intercept {})",
-                        r.slope, r.intercept
-                    )
-                }
-                Some(_) if !matches!(member.said.rescale_type.as_str(), "" | "HU") => {
-                    format!("have the RescaleType {} instead of HU", member.said.rescale_type)
-                }
-                Some(_) => continue,
-            }
-        };
-        whys.entry(why).or_default().push(names.of(member));
+        if let Some(why) = why_not_hounsfield(member) {
+            whys.entry(why).or_default().push(names.of(member));
+        }
     }
     if whys.is_empty() {
         return None;
@@ -172,13 +148,50 @@ pub(super) fn not_hounsfield(members: &[Member<'_>], names: &Names) -> Option<Fi
     let told: Vec<String> = whys
         .iter()
         .take(4)
-        .map(|(why, slices)| format!("{} of {} {why}", count(slices.len(), "slice"), members.len()))
+        .map(|(why, slices)| format!("{why} in {}", share(slices.len(), members.len())))
         .collect();
     let sentence = format!(
         "The values are not Hounsfield units: {}. Send the original slices.",
         told.join("; ")
     );
     Some(Finding::new(Code::NotHu, sentence).about(whys.into_values().flatten()))
+}
+
+fn why_not_hounsfield(member: &Member<'_>) -> Option<String> {
+    let pixels = &member.header.pixels;
+    if pixels.samples_per_pixel > 1
+        || !matches!(
+            pixels.photometric_interpretation.as_str(),
+            "MONOCHROME1" | "MONOCHROME2" | ""
+        )
+    {
+        return Some("pixels hold colour, not one value each,".to_owned());
+    }
+    if (1..=8).contains(&pixels.bits_stored) {
+        return Some(format!(
+            "pixels hold {} bits, too few for Hounsfield units,",
+            pixels.bits_stored
+        ));
+    }
+    let Some(rescale) = member.said.rescale else {
+        return Some("RescaleSlope and RescaleIntercept are absent".to_owned());
+    };
+    if !(rescale.slope.is_finite() && rescale.intercept.is_finite() && rescale.slope != 0.0) {
+        return Some(format!(
+            "the rescale is impossible (slope {}, intercept {})",
+            rescale.slope, rescale.intercept
+        ));
+    }
+    let kind = member.said.rescale_type.as_str();
+    (!is_hounsfield(kind)).then(|| format!("RescaleType is {kind} instead of HU"))
+}
+
+/// RescaleType is absent in most CT images (HU is then implied, PS3.3 C.8.2.1.1.3), HU, or the unit spelt out, as reformats of one vendor have it
+/// ("HOUNDSFIELD UNIT").
+fn is_hounsfield(rescale_type: &str) -> bool {
+    matches!(rescale_type, "" | "HU")
+        || rescale_type.starts_with("HOUNSFIELD")
+        || rescale_type.starts_with("HOUNDSFIELD")
 }
 
 /// No tissue or air of a CT is outside: metal reaches some 30,000 HU on an extended scale, and nothing is below air but padding and rounding.
