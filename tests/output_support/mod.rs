@@ -1,15 +1,15 @@
 //! What the tests of `output` share: real series with their masks, and other people's programs.
 
-#![allow(dead_code, clippy::unwrap_used, clippy::expect_used)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use hilum::dicom::{Limits, discover};
+use hilum::dicom::{DecodeOptions, FrameReader, Limits, PixelError, discover};
 use hilum::output::{Frames, ModelIdentity, SegmentDescription, SegmentationRequest};
-use hilum::series::{Judgement, Series, SeriesLimits, Stack, group, judge};
-use hilum::volume::{Grid, Mask};
+use hilum::series::{Judgement, Series, SeriesLimits, Slice, Stack, group, judge};
+use hilum::volume::{Grid, Mask, StoredFrames, Volume, load};
 
 /// The real series, or `None` with a line that says so.
 pub fn data() -> Option<PathBuf> {
@@ -132,4 +132,24 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
         .collect();
     files.sort();
     files
+}
+
+struct InPlace<'a>(FrameReader, &'a Series);
+
+impl StoredFrames for InPlace<'_> {
+    type Error = PixelError;
+
+    fn read(&self, slice: &Slice, out: &mut Vec<i32>) -> Result<(), PixelError> {
+        self.0.read(&self.1.instances[slice.instance], slice.frame, out)
+    }
+
+    fn read_plus(&self, slice: &Slice, add: i32, out: &mut [i16]) -> Result<bool, PixelError> {
+        self.0.read_i16(&self.1.instances[slice.instance], slice.frame, out, add)
+    }
+}
+
+/// The volume of a stack in HU.
+pub fn volume(series: &Series, stack: &Stack) -> Volume {
+    let options = DecodeOptions { trust_input: true, ..DecodeOptions::default() };
+    load(stack, &series.instances, &InPlace(FrameReader::new(options), series)).expect("a volume").volume
 }
