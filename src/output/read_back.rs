@@ -36,7 +36,9 @@ pub fn verify(bytes: &[u8], request: &SegmentationRequest, grid: &Grid) -> Resul
 }
 
 fn compare(bytes: &[u8], request: &SegmentationRequest, grid: &Grid) -> Result<(), String> {
-    let object = OpenFileOptions::new().from_reader(Cursor::new(bytes)).map_err(|error| format!("not a DICOM file: {error}"))?;
+    let object = OpenFileOptions::new()
+        .from_reader(Cursor::new(bytes))
+        .map_err(|error| format!("not a DICOM file: {error}"))?;
     let [slices, rows, columns] = request.mask.shape;
     if [grid.origins.len(), grid.rows, grid.columns] != request.mask.shape {
         return Err("the mask does not lie on this grid".to_owned());
@@ -45,14 +47,24 @@ fn compare(bytes: &[u8], request: &SegmentationRequest, grid: &Grid) -> Result<(
     expect("Rows", number(&object, tags::ROWS)?, rows)?;
     expect("Columns", number(&object, tags::COLUMNS)?, columns)?;
     expect("BitsAllocated", number(&object, tags::BITS_ALLOCATED)?, 1)?;
-    expect("SOPInstanceUID", text(&object, tags::SOP_INSTANCE_UID)?.as_str(), object.meta().media_storage_sop_instance_uid())?;
+    expect(
+        "SOPInstanceUID",
+        text(&object, tags::SOP_INSTANCE_UID)?.as_str(),
+        object.meta().media_storage_sop_instance_uid(),
+    )?;
     segments(&object, request)?;
 
     let frames = frames(&object)?;
     expect("NumberOfFrames", number(&object, tags::NUMBER_OF_FRAMES)?, frames.len())?;
-    let pixels = object.element(tags::PIXEL_DATA).map_err(|_| "PixelData is missing".to_owned())?;
+    let pixels = object
+        .element(tags::PIXEL_DATA)
+        .map_err(|_| "PixelData is missing".to_owned())?;
     let pixels = pixels.to_bytes().map_err(|_| "PixelData has no bytes".to_owned())?;
-    expect("the length of PixelData", pixels.len(), (frames.len() * size).div_ceil(16) * 2)?;
+    expect(
+        "the length of PixelData",
+        pixels.len(),
+        (frames.len() * size).div_ceil(16) * 2,
+    )?;
 
     let mut seen = HashSet::new();
     let mut places = Vec::with_capacity(frames.len());
@@ -64,31 +76,51 @@ fn compare(bytes: &[u8], request: &SegmentationRequest, grid: &Grid) -> Result<(
         }
         let slice = place(frame, grid).map_err(at)?;
         if !seen.insert((segment, slice)) {
-            return Err(at(format!("a second frame of segment {} at slice {}", frame.segment, slice + 1)));
+            return Err(at(format!(
+                "a second frame of segment {} at slice {}",
+                frame.segment,
+                slice + 1
+            )));
         }
         check_source(frame, slice, request).map_err(at)?;
         places.push((segment, slice));
     }
 
-    let covered: Vec<[bool; 256]> = request.segments.iter().map(|segment| table(&segment.mask_labels)).collect();
-    places.par_iter().enumerate().try_for_each(|(index, (segment, slice))| {
-        let labels = &request.mask.labels[slice * size..][..size];
-        match first_difference(&pixels, index * size, labels, &covered[*segment]) {
-            None => Ok(()),
-            Some(pixel) => Err(format!(
-                "frame {}, segment {}: row {}, column {} of slice {} differs from the mask",
-                index + 1,
-                segment + 1,
-                pixel / columns + 1,
-                pixel % columns + 1,
-                slice + 1
-            )),
-        }
-    })?;
-    let missing = (0..covered.len()).flat_map(|segment| (0..slices).map(move |slice| (segment, slice))).filter(|place| !seen.contains(place));
+    let covered: Vec<[bool; 256]> = request
+        .segments
+        .iter()
+        .map(|segment| table(&segment.mask_labels))
+        .collect();
+    places
+        .par_iter()
+        .enumerate()
+        .try_for_each(|(index, (segment, slice))| {
+            let labels = &request.mask.labels[slice * size..][..size];
+            match first_difference(&pixels, index * size, labels, &covered[*segment]) {
+                None => Ok(()),
+                Some(pixel) => Err(format!(
+                    "frame {}, segment {}: row {}, column {} of slice {} differs from the mask",
+                    index + 1,
+                    segment + 1,
+                    pixel / columns + 1,
+                    pixel % columns + 1,
+                    slice + 1
+                )),
+            }
+        })?;
+    let missing = (0..covered.len())
+        .flat_map(|segment| (0..slices).map(move |slice| (segment, slice)))
+        .filter(|place| !seen.contains(place));
     for (segment, slice) in missing {
-        if request.mask.labels[slice * size..][..size].iter().any(|label| covered[segment][usize::from(*label)]) {
-            return Err(format!("segment {} has no frame for slice {}, where the mask has it", segment + 1, slice + 1));
+        if request.mask.labels[slice * size..][..size]
+            .iter()
+            .any(|label| covered[segment][usize::from(*label)])
+        {
+            return Err(format!(
+                "segment {} has no frame for slice {}, where the mask has it",
+                segment + 1,
+                slice + 1
+            ));
         }
     }
     Ok(())
@@ -98,25 +130,40 @@ fn compare(bytes: &[u8], request: &SegmentationRequest, grid: &Grid) -> Result<(
 fn place(frame: &Frame, grid: &Grid) -> Result<usize, String> {
     let along = dot(frame.position, grid.normal);
     let distance = |origin: &[f64; 3]| (dot(*origin, grid.normal) - along).abs();
-    let nearest = (0..grid.origins.len()).min_by(|a, b| distance(&grid.origins[*a]).total_cmp(&distance(&grid.origins[*b])));
+    let nearest =
+        (0..grid.origins.len()).min_by(|a, b| distance(&grid.origins[*a]).total_cmp(&distance(&grid.origins[*b])));
     let slice = nearest.ok_or_else(|| "the grid has no slices".to_owned())?;
     let off: [f64; 3] = std::array::from_fn(|axis| frame.position[axis] - grid.origins[slice][axis]);
     if !(off.iter().all(|part| part.abs() < POSITION_TOLERANCE_MM)) {
-        return Err(format!("its position {:?} is not that of slice {}, {:?}", frame.position, slice + 1, grid.origins[slice]));
+        return Err(format!(
+            "its position {:?} is not that of slice {}, {:?}",
+            frame.position,
+            slice + 1,
+            grid.origins[slice]
+        ));
     }
-    let [across, down] = [grid.columns.saturating_sub(1) as f64, grid.rows.saturating_sub(1) as f64];
+    let [across, down] = [
+        grid.columns.saturating_sub(1) as f64,
+        grid.rows.saturating_sub(1) as f64,
+    ];
     for (column, row) in [(across, 0.0), (0.0, down), (across, down)] {
         let apart: f64 = (0..3)
             .map(|axis| {
-                let ours = column * frame.spacing_mm[1] * frame.directions[axis] + row * frame.spacing_mm[0] * frame.directions[axis + 3] + off[axis];
-                let grids = column * grid.spacing_mm[1] * grid.row_direction[axis] + row * grid.spacing_mm[0] * grid.column_direction[axis];
+                let ours = column * frame.spacing_mm[1] * frame.directions[axis]
+                    + row * frame.spacing_mm[0] * frame.directions[axis + 3]
+                    + off[axis];
+                let grids = column * grid.spacing_mm[1] * grid.row_direction[axis]
+                    + row * grid.spacing_mm[0] * grid.column_direction[axis];
                 (ours - grids).powi(2)
             })
             .sum::<f64>()
             .sqrt();
         let limit = CORNER_TOLERANCE * grid.spacing_mm[0].min(grid.spacing_mm[1]);
         if !(apart < limit) {
-            return Err(format!("the corner at row {row}, column {column} lies {apart:.3} mm from that of slice {}", slice + 1));
+            return Err(format!(
+                "the corner at row {row}, column {column} lies {apart:.3} mm from that of slice {}",
+                slice + 1
+            ));
         }
     }
     Ok(slice)
@@ -133,7 +180,10 @@ fn first_difference(bits: &[u8], start: usize, labels: &[u8], covered: &[bool; 2
         let last = labels.len().min(first + 64);
         // Most of a chest CT is background: nothing to look at bit by bit.
         let whole_bytes = (start + first) / 8..(start + last).div_ceil(8);
-        if background_is_clear && labels[first..last].iter().all(|label| *label == 0) && bits[whole_bytes].iter().all(|byte| *byte == 0) {
+        if background_is_clear
+            && labels[first..last].iter().all(|label| *label == 0)
+            && bits[whole_bytes].iter().all(|byte| *byte == 0)
+        {
             continue;
         }
         if let Some(pixel) = (first..last).find(|pixel| differs(*pixel)) {
@@ -156,9 +206,17 @@ fn segments(object: &InMemDicomObject, request: &SegmentationRequest) -> Result<
     let items = items(object, tags::SEGMENT_SEQUENCE)?;
     expect("the number of segments", items.len(), request.segments.len())?;
     for (item, segment) in items.iter().zip(&request.segments) {
-        expect("SegmentNumber", number(item, tags::SEGMENT_NUMBER)?, usize::from(segment.number))?;
+        expect(
+            "SegmentNumber",
+            number(item, tags::SEGMENT_NUMBER)?,
+            usize::from(segment.number),
+        )?;
         let property = one(item, tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE)?;
-        expect("the code of a segment", text(property, tags::CODE_VALUE)?.as_str(), segment.property_type.value.as_str())?;
+        expect(
+            "the code of a segment",
+            text(property, tags::CODE_VALUE)?.as_str(),
+            segment.property_type.value.as_str(),
+        )?;
     }
     Ok(())
 }
@@ -167,7 +225,11 @@ fn segments(object: &InMemDicomObject, request: &SegmentationRequest) -> Result<
 fn check_source(frame: &Frame, slice: usize, request: &SegmentationRequest) -> Result<(), String> {
     let source = &request.stack.slices[slice];
     let header = &request.series.instances[source.instance].header;
-    expect("the source of the frame", frame.source_uid.as_str(), header.sop_instance_uid.as_str())?;
+    expect(
+        "the source of the frame",
+        frame.source_uid.as_str(),
+        header.sop_instance_uid.as_str(),
+    )?;
     match frame.source_frame {
         Some(number) => expect("the source's frame", number, source.frame + 1),
         None if header.frames.len() > 1 => Err("a source of several frames is named without a frame number".to_owned()),
@@ -183,11 +245,17 @@ fn frames(object: &DefaultDicomObject) -> Result<Vec<Frame>, String> {
         .map(|groups| {
             let group = |tag: Tag| one(groups, tag).or_else(|_| one(shared, tag));
             let source = one(group(tags::DERIVATION_IMAGE_SEQUENCE)?, tags::SOURCE_IMAGE_SEQUENCE)?;
-            let segment = number(group(tags::SEGMENT_IDENTIFICATION_SEQUENCE)?, tags::REFERENCED_SEGMENT_NUMBER)?;
+            let segment = number(
+                group(tags::SEGMENT_IDENTIFICATION_SEQUENCE)?,
+                tags::REFERENCED_SEGMENT_NUMBER,
+            )?;
             Ok(Frame {
                 segment: u16::try_from(segment).map_err(|_| "a segment number is too large".to_owned())?,
                 position: numbers(group(tags::PLANE_POSITION_SEQUENCE)?, tags::IMAGE_POSITION_PATIENT)?,
-                directions: numbers(group(tags::PLANE_ORIENTATION_SEQUENCE)?, tags::IMAGE_ORIENTATION_PATIENT)?,
+                directions: numbers(
+                    group(tags::PLANE_ORIENTATION_SEQUENCE)?,
+                    tags::IMAGE_ORIENTATION_PATIENT,
+                )?,
                 spacing_mm: numbers(group(tags::PIXEL_MEASURES_SEQUENCE)?, tags::PIXEL_SPACING)?,
                 source_uid: text(source, tags::REFERENCED_SOP_INSTANCE_UID)?,
                 source_frame: number(source, tags::REFERENCED_FRAME_NUMBER).ok(),
@@ -221,12 +289,20 @@ fn number(object: &InMemDicomObject, tag: Tag) -> Result<usize, String> {
 
 fn numbers<const N: usize>(object: &InMemDicomObject, tag: Tag) -> Result<[f64; N], String> {
     let element = object.element(tag).map_err(|_| format!("{tag} is missing"))?;
-    let values = element.to_multi_float64().map_err(|_| format!("{tag} is not a list of numbers"))?;
-    values.try_into().map_err(|values: Vec<f64>| format!("{tag} has {} values instead of {N}", values.len()))
+    let values = element
+        .to_multi_float64()
+        .map_err(|_| format!("{tag} is not a list of numbers"))?;
+    values
+        .try_into()
+        .map_err(|values: Vec<f64>| format!("{tag} has {} values instead of {N}", values.len()))
 }
 
 fn expect<T: PartialEq + std::fmt::Display>(what: &str, found: T, expected: T) -> Result<(), String> {
-    if found == expected { Ok(()) } else { Err(format!("{what} is {found} instead of {expected}")) }
+    if found == expected {
+        Ok(())
+    } else {
+        Err(format!("{what} is {found} instead of {expected}"))
+    }
 }
 
 fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {

@@ -5,8 +5,8 @@
 
 use rayon::prelude::*;
 
-use super::frames::Frame;
 use super::SegmentDescription;
+use super::frames::Frame;
 use crate::volume::Mask;
 
 /// Whether a voxel of the slice belongs to one of the labels.
@@ -23,19 +23,30 @@ pub(super) fn pack(mask: &Mask, segments: &[SegmentDescription], frames: &[Frame
     let mut bytes = Vec::with_capacity(length + extra);
     bytes.resize(length, 0);
     // Eight frames fill whole bytes, whatever their size.
-    bytes.par_chunks_mut(size).zip(frames.par_chunks(8)).for_each(|(bytes, frames)| {
-        let mut stream = Stream { bytes, at: 0, pending: 0, bits: 0 };
-        for frame in frames {
-            let labels = &segments[frame.segment].mask_labels;
-            let slice = &mask.labels[frame.slice * size..][..size];
-            let words = slice.chunks_exact(8);
-            let tail = words.remainder();
-            words.for_each(|word| stream.push(eight(word, labels), 8));
-            let last = tail.iter().rev().fold(0, |bits, voxel| bits << 1 | u32::from(labels.contains(voxel)));
-            stream.push(last, tail.len() as u32);
-        }
-        stream.finish();
-    });
+    bytes
+        .par_chunks_mut(size)
+        .zip(frames.par_chunks(8))
+        .for_each(|(bytes, frames)| {
+            let mut stream = Stream {
+                bytes,
+                at: 0,
+                pending: 0,
+                bits: 0,
+            };
+            for frame in frames {
+                let labels = &segments[frame.segment].mask_labels;
+                let slice = &mask.labels[frame.slice * size..][..size];
+                let words = slice.chunks_exact(8);
+                let tail = words.remainder();
+                words.for_each(|word| stream.push(eight(word, labels), 8));
+                let last = tail
+                    .iter()
+                    .rev()
+                    .fold(0, |bits, voxel| bits << 1 | u32::from(labels.contains(voxel)));
+                stream.push(last, tail.len() as u32);
+            }
+            stream.finish();
+        });
     bytes
 }
 
@@ -90,7 +101,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn segment(labels: &[u8]) -> SegmentDescription {
-        SegmentDescription { mask_labels: labels.to_vec(), ..SegmentDescription::lung(1) }
+        SegmentDescription {
+            mask_labels: labels.to_vec(),
+            ..SegmentDescription::lung(1)
+        }
     }
 
     proptest! {

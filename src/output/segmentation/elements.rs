@@ -13,7 +13,9 @@ use crate::dicom::RawElement;
 pub(super) type Vr = [u8; 2];
 
 /// Representations whose length takes 32 bits (PS3.5 table 7.1-1).
-const LONG: [&Vr; 13] = [b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"];
+const LONG: [&Vr; 13] = [
+    b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV",
+];
 
 const ITEM: Tag = Tag(0xFFFE, 0xE000);
 
@@ -34,13 +36,19 @@ impl Elements {
 
     /// Unsigned 16-bit numbers.
     pub(super) fn shorts(&mut self, tag: Tag, values: &[u16]) -> &mut Self {
-        self.0.insert(tag, (*b"US", values.iter().flat_map(|value| value.to_le_bytes()).collect()));
+        self.0.insert(
+            tag,
+            (*b"US", values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+        );
         self
     }
 
     /// Unsigned 32-bit numbers.
     pub(super) fn longs(&mut self, tag: Tag, values: &[u32]) -> &mut Self {
-        self.0.insert(tag, (*b"UL", values.iter().flat_map(|value| value.to_le_bytes()).collect()));
+        self.0.insert(
+            tag,
+            (*b"UL", values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+        );
         self
     }
 
@@ -61,9 +69,10 @@ impl Elements {
         self
     }
 
-    /// An element exactly as the source has it.
-    pub(super) fn raw(&mut self, element: &RawElement) -> &mut Self {
-        self.0.insert(Tag(element.tag.0, element.tag.1), (element.vr, element.value.clone()));
+    /// The value of an element, byte for byte as the source has it.
+    pub(super) fn raw(&mut self, element: &RawElement, vr: Vr) -> &mut Self {
+        self.0
+            .insert(Tag(element.tag.0, element.tag.1), (vr, element.value.clone()));
         self
     }
 
@@ -95,7 +104,11 @@ impl Elements {
 
 /// Appends tag, representation and length. What is too long for a 16-bit length is written as UN, as PS3.5 6.2.2 note 2 advises.
 pub(super) fn write_header(out: &mut Vec<u8>, tag: Tag, vr: &Vr, length: usize) {
-    let vr = if length > 0xFFFE && !LONG.contains(&vr) { b"UN" } else { vr };
+    let vr = if length > 0xFFFE && !LONG.contains(&vr) {
+        b"UN"
+    } else {
+        vr
+    };
     out.extend_from_slice(&tag.group().to_le_bytes());
     out.extend_from_slice(&tag.element().to_le_bytes());
     out.extend_from_slice(vr);
@@ -114,10 +127,15 @@ mod tests {
     #[test]
     fn elements_come_out_ascending_and_padded() {
         let mut elements = Elements::default();
-        elements.text(Tag(0x0020, 0x000D), b"UI", "1.2.3").text(Tag(0x0008, 0x0060), b"CS", "SEG");
+        elements
+            .text(Tag(0x0020, 0x000D), b"UI", "1.2.3")
+            .text(Tag(0x0008, 0x0060), b"CS", "SEG");
         let mut out = Vec::new();
         elements.write(&mut out);
-        assert_eq!(out, b"\x08\x00\x60\x00CS\x04\x00SEG \x20\x00\x0D\x00UI\x06\x001.2.3\x00");
+        assert_eq!(
+            out,
+            b"\x08\x00\x60\x00CS\x04\x00SEG \x20\x00\x0D\x00UI\x06\x001.2.3\x00"
+        );
     }
 
     #[test]

@@ -5,7 +5,7 @@ use rayon::prelude::*;
 
 use super::elements::Elements;
 use super::text::decimals_as_written;
-use super::{bits, Concept, Frames, SegmentationRequest};
+use super::{Concept, Frames, SegmentationRequest, bits};
 use crate::dicom::Header;
 
 /// A frame: indices into the segments and the slices of a request.
@@ -18,9 +18,16 @@ pub(super) struct Frame {
 /// The frames in the order in which they are written: segment after segment, slices ascending along the normal. Empty if no voxel belongs to a segment.
 pub(super) fn plan(request: &SegmentationRequest) -> Vec<Frame> {
     let size = request.mask.shape[1] * request.mask.shape[2];
-    let filled = |frame: &Frame| bits::any(&request.mask.labels[frame.slice * size..][..size], &request.segments[frame.segment].mask_labels);
+    let filled = |frame: &Frame| {
+        bits::any(
+            &request.mask.labels[frame.slice * size..][..size],
+            &request.segments[frame.segment].mask_labels,
+        )
+    };
     let slices = request.mask.shape[0];
-    let all: Vec<Frame> = (0..request.segments.len()).flat_map(|segment| (0..slices).map(move |slice| Frame { segment, slice })).collect();
+    let all: Vec<Frame> = (0..request.segments.len())
+        .flat_map(|segment| (0..slices).map(move |slice| Frame { segment, slice }))
+        .collect();
     match request.frames {
         Frames::Sparse => all.into_par_iter().filter(filled).collect(),
         Frames::Full if all.par_iter().any(filled) => all,
@@ -41,21 +48,32 @@ pub(super) fn per_frame_groups(request: &SegmentationRequest, frames: &[Frame]) 
             .text(tags::REFERENCED_SOP_CLASS_UID, b"UI", &header.sop_class_uid)
             .text(tags::REFERENCED_SOP_INSTANCE_UID, b"UI", &header.sop_instance_uid)
             .text(tags::SPATIAL_LOCATIONS_PRESERVED, b"CS", "YES")
-            .sequence(tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE, [Concept::new("121322", "DCM", "Source image for image processing operation").item()]);
+            .sequence(
+                tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE,
+                [Concept::new("121322", "DCM", "Source image for image processing operation").item()],
+            );
         if is_multi_frame(header) {
             source.text(tags::REFERENCED_FRAME_NUMBER, b"IS", &(slice.frame + 1).to_string());
         }
         let mut derivation = Elements::default();
-        derivation
-            .sequence(tags::SOURCE_IMAGE_SEQUENCE, [source])
-            .sequence(tags::DERIVATION_CODE_SEQUENCE, [Concept::new("113076", "DCM", "Segmentation").item()]);
+        derivation.sequence(tags::SOURCE_IMAGE_SEQUENCE, [source]).sequence(
+            tags::DERIVATION_CODE_SEQUENCE,
+            [Concept::new("113076", "DCM", "Segmentation").item()],
+        );
 
         let written = header.frames.get(slice.frame).map_or("", |frame| &frame.text.position);
         let mut position = Elements::default();
-        position.text(tags::IMAGE_POSITION_PATIENT, b"DS", &decimals_as_written(written, &slice.origin));
+        position.text(
+            tags::IMAGE_POSITION_PATIENT,
+            b"DS",
+            &decimals_as_written(written, &slice.origin),
+        );
 
         let mut content = Elements::default();
-        content.longs(tags::DIMENSION_INDEX_VALUES, &[u32::from(segment.number), rank[frame.slice]]);
+        content.longs(
+            tags::DIMENSION_INDEX_VALUES,
+            &[u32::from(segment.number), rank[frame.slice]],
+        );
 
         let mut identification = Elements::default();
         identification.shorts(tags::REFERENCED_SEGMENT_NUMBER, &[segment.number]);

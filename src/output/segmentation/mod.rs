@@ -13,9 +13,10 @@ use dicom_core::Tag;
 use dicom_dictionary_std::{tags, uids};
 use sha2::{Digest, Sha256};
 
-use self::elements::{write_header, Elements};
+use self::elements::{Elements, write_header};
 use self::frames::Frame;
-use super::{deflate, OutputError};
+use super::{OutputError, deflate};
+use crate::dicom::{derived_uid, is_valid_uid};
 use crate::series::{Finding, Series, Stack};
 use crate::volume::Mask;
 
@@ -35,7 +36,11 @@ pub struct Concept {
 impl Concept {
     /// A concept from its three parts.
     pub fn new(value: &str, scheme: &str, meaning: &str) -> Self {
-        Self { value: value.to_owned(), scheme: scheme.to_owned(), meaning: meaning.to_owned() }
+        Self {
+            value: value.to_owned(),
+            scheme: scheme.to_owned(),
+            meaning: meaning.to_owned(),
+        }
     }
 
     fn item(&self) -> Elements {
@@ -67,22 +72,44 @@ pub struct SegmentDescription {
 impl SegmentDescription {
     /// Both lungs in one.
     pub fn lung(number: u16) -> Self {
-        Self::anatomy(number, Concept::new("39607008", "SCT", "Lung"), [197, 165, 145], &[1, 2])
+        Self::anatomy(
+            number,
+            Concept::new("39607008", "SCT", "Lung"),
+            [197, 165, 145],
+            &[1, 2],
+        )
     }
 
     /// The right lung: label 1 of a mask.
     pub fn right_lung(number: u16) -> Self {
-        Self::anatomy(number, Concept::new("3341006", "SCT", "Right lung"), [224, 97, 76], &[1])
+        Self::anatomy(
+            number,
+            Concept::new("3341006", "SCT", "Right lung"),
+            [224, 97, 76],
+            &[1],
+        )
     }
 
     /// The left lung: label 2 of a mask.
     pub fn left_lung(number: u16) -> Self {
-        Self::anatomy(number, Concept::new("44029006", "SCT", "Left lung"), [76, 97, 224], &[2])
+        Self::anatomy(
+            number,
+            Concept::new("44029006", "SCT", "Left lung"),
+            [76, 97, 224],
+            &[2],
+        )
     }
 
     fn anatomy(number: u16, property_type: Concept, colour: [u8; 3], mask_labels: &[u8]) -> Self {
         let category = Concept::new("123037004", "SCT", "Anatomical Structure");
-        Self { number, label: property_type.meaning.clone(), category, property_type, colour, mask_labels: mask_labels.to_vec() }
+        Self {
+            number,
+            label: property_type.meaning.clone(),
+            category,
+            property_type,
+            colour,
+            mask_labels: mask_labels.to_vec(),
+        }
     }
 }
 
@@ -139,12 +166,21 @@ pub fn content_description(findings: &[Finding]) -> String {
     const LIMIT: usize = 64;
     let codes: Vec<String> = findings
         .iter()
-        .map(|finding| serde_json::to_value(finding.code).ok().and_then(|code| code.as_str().map(str::to_owned)).unwrap_or_default())
+        .map(|finding| {
+            serde_json::to_value(finding.code)
+                .ok()
+                .and_then(|code| code.as_str().map(str::to_owned))
+                .unwrap_or_default()
+        })
         .collect();
     for kept in (1..=codes.len()).rev() {
         let more = codes.len() - kept;
         let listed = codes[..kept].join(", ");
-        let all = if more > 0 { format!("Note: {listed} and {more} more") } else { format!("Note: {listed}") };
+        let all = if more > 0 {
+            format!("Note: {listed} and {more} more")
+        } else {
+            format!("Note: {listed}")
+        };
         if all.len() <= LIMIT {
             return all;
         }
@@ -174,15 +210,26 @@ pub fn build(request: &SegmentationRequest) -> Result<Vec<u8>, OutputError> {
     }
     let [_, rows, columns] = request.mask.shape;
     if frames.len().saturating_mul(rows * columns).div_ceil(8) > 0xFFFF_FFF0 {
-        return Err(OutputError::TooLarge { frames: frames.len(), rows, columns });
+        return Err(OutputError::TooLarge {
+            frames: frames.len(),
+            rows,
+            columns,
+        });
     }
 
     let mut groups = Vec::new();
     frames::per_frame_groups(request, &frames).write(&mut groups);
-    let transfer_syntax = if request.deflated { uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN } else { uids::EXPLICIT_VR_LITTLE_ENDIAN };
+    let transfer_syntax = if request.deflated {
+        uids::DEFLATED_EXPLICIT_VR_LITTLE_ENDIAN
+    } else {
+        uids::EXPLICIT_VR_LITTLE_ENDIAN
+    };
     // The head of the object is written into the same memory before the pixels, which are most of it.
     let mut file = bits::pack(request.mask, &request.segments, &frames, groups.len() + (64 << 10));
-    let anonymous = Uids { tracking: vec![String::new(); request.segments.len()], ..Uids::default() };
+    let anonymous = Uids {
+        tracking: vec![String::new(); request.segments.len()],
+        ..Uids::default()
+    };
     let digest = Sha256::new()
         .chain_update(transfer_syntax)
         .chain_update(data_set_head(request, &frames, &anonymous, &groups, file.len()))
@@ -195,7 +242,7 @@ pub fn build(request: &SegmentationRequest) -> Result<Vec<u8>, OutputError> {
     if request.deflated {
         file.splice(0..0, head);
         let mut compressed = meta;
-        compressed.extend(deflate::blocks(&file, deflate::LEVEL)?.bytes);
+        compressed.extend(deflate::whole(&file, deflate::LEVEL)?.bytes);
         if compressed.len() % 2 == 1 {
             compressed.push(0);
         }
@@ -206,7 +253,13 @@ pub fn build(request: &SegmentationRequest) -> Result<Vec<u8>, OutputError> {
 }
 
 /// Everything of the data set that comes before the bytes of PixelData, its header included.
-fn data_set_head(request: &SegmentationRequest, frames: &[Frame], uids: &Uids, groups: &[u8], pixel_bytes: usize) -> Vec<u8> {
+fn data_set_head(
+    request: &SegmentationRequest,
+    frames: &[Frame],
+    uids: &Uids,
+    groups: &[u8],
+    pixel_bytes: usize,
+) -> Vec<u8> {
     let mut head = Vec::with_capacity(groups.len() + (64 << 10));
     modules::data_set(request, frames, uids).write(&mut head);
     head.extend_from_slice(groups);
@@ -221,16 +274,10 @@ fn name(digest: &[u8], segments: usize) -> Uids {
         instance: uid("instance"),
         series: uid("series"),
         dimension_organization: uid("dimension organization"),
-        tracking: (1..=segments).map(|number| uid(&format!("tracking {number}"))).collect(),
+        tracking: (1..=segments)
+            .map(|number| uid(&format!("tracking {number}")))
+            .collect(),
     }
-}
-
-/// 2.25. and a UUID (version 8) from the SHA-256 of the content, as PS3.5 B.2 wants it.
-fn derived_uid(content: &[u8]) -> String {
-    let digest = Sha256::digest(content);
-    let mut bytes = [0; 16];
-    bytes.copy_from_slice(&digest[..16]);
-    format!("2.25.{}", uuid::Uuid::new_v8(bytes).as_u128())
 }
 
 /// Preamble, prefix and file meta information (PS3.10 section 7.1).
@@ -243,8 +290,16 @@ fn file_meta(uids: &Uids, transfer_syntax: &str) -> Vec<u8> {
         .text(tags::MEDIA_STORAGE_SOP_CLASS_UID, b"UI", uids::SEGMENTATION_STORAGE)
         .text(tags::MEDIA_STORAGE_SOP_INSTANCE_UID, b"UI", &uids.instance)
         .text(tags::TRANSFER_SYNTAX_UID, b"UI", transfer_syntax)
-        .text(tags::IMPLEMENTATION_CLASS_UID, b"UI", &derived_uid(b"Hilum, a writer of DICOM Segmentations"))
-        .text(tags::IMPLEMENTATION_VERSION_NAME, b"SH", &text::plain(concat!("HILUM_", env!("CARGO_PKG_VERSION")), 16));
+        .text(
+            tags::IMPLEMENTATION_CLASS_UID,
+            b"UI",
+            &derived_uid(b"Hilum, a writer of DICOM Segmentations"),
+        )
+        .text(
+            tags::IMPLEMENTATION_VERSION_NAME,
+            b"SH",
+            &text::plain(concat!("HILUM_", env!("CARGO_PKG_VERSION")), 16),
+        );
     elements.write(&mut group);
 
     let mut meta = vec![0; 128];
@@ -260,23 +315,46 @@ fn file_meta(uids: &Uids, transfer_syntax: &str) -> Vec<u8> {
 fn check(request: &SegmentationRequest) -> Result<(), OutputError> {
     let stack = request.stack;
     let shape = [stack.slices.len(), stack.rows, stack.columns];
-    if request.mask.shape != shape || request.mask.labels.len() != shape.iter().product::<usize>() || request.mask.labels.is_empty() {
-        let message = format!("a mask of {:?} with {} labels does not lie on a stack of {shape:?}", request.mask.shape, request.mask.labels.len());
+    if request.mask.shape != shape
+        || request.mask.labels.len() != shape.iter().product::<usize>()
+        || request.mask.labels.is_empty()
+    {
+        let message = format!(
+            "a mask of {:?} with {} labels does not lie on a stack of {shape:?}",
+            request.mask.shape,
+            request.mask.labels.len()
+        );
         return Err(OutputError::Disagreement(message));
     }
     if u16::try_from(stack.rows.max(stack.columns)).is_err() {
-        return Err(OutputError::TooLarge { frames: stack.slices.len(), rows: stack.rows, columns: stack.columns });
+        return Err(OutputError::TooLarge {
+            frames: stack.slices.len(),
+            rows: stack.rows,
+            columns: stack.columns,
+        });
     }
-    let numbered = request.segments.iter().enumerate().all(|(index, segment)| usize::from(segment.number) == index + 1 && !segment.label.trim().is_empty());
+    let numbered = request
+        .segments
+        .iter()
+        .enumerate()
+        .all(|(index, segment)| usize::from(segment.number) == index + 1 && !segment.label.trim().is_empty());
     if request.segments.is_empty() || !numbered {
-        return Err(OutputError::Disagreement("segments are numbered from 1 without holes, and each has a label".to_owned()));
+        return Err(OutputError::Disagreement(
+            "segments are numbered from 1 without holes, and each has a label".to_owned(),
+        ));
     }
     let named = |what: &str, uid: &str| {
-        if text::is_uid(uid) { Ok(()) } else { Err(OutputError::UnnamedSource(format!("{what} {uid:?} is not a UID"))) }
+        if is_valid_uid(uid) {
+            Ok(())
+        } else {
+            Err(OutputError::UnnamedSource(format!("{what} {uid:?} is not a UID")))
+        }
     };
     for slice in &stack.slices {
         let Some(instance) = request.series.instances.get(slice.instance) else {
-            return Err(OutputError::Disagreement("the stack names an instance that the series does not have".to_owned()));
+            return Err(OutputError::Disagreement(
+                "the stack names an instance that the series does not have".to_owned(),
+            ));
         };
         let header = &instance.header;
         named("SOPInstanceUID", &header.sop_instance_uid)?;
