@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failure, 2 usage, 3 all input refused.
 
 mod check;
+mod evaluate;
 mod files;
 mod input;
 mod inspect;
@@ -12,7 +13,7 @@ mod progress;
 mod segment;
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
@@ -46,6 +47,8 @@ enum Subcommands {
     Inspect(inspect::Arguments),
     /// Make a synthetic chest as a DICOM CT series with its true mask.
     Phantom(Box<phantom::Arguments>),
+    /// Compare predicted masks with reference masks.
+    Evaluate(evaluate::Arguments),
     /// Look whether everything that Hilum needs is there and runs.
     Check(check::Arguments),
 }
@@ -95,6 +98,7 @@ fn run(arguments: Arguments) -> anyhow::Result<End> {
         Subcommands::Segment(a) => segment::run(&a, settings, arguments.verbose),
         Subcommands::Inspect(a) => inspect::run(&a, &settings, arguments.verbose),
         Subcommands::Phantom(a) => phantom::run(&a),
+        Subcommands::Evaluate(a) => evaluate::run(&a),
         Subcommands::Check(a) => check::run(&a, &settings),
     }
 }
@@ -124,9 +128,4 @@ fn report_failure(error: &anyhow::Error) -> ExitCode {
 /// Prints a line to standard output; a reader that went away (`| head`) is no error.
 fn say(line: impl AsRef<str>) {
     let _ = writeln!(io::stdout().lock(), "{}", line.as_ref());
-}
-
-/// Whether people read standard output.
-fn on_a_terminal() -> bool {
-    io::stdout().is_terminal()
 }

@@ -7,6 +7,7 @@ use anyhow::Context;
 
 use super::files::write_whole;
 use super::{End, say};
+use crate::output::nifti;
 use crate::phantom::{Flavour, Kernel, Position, Specification, TransferSyntax, chest, dicom_series};
 
 /// What `hilum phantom` is told. A specification file gives everything; options overrule it.
@@ -103,6 +104,8 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<End> {
     for (name, bytes) in dicom_series(&phantom, &specification)? {
         write_whole(&ct, &name, &bytes)?;
     }
+    let mask = nifti::mask(&phantom.mask, &phantom.volume.grid)?;
+    write_whole(&arguments.out, "mask.nii.gz", &mask.bytes)?;
     let said = serde_json::to_vec_pretty(&specification)?;
     write_whole(&arguments.out, "phantom.json", &said)?;
     let [slices, rows, columns] = phantom.mask.shape;

@@ -1,13 +1,13 @@
 //! What the network made of a series in, everything that a user keeps out: the mask on the source slices, cleaned, parted, measured, judged, and the files made of it.
 
 use super::{
-    Artifact, Format, PIPELINE_REVISION, Predicted, REPORT, SEGMENTATION, SegmentError, Segmented, Segments, Stage, Timings, Tools, TransferSyntax,
+    Artifact, CT, Format, MASK, PIPELINE_REVISION, Predicted, REPORT, SEGMENTATION, SegmentError, Segmented, Segments, Stage, Timings, Tools, TransferSyntax,
 };
 use crate::lungs::{CleanReport, Measurements, Sides, clean, judge_mask, measure, sides};
 use crate::model::{Manifest, MaskBack, Provider};
 use crate::output::report::{FileFacts, ModelFacts, Report, SCHEMA, SeriesIdentity, StageSeconds, VolumeFacts, WindowFacts};
 use crate::output::segmentation::{build, content_description, default_series_number};
-use crate::output::{Concept, Frames, ModelIdentity, SegmentDescription, SegmentationRequest, read_back};
+use crate::output::{Concept, Frames, ModelIdentity, SegmentDescription, SegmentationRequest, nifti, read_back};
 use crate::series::{Code, Finding, Series, Usable, Verdict};
 use crate::volume::{Mask, Volume, Way, mask_back};
 
@@ -157,7 +157,24 @@ fn make(series: &Series, usable: &Usable, volume: &Volume, lungs: &Lungs, model:
     if wants(Format::Seg) && !empty && usable.identity_valid {
         keep(SEGMENTATION, segmentation(series, usable, volume, lungs, model, tools)?, String::new());
     }
+    if wants(Format::Nifti) && !empty {
+        let image = nifti::mask(&lungs.mask, &volume.grid)?;
+        keep(MASK, image.bytes, resampled(image.resampled));
+    }
+    if wants(Format::Ct) {
+        let image = nifti::ct(volume)?;
+        keep(CT, image.bytes, resampled(image.resampled));
+    }
     Ok((artifacts, files))
+}
+
+/// What has to be known of an image whose slices no affine can place.
+fn resampled(resampled: bool) -> String {
+    if resampled {
+        "the slices are not evenly spaced or not straight: resampled to an even grid at the smallest step".to_owned()
+    } else {
+        String::new()
+    }
 }
 
 /// The DICOM Segmentation, read back by other code and held against the mask.

@@ -67,7 +67,7 @@ pub(super) fn incomplete(series: &Series, members: &[Member<'_>], names: &Names)
                 let there = u128::from(length.min(instance.source.length.saturating_sub(offset)));
                 (there < needed).then(|| format!("{there} of {needed} bytes"))
             }
-            PixelData::Encoded { .. } => None,
+            PixelData::Encoded { .. } | PixelData::Deflated { .. } => None,
         };
         if let Some(why) = why {
             faults.push(format!("{}: {why}", names.instance(index)));
