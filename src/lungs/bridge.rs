@@ -312,11 +312,8 @@ fn cut_voxels(near: &Runs, grid: &Grid, cells: &Cells, band: &Band, sides: &[Sid
     let thickness = super::slabs::thickness_mm(grid);
     let [row_mm, column_mm] = grid.spacing_mm;
     let mut network = Network::new(bounds);
-    for slice in 0..slices {
-        let (along_row, along_column) = (
-            capacity(row_mm * thickness[slice]),
-            capacity(column_mm * thickness[slice]),
-        );
+    for (slice, thick) in thickness.iter().enumerate() {
+        let (along_row, along_column) = (capacity(row_mm * thick), capacity(column_mm * thick));
         for row in 0..rows {
             for index in near.row(slice, row) {
                 let first = first_node[index] as usize;
