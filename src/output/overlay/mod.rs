@@ -101,7 +101,8 @@ pub fn draw(volume: &Volume, mask: &Mask, caption: &Caption) -> Result<Vec<u8>, 
     let used: usize = planes.iter().map(|plane| plane.width).sum::<usize>() + 2 * GAP;
     let mut x = (WIDTH.saturating_sub(used) / 2) as i32;
     let tops = [HEADER + ROW_TITLE, HEADER + block + GAP + ROW_TITLE].map(|top| top as i32);
-    for (top, title) in tops.iter().zip(["CT", "CT with the mask"]) {
+    let second = if caption.lungs == Lungs::NotFound { "no mask: lungs not found" } else { "CT with the mask" };
+    for (top, title) in tops.iter().zip(["CT", second]) {
         canvas.text(title, [x, top - 20], Alignment::Left, &FONT_9X15, INK);
     }
     for (view, plane) in View::ALL.into_iter().zip(&planes) {
