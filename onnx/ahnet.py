@@ -63,8 +63,13 @@ class Slices:
 
     @staticmethod
     def conv(layer, x, depth):
-        """A convolution over depth takes the slice below, the slice and the slice above as further input channels."""
+        """A convolution through the depth alone becomes one along the first axis of (depth, height * width). One that is also
+        in plane (the first layer, with a single channel) takes the slices below and above as further input channels."""
         out, channels, height, width, taps = layer.weight.shape
+        if taps == 3 and height == 1:
+            columns = x.reshape(-1, depth, channels, x[0, 0].numel()).transpose(1, 2)
+            columns = F.conv2d(columns, layer.weight.reshape(out, channels, 3, 1), None, 1, (1, 0))
+            return columns.transpose(1, 2).reshape(-1, out, *x.shape[2:])
         if taps == 3:
             x = torch.cat(Slices._neighbours(x, depth), 1)
         weight = layer.weight.permute(0, 4, 1, 2, 3).reshape(out, taps * channels, height, width)
@@ -72,14 +77,16 @@ class Slices:
 
     @staticmethod
     def halve_depth(x, depth):
-        even, odd = Slices._even_and_odd(x, depth)
-        return torch.maximum(even, odd)
+        return x.reshape(-1, 2, *x.shape[1:]).amax(1)   # depth is even, so that a pair never spans two windows
 
     @staticmethod
     def pool(x, depth):
         """Maximum over three slices at every second one. Its input has been through ReLU, so zeros outside change nothing."""
-        even, odd = Slices._even_and_odd(F.max_pool2d(x, 3, 2, 1), depth)
-        return torch.maximum(torch.maximum(even, odd), Slices._below(odd, depth // 2))
+        pairs = F.max_pool2d(x, 3, 2, 1)
+        pairs = pairs.reshape(-1, depth // 2, 2, *pairs.shape[1:])
+        odd = pairs[:, :, 1]
+        below = F.pad(odd, (0, 0, 0, 0, 0, 0, 1, 0))[:, :-1]
+        return torch.maximum(pairs.amax(2), below).flatten(0, 1)
 
     @staticmethod
     def double(x, depth):
@@ -95,16 +102,6 @@ class Slices:
         stacks = x.reshape(-1, depth, *x.shape[1:])
         padded = F.pad(stacks, (0, 0, 0, 0, 0, 0, 1, 1))
         return [padded[:, k:k + depth].reshape(x.shape) for k in range(3)]
-
-    @staticmethod
-    def _below(x, depth):
-        stacks = x.reshape(-1, depth, *x.shape[1:])
-        return F.pad(stacks, (0, 0, 0, 0, 0, 0, 1, 0))[:, :depth].reshape(x.shape)
-
-    @staticmethod
-    def _even_and_odd(x, depth):
-        pairs = x.reshape(-1, 2, *x.shape[1:])   # depth is even, so that a pair never spans two windows
-        return pairs[:, 0], pairs[:, 1]
 
 
 FORMS = {"volume": Volume, "slices": Slices}

@@ -3,7 +3,8 @@
     prepare.py --out DIR CASE...
 
 A case is a folder with `ct/` (one CT series as DICOM, one slice a file) or `ct.nii.gz`, and `mask.nii.gz` on the same
-grid, in which 1 is the right lung, 2 the left, and 0 everything else. A series of a single slice becomes a flat case, which training repeats to a slab.
+grid, in which 1 is the right lung, 2 the left, and 0 everything else. A series of a single slice becomes a flat case,
+which training repeats to a slab.
 
 Each case becomes DIR/NAME.npz with the arrays [slice][row][column], from foot to head, from front to back and from the
 patient's right to left:

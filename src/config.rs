@@ -153,7 +153,9 @@ mod tests {
         assert_eq!(settings.mask, MaskLimits::default());
         assert_eq!(settings.output, OutputSettings::default());
         assert_eq!(settings.overrides, Overrides::default());
-        assert_eq!(settings.decoder.options(), DecodeOptions::default());
+        let (decoder, default) = (settings.decoder.options(), DecodeOptions::default());
+        assert_eq!((decoder.trust_input, decoder.memory_bytes), (default.trust_input, default.memory_bytes));
+        assert!((decoder.seconds_per_frame - default.seconds_per_frame).abs() < 1e-9);
         assert_eq!(settings.model.session_options(), SessionOptions::default());
     }
 

@@ -209,7 +209,7 @@ pub fn predict(mut prepared: Prepared, predictor: &mut dyn Predictor, tools: &To
 /// What is not the input's fault, or `Canceled`.
 pub fn segment(series: &Series, predictor: &mut dyn Predictor, provider: &Provider, tools: &Tools) -> Result<Segmented, SegmentError> {
     match prepare(series, tools)? {
-        Preparation::Refused(verdict) => refused(series, verdict),
+        Preparation::Refused(verdict) => refused(series, verdict, tools),
         Preparation::Ready(prepared) => finish(series, predict(*prepared, predictor, tools)?, provider, tools),
     }
 }
@@ -218,6 +218,6 @@ pub fn segment(series: &Series, predictor: &mut dyn Predictor, provider: &Provid
 ///
 /// # Errors
 /// None that a report can have, but for memory.
-pub fn refused(series: &Series, verdict: Verdict) -> Result<Segmented, SegmentError> {
-    finish::refused(series, verdict)
+pub fn refused(series: &Series, verdict: Verdict, tools: &Tools) -> Result<Segmented, SegmentError> {
+    finish::refused(series, verdict, tools)
 }

@@ -5,8 +5,9 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use hilum::lungs::{CleanUp, Sides, Told, clean, sides};
-use hilum::volume::{Grid, Mask};
+use hilum::lungs::{CleanUp, MaskLimits, Sides, Told, clean, judge_mask, measure, sides};
+use hilum::series::Code;
+use hilum::volume::{Grid, Mask, Volume, Voxels};
 
 /// Lungs of a small chest in 3 x 2 x 2 mm voxels (slices from the feet up): two half ellipsoids, the right one larger, that touch in front if asked to.
 fn drawn(touching: bool) -> (Mask, Grid) {
@@ -324,6 +325,52 @@ fn keeping_two_components_keeps_both_lungs_of_every_real_chest() {
                 count(&mask) >= 0.9 * count(&known),
                 "{}: side {side} lost, {lost} of {lung} voxels: {report:?}",
                 case.display()
+            );
+        }
+    }
+}
+
+#[test]
+fn partial_real_chests_are_cut_at_their_ends_and_whole_ones_leave_nothing_to_say() {
+    let upper = "series' upper end";
+    let lower = "series' lower end";
+    let cut_at = |name: &str| match name {
+        "acrin_flt_breast_013_siemens_5mm"
+        | "cptac_c3l_00189_ge_lung_bases_5mm"
+        | "acrin_flt_breast_001_ge_soft_5mm_abdomen_to_bases"
+        | "pancreas_ct_cb_001_philips_b_3mm_bases" => vec![upper],
+        "acrin_flt_breast_001_ge_soft_5mm_hilum_to_head" => vec![lower],
+        "acrin_flt_breast_001_ge_soft_5mm"
+        | "c4kc_kits_00072_siemens_b30s_3mm_bases"
+        | "rider_pilot_0117_ge_std_1p25mm_bases" => vec![lower, upper],
+        _ => vec![],
+    };
+    for case in silver_cases() {
+        let (mut mask, grid) = read_nifti(&case.join("mask.nii.gz"));
+        let name = case.file_name().unwrap().to_string_lossy().into_owned();
+        let volume = Volume {
+            padding_hu: vec![None; grid.origins.len()],
+            voxels: Voxels::I16(vec![-800; mask.labels.len()]),
+            grid,
+        };
+        let cleaned = clean(&mut mask, &volume.grid, &CleanUp::OFF).unwrap();
+        let told = sides(&mut mask, &volume.grid).unwrap();
+        let measured = measure(&mask, &volume).unwrap();
+        let findings = judge_mask(&mask, &volume, &cleaned, &told, &measured, &MaskLimits::default()).unwrap();
+        println!("{name}: {findings:?}");
+        let codes: Vec<Code> = findings.iter().map(|finding| finding.code).collect();
+        let ends = cut_at(&name);
+        if name.ends_with("no_lung") {
+            assert_eq!(codes, vec![Code::LungsNotFound], "{name}");
+        } else if ends.is_empty() {
+            assert_eq!(codes, vec![], "{name}: {findings:?}");
+        } else {
+            assert_eq!(codes, vec![Code::LungsCut], "{name}: {findings:?}");
+            assert!(
+                [upper, lower]
+                    .iter()
+                    .all(|end| findings[0].sentence.contains(end) == ends.contains(end)),
+                "{name}: {findings:?}"
             );
         }
     }

@@ -396,3 +396,38 @@ fn every_parameter_that_can_change_a_mask_changes_the_digest_and_no_other() {
         assert_eq!(digest(&GOOD.replacen(from, to, 1)), usual, "{from}");
     }
 }
+
+fn page() -> String {
+    std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/models.md")).unwrap()
+}
+
+#[test]
+fn the_manifest_on_the_page_is_one() {
+    let text = page();
+    let block = text.split("```toml\n").nth(1).unwrap().split("```").next().unwrap();
+    let manifest = Manifest::parse(block).unwrap();
+    assert_eq!(manifest.tensor_shape(1, manifest.output.channels), [1, 2, 224, 224, 32]);
+}
+
+#[test]
+fn the_page_explains_every_key() {
+    let text = page();
+    let table = GOOD.parse::<toml::Table>().unwrap();
+    let mut keys = Vec::new();
+    for (key, value) in &table {
+        let section = match value {
+            toml::Value::Table(section) => Some(section),
+            toml::Value::Array(list) => list.first().and_then(toml::Value::as_table),
+            _ => None,
+        };
+        keys.extend(section.map_or_else(|| vec![key.clone()], |section| section.keys().cloned().collect()));
+    }
+    assert!(keys.len() > 35, "{keys:?}");
+    for key in keys {
+        let explained = [format!("`{key}`"), format!("`input.{key}`"), format!("`output.{key}`")];
+        assert!(
+            explained.iter().any(|key| text.contains(key.as_str())),
+            "{key} is not explained in docs/models.md"
+        );
+    }
+}

@@ -23,8 +23,7 @@ pub(super) fn run(arguments: &Arguments, settings: &Settings) -> anyhow::Result<
     let manifest = models::manifest_path(name, &settings.model.folder)?;
     let mut session = settings.model.session_options();
     session.device = arguments.device.unwrap_or(session.device);
-    let mut checks = model::check(&CheckOptions { manifest, session });
-    checks.extend(super::phantom::check(settings, name));
+    let checks = model::check(&CheckOptions { manifest, session });
     if arguments.json {
         say(serde_json::to_string_pretty(&checks)?);
     } else {

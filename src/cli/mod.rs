@@ -13,7 +13,7 @@ mod progress;
 mod segment;
 
 use std::ffi::OsString;
-use std::io::{self, IsTerminal, Write};
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
@@ -128,9 +128,4 @@ fn report_failure(error: &anyhow::Error) -> ExitCode {
 /// Prints a line to standard output; a reader that went away (`| head`) is no error.
 fn say(line: impl AsRef<str>) {
     let _ = writeln!(io::stdout().lock(), "{}", line.as_ref());
-}
-
-/// Whether people read standard output.
-fn on_a_terminal() -> bool {
-    io::stdout().is_terminal()
 }

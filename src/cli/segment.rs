@@ -242,7 +242,7 @@ impl Run<'_> {
     fn segment(&mut self, series: &Series, progress: &Progress) -> anyhow::Result<Segmented> {
         let tools = Tools { reader: &self.reader, manifest: self.manifest, settings: &self.segment, observer: progress, cancel: &self.cancel };
         let prepared = match segment::prepare(series, &tools)? {
-            Preparation::Refused(verdict) => return Ok(segment::refused(series, verdict)?),
+            Preparation::Refused(verdict) => return Ok(segment::refused(series, verdict, &tools)?),
             Preparation::Ready(prepared) => prepared,
         };
         let session = match &mut self.session {

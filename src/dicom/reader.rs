@@ -214,35 +214,39 @@ impl FrameReader {
         Ok(index)
     }
 
-    /// Takes a frame out of a deflated data set. A stream has no way in but its start: the pixels of a multi-frame instance are inflated once and kept.
+    /// Takes a frame out of a deflated data set. A stream has no way in but its start, so the pixels of a multi-frame instance are inflated once and kept.
     fn inflate(&self, instance: &Instance, part: Part, place: (u64, u64, u64), frame: usize, samples: &mut [u8]) -> Result<(), PixelFault> {
         let (start, offset, length) = place;
         let skip = within(frame, samples.len(), length)?;
-        let all = samples.len() as u64 * instance.header.frames.len() as u64;
-        let keep = instance.header.frames.len() > 1 && all <= self.options.memory_bytes;
-        let copy = |inflated: &[u8], samples: &mut [u8]| match inflated.get(skip as usize..skip as usize + samples.len()) {
-            Some(bytes) => {
-                samples.copy_from_slice(bytes);
-                Ok(())
-            }
-            None => Err(PixelFault::Corrupt("the deflated stream ends inside the pixels".into())),
-        };
-        if keep && let Some(Known::Inflated(inflated)) = self.known(&instance.source) {
-            return copy(&inflated, samples);
-        }
         let at = At { file: part.file, next: part.offset + start, end: part.offset + part.length };
         let mut stream = DeflateDecoder::new(BufReader::with_capacity(1 << 16, at));
         let damaged = |error: io::Error| PixelFault::Corrupt(format!("the deflated stream cannot be read: {error}"));
-        let before = if keep { offset } else { offset + skip };
-        io::copy(&mut stream.by_ref().take(before), &mut io::sink()).map_err(damaged)?;
-        if keep {
-            let mut inflated = Vec::new();
-            stream.take(all).read_to_end(&mut inflated).map_err(damaged)?;
-            let inflated = Arc::new(inflated);
-            self.keep(&instance.source, Known::Inflated(Arc::clone(&inflated)));
-            return copy(&inflated, samples);
+        let mut begin = || io::copy(&mut stream.by_ref().take(offset), &mut io::sink()).map_err(damaged);
+        if instance.header.frames.len() == 1 {
+            begin()?;
+            return stream.read_exact(samples).map_err(damaged);
         }
-        stream.read_exact(samples).map_err(damaged)
+        let all = samples.len() as u64 * instance.header.frames.len() as u64;
+        if all > self.options.memory_bytes {
+            return Err(PixelFault::Corrupt(format!("{all} bytes of deflated frames are over the memory limit")));
+        }
+        // The lock is held while inflating: other threads want other frames of the same stream.
+        let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+        let inflated = match &*last {
+            Some((of, Known::Inflated(inflated))) if *of == instance.source => Arc::clone(inflated),
+            _ => {
+                begin()?;
+                let mut inflated = Vec::new();
+                stream.take(all).read_to_end(&mut inflated).map_err(damaged)?;
+                let inflated = Arc::new(inflated);
+                *last = Some((instance.source.clone(), Known::Inflated(Arc::clone(&inflated))));
+                inflated
+            }
+        };
+        drop(last);
+        let ends = || PixelFault::Corrupt("the deflated stream ends inside the pixels".into());
+        samples.copy_from_slice(inflated.get(skip as usize..skip as usize + samples.len()).ok_or_else(ends)?);
+        Ok(())
     }
 
     fn known(&self, source: &Source) -> Option<Known> {

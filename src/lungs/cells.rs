@@ -8,8 +8,11 @@ use super::runs::Runs;
 use super::slabs;
 use crate::volume::Grid;
 
-/// Edge of a cell: whole voxels, near to this.
+/// Edge of a cell: whole voxels, near to this,
 const CELL_MM: f64 = 4.0;
+
+/// or longer, so that a box of any size has about so many cells at most. Lungs and what is between them have some 700,000.
+const MOST_CELLS: f64 = 4e6;
 
 /// A box of cells, `[slice][row][column]`, each a block of voxels.
 pub(super) struct Cells {
@@ -30,9 +33,13 @@ pub(super) struct Cells {
 impl Cells {
     /// Cells around the runs, with one more on every side where the grid goes on.
     pub(super) fn around(bounds: &[Range<usize>; 3], grid: &Grid) -> Cells {
+        let thickness = slabs::thickness_mm(grid);
+        let area_mm2 = grid.spacing_mm[0] * grid.spacing_mm[1] * (bounds[1].len() * bounds[2].len()) as f64;
+        let box_mm3 = area_mm2 * thickness[bounds[0].clone()].iter().sum::<f64>();
+        let edge_mm = (box_mm3 / MOST_CELLS).cbrt().max(CELL_MM);
         let block = grid
             .spacing_mm
-            .map(|spacing| (CELL_MM / spacing).round().max(1.0) as usize);
+            .map(|spacing| (edge_mm / spacing).round().max(1.0) as usize);
         let voxels = [grid.rows, grid.columns];
         let span = |axis: usize| {
             let bounds = &bounds[axis + 1];
@@ -40,8 +47,7 @@ impl Cells {
             (bounds.start / block[axis]).saturating_sub(1)..((bounds.end - 1) / block[axis] + 1).min(last) + 1
         };
         let (rows, columns) = (span(0), span(1));
-        let thickness = slabs::thickness_mm(grid);
-        let (of_slice, layers) = layers(&thickness, &bounds[0]);
+        let (of_slice, layers) = layers(&thickness, &bounds[0], edge_mm);
         Cells {
             shape: [layers.len(), rows.len(), columns.len()],
             edge_mm: [
@@ -192,14 +198,14 @@ impl Cells {
 
 /// Shares slices out to layers near to the edge of a cell; a slice thicker than that is a layer of its own.
 #[allow(clippy::type_complexity)]
-fn layers(thickness: &[f64], bounds: &Range<usize>) -> (Vec<Option<(usize, usize)>>, Vec<(f64, f64)>) {
+fn layers(thickness: &[f64], bounds: &Range<usize>, edge_mm: f64) -> (Vec<Option<(usize, usize)>>, Vec<(f64, f64)>) {
     let mut of_slice = vec![None; thickness.len()];
     let mut layers: Vec<(f64, f64)> = Vec::new();
     let range = bounds.start.saturating_sub(1)..(bounds.end + 1).min(thickness.len());
     let (mut first, mut begin) = (range.start, 0.0);
     while first < range.end {
         let (mut end, mut thick) = (first + 1, thickness[first]);
-        while end < range.end && thick + thickness[end] / 2.0 <= CELL_MM {
+        while end < range.end && thick + thickness[end] / 2.0 <= edge_mm {
             thick += thickness[end];
             end += 1;
         }

@@ -1,5 +1,6 @@
 //! A mask, and what its cleaning, its sides and its figures said, in; the second verdict out: findings that a person should know before trusting the mask.
 
+use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::clean::CleanReport;
@@ -84,7 +85,7 @@ pub fn judge_mask(
         };
         return Ok(vec![finding(Code::LungsNotFound, sentence)]);
     }
-    let cuts = cuts(mask, volume)?;
+    let cuts = Cuts::of(mask, volume)?;
     let cut = lungs_cut(&cuts, &volume.grid, limits);
     let mut findings = Vec::new();
     findings.extend(one_lung_missing(sides, limits));
@@ -197,73 +198,68 @@ struct Cuts {
     padding_cm2: f64,
 }
 
-fn cuts(mask: &Mask, volume: &Volume) -> Result<Cuts, LungsError> {
-    let runs = Runs::of(mask)?;
-    let [slices, rows, columns] = runs.shape;
-    let thickness = slabs::thickness_mm(&volume.grid);
-    let [row_mm, column_mm] = volume.grid.spacing_mm;
-    let end = |slice: usize| {
-        let voxels: usize = runs.runs[runs.slice(slice)].iter().map(|run| run.len()).sum();
-        voxels as f64 * row_mm * column_mm / 100.0
-    };
-    let mut cuts = Cuts {
-        ends_cm2: if slices > 0 {
-            [end(0), end(slices - 1)]
-        } else {
-            [0.0; 2]
-        },
+impl Cuts {
+    const NONE: Cuts = Cuts {
+        ends_cm2: [0.0; 2],
         edges_cm2: [0.0; 4],
         padding_cm2: 0.0,
     };
-    for (slice, thick) in thickness.iter().enumerate() {
-        let (along_row, along_column) = (thick * row_mm / 100.0, thick * column_mm / 100.0);
-        let is_padding = Padding::of(volume, slice);
+
+    fn of(mask: &Mask, volume: &Volume) -> Result<Cuts, LungsError> {
+        let runs = Runs::of(mask)?;
+        let thickness = slabs::thickness_mm(&volume.grid);
+        let per_slice: Vec<Cuts> = thickness
+            .par_iter()
+            .enumerate()
+            .map(|(slice, &thick)| Cuts::of_slice(&runs, volume, slice, thick))
+            .collect();
+        // In the order of the slices, so that the sums are always the same.
+        let mut cuts = Cuts::NONE;
+        for slice in per_slice {
+            for (sum, end) in cuts.ends_cm2.iter_mut().zip(slice.ends_cm2) {
+                *sum += end;
+            }
+            for (sum, edge) in cuts.edges_cm2.iter_mut().zip(slice.edges_cm2) {
+                *sum += edge;
+            }
+            cuts.padding_cm2 += slice.padding_cm2;
+        }
+        Ok(cuts)
+    }
+
+    fn of_slice(runs: &Runs, volume: &Volume, slice: usize, thickness_mm: f64) -> Cuts {
+        let [slices, rows, columns] = runs.shape;
+        let [row_mm, column_mm] = volume.grid.spacing_mm;
+        let (along_row, along_column) = (thickness_mm * row_mm / 100.0, thickness_mm * column_mm / 100.0);
+        let padding = Padding::of(volume, slice);
+        let mut cuts = Cuts::NONE;
+        let voxels: usize = runs.runs[runs.slice(slice)].iter().map(|run| run.len()).sum();
+        for (end, area) in [0, slices - 1].into_iter().zip(&mut cuts.ends_cm2) {
+            if slice == end {
+                *area = voxels as f64 * row_mm * column_mm / 100.0;
+            }
+        }
         for row in 0..rows {
             for &run in &runs.runs[runs.row(slice, row)] {
                 let (start, end) = (run.start as usize, run.end as usize);
-                if row == 0 {
-                    cuts.edges_cm2[0] += run.len() as f64 * along_column;
-                }
-                if row + 1 == rows {
-                    cuts.edges_cm2[1] += run.len() as f64 * along_column;
-                }
-                if start == 0 {
-                    cuts.edges_cm2[2] += along_row;
-                }
-                if end == columns {
-                    cuts.edges_cm2[3] += along_row;
-                }
-                let Some(is_padding) = &is_padding else {
-                    continue;
-                };
+                let across = run.len() as f64 * along_column;
+                cuts.edges_cm2[0] += if row == 0 { across } else { 0.0 };
+                cuts.edges_cm2[1] += if row + 1 == rows { across } else { 0.0 };
+                cuts.edges_cm2[2] += if start == 0 { along_row } else { 0.0 };
+                cuts.edges_cm2[3] += if end == columns { along_row } else { 0.0 };
+                let Some(padding) = &padding else { continue };
                 let beside = [(start > 0).then(|| start - 1), (end < columns).then_some(end)];
-                cuts.padding_cm2 += beside
-                    .iter()
-                    .flatten()
-                    .filter(|&&column| is_padding.at(row, column))
-                    .count() as f64
-                    * along_row;
+                let beside = beside.into_iter().flatten().filter(|&column| padding.at(row, column));
+                cuts.padding_cm2 += beside.count() as f64 * along_row;
                 let lines = [row.checked_sub(1), (row + 1 < rows).then_some(row + 1)];
                 for line in lines.into_iter().flatten() {
-                    let touching = bare(run, &runs.runs[runs.row(slice, line)])
-                        .filter(|&column| is_padding.at(line, column))
-                        .count();
-                    cuts.padding_cm2 += touching as f64 * along_column;
+                    let others = &runs.runs[runs.row(slice, line)];
+                    cuts.padding_cm2 += padding.under(run, others, line) as f64 * along_column;
                 }
             }
         }
+        cuts
     }
-    Ok(cuts)
-}
-
-/// Columns of a run that the runs of a neighbouring row leave free.
-fn bare(run: Run, others: &[Run]) -> impl Iterator<Item = usize> + '_ {
-    let first = others.partition_point(|other| other.end <= run.start);
-    let mut others = others[first..].iter().peekable();
-    run.columns().filter(move |&column| {
-        while others.next_if(|other| other.end as usize <= column).is_some() {}
-        others.peek().is_none_or(|other| column < other.start as usize)
-    })
 }
 
 /// The padding of one slice.
@@ -277,6 +273,23 @@ impl Padding<'_> {
     fn of(volume: &Volume, slice: usize) -> Option<Padding<'_>> {
         let range = volume.padding_hu.get(slice).copied().flatten()?;
         Some(Padding { volume, slice, range })
+    }
+
+    /// How many columns of a run have padding, and no lung, in a neighbouring row, which has these runs.
+    fn under(&self, run: Run, others: &[Run], row: usize) -> usize {
+        let first = others.partition_point(|other| other.end <= run.start);
+        let mut free = run.start;
+        let mut found = 0;
+        let covering = others[first..].iter().take_while(|other| other.start < run.end);
+        for other in covering.chain(&[Run {
+            start: run.end,
+            end: run.end,
+        }]) {
+            let gap = free as usize..other.start.max(free) as usize;
+            found += gap.filter(|&column| self.at(row, column)).count();
+            free = other.end;
+        }
+        found
     }
 
     fn at(&self, row: usize, column: usize) -> bool {

@@ -30,6 +30,8 @@ pub use overrides::{Overrides, Parameters};
 pub use positions::{importance_map, starts};
 pub use provider::{NotUsed, Provider};
 pub use runtime::{Library, find_library, inspect_library};
+#[doc(hidden)]
+pub use session::bare_session;
 pub use session::{Session, SessionOptions};
 pub use verify::{Difference, Disagreement, TensorShape};
 pub use windows::{CancelFlag, Prediction, Predictor, Slid, WindowOptions, Windows, slide};

@@ -13,7 +13,7 @@ pub struct Provider {
     pub name: String,
     /// Nodes of the optimised graph that ran on this provider. What TensorRT fuses into one engine counts as one.
     pub nodes_on_provider: usize,
-    /// Nodes of the optimised graph.
+    /// Nodes of the optimised graph; 0 where no temporary file could be written to count them.
     pub nodes_total: usize,
     /// The devices that `auto` would have preferred, and why they were not taken.
     pub not_used: Vec<NotUsed>,

@@ -2,6 +2,7 @@
 //!
 //! Opening takes the first device of the ladder that really runs the network: a session on a GPU's provider proves nothing before a window went through it.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,6 +14,7 @@ use std::time::{Duration, Instant};
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::builder::{AutoDevicePolicy, GraphOptimizationLevel};
 use ort::session::{NoSelectedOutputs, RunOptions};
+use tempfile::TempDir;
 use ort::value::{DynValue, Outlet, TensorRef, ValueType};
 
 use super::devices::{Device, GpuSetup};
@@ -123,6 +125,20 @@ impl Session {
             ..self.provider.clone()
         }
     }
+}
+
+/// The session that [`Session`] would hold on the CPU, with the same options, without its thread: what benches compare with.
+///
+/// # Errors
+/// As [`Session::open`].
+#[doc(hidden)]
+pub fn bare_session(manifest: &Manifest, options: &SessionOptions) -> Result<ort::session::Session, ModelError> {
+    let runtime = runtime(options.runtime_library.as_deref())?;
+    let options = SessionOptions {
+        device: Device::Cpu,
+        ..options.clone()
+    };
+    Ok(open_on(Device::Cpu, manifest, &options, &runtime)?.0.session)
 }
 
 impl Predictor for Session {
@@ -280,8 +296,9 @@ impl Worker {
     ) -> Result<(Worker, Provider), ModelError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = setup.options.threads.unwrap_or(cores).max(1);
-        let profile = ProfileFolder::new();
-        let session = build(device, bytes, setup, runtime, threads, profile.as_ref()).map_err(|error| said(&error))?;
+        // Without a place for temporary files nodes are not counted.
+        let folder = tempfile::Builder::new().prefix("hilum-profile-").tempdir().ok();
+        let session = build(device, bytes, setup, runtime, threads, folder.as_ref().map(TempDir::path)).map_err(|error| said(&error))?;
         manifest.verify(graph, &tensors(session.inputs()), &tensors(session.outputs()))?;
         let fixed_batch = tensors(session.inputs())
             .first()
@@ -299,11 +316,7 @@ impl Worker {
         let started = Instant::now();
         worker.warm_up()?;
         let warm_up_ms = started.elapsed().as_secs_f64() * 1e3;
-        let nodes = match &profile {
-            Some(folder) => nodes_by_provider(&folder.take(&mut worker.session)?)
-                .map_err(|error| ModelError::Runtime(format!("its profile cannot be read: {error}")))?,
-            None => Default::default(),
-        };
+        let nodes = folder.map(|_folder| profile(&mut worker.session)).transpose()?.unwrap_or_default();
         let (name, nodes_total) = (device.provider(), nodes.values().sum());
         let nodes_on_provider = nodes.get(name).copied().unwrap_or(0);
         if device != Device::Cpu && nodes_total > 0 && nodes_on_provider == 0 {
@@ -460,7 +473,7 @@ fn build(
     setup: &GpuSetup<'_>,
     runtime: &Runtime,
     threads: usize,
-    profile: Option<&ProfileFolder>,
+    profile: Option<&Path>,
 ) -> Result<ort::session::Session, ort::Error> {
     let providers = device
         .providers(setup)
@@ -479,45 +492,17 @@ fn build(
         .with_auto_device(AutoDevicePolicy::PreferCPU)?
         .with_execution_providers(providers)?;
     if let Some(folder) = profile {
-        builder = builder.with_profiling(folder.0.join("profile"))?;
+        builder = builder.with_profiling(folder.join("profile"))?;
     }
     builder.commit_from_memory(bytes)
 }
 
-/// A folder of ours alone for the profile of the first run.
-struct ProfileFolder(PathBuf);
-
-impl ProfileFolder {
-    /// `None` where no temporary folder can be written: then nodes are not counted.
-    fn new() -> Option<ProfileFolder> {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!(
-            "hilum-profile-{}-{}",
-            std::process::id(),
-            COUNT.fetch_add(1, Ordering::Relaxed)
-        );
-        let path = std::env::temp_dir().join(name);
-        let mut builder = std::fs::DirBuilder::new();
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        // Creating fails when something is there already: nobody can lay a link for us.
-        builder.create(&path).ok().map(|()| ProfileFolder(path))
-    }
-
-    /// Ends the profiling of a session, and reads what it wrote.
-    fn take(&self, session: &mut ort::session::Session) -> Result<Vec<u8>, ModelError> {
-        let file = session.end_profiling().map_err(|error| said(&error))?;
-        let path = Path::new(&file).to_owned();
-        std::fs::read(&path).map_err(|error| ModelError::Runtime(format!("its profile cannot be read: {error}")))
-    }
-}
-
-impl Drop for ProfileFolder {
-    fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.0) {
-            tracing::warn!(%error, "a temporary folder stays behind");
-        }
-    }
+/// Ends the profiling of a session, and reads what it wrote.
+fn profile(session: &mut ort::session::Session) -> Result<BTreeMap<String, usize>, ModelError> {
+    let unreadable = |why: String| ModelError::Runtime(format!("its profile cannot be read: {why}"));
+    let file = session.end_profiling().map_err(|error| said(&error))?;
+    let bytes = std::fs::read(file).map_err(|error| unreadable(error.to_string()))?;
+    nodes_by_provider(&bytes).map_err(|error| unreadable(error.to_string()))
 }
 
 /// Runs `count` windows in pieces of at most `batch`, which is halved whenever the device runs out of memory.
@@ -601,6 +586,40 @@ mod tests {
         );
         assert_eq!(batch, 2);
         assert_eq!(in_pieces(3, &mut batch, true, device(3)).unwrap(), [0..2, 2..3]);
+    }
+
+    /// What runs on a GPU is bound; here it is bound to the CPU, which has to give the same bits. Needs ONNX Runtime.
+    #[test]
+    #[allow(clippy::print_stderr)]
+    fn a_bound_run_gives_the_bits_of_a_plain_one_every_time() {
+        let networks = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/networks");
+        let manifest = Manifest::load(&networks.join("position.toml")).unwrap();
+        // HILUM_ORT names a library for tests.
+        #[allow(clippy::disallowed_methods)]
+        let (named, ci) = (
+            std::env::var_os("HILUM_ORT").map(PathBuf::from),
+            std::env::var_os("CI").is_some(),
+        );
+        let runtime = match runtime(named.as_deref()) {
+            Ok(runtime) => runtime,
+            Err(error) => {
+                assert!(!ci, "{error}");
+                eprintln!("SKIPPED: {error}");
+                return;
+            }
+        };
+        let (mut worker, _) = open_on(Device::Cpu, &manifest, &SessionOptions::default(), &runtime).unwrap();
+        let windows = [0.25f32, 0.5, 0.75].map(|scale| (0..256).map(|at| at as f32 * scale).collect::<Vec<f32>>());
+        let plain = windows.each_ref().map(|window| worker.run(window, 1).unwrap());
+        worker.binding = true;
+        let bound = windows.each_ref().map(|window| worker.run(window, 1).unwrap());
+        for (plain, bound) in plain.iter().zip(&bound) {
+            assert_eq!(
+                plain.as_ref(),
+                bound.as_ref(),
+                "an answer is not written again by the next run"
+            );
+        }
     }
 
     #[test]

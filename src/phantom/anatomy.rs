@@ -90,6 +90,81 @@ struct Bubble {
     level: f32,
 }
 
+/// Slow noises that many shapes share, sampled at one place.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Fields {
+    /// Folds of muscle and fat.
+    pub(crate) sheet: f32,
+    /// Fat and soft tissue between the lungs.
+    pub(crate) inside: f32,
+    /// Bowel and fat in the belly.
+    pub(crate) gut: f32,
+    /// Unevenness of tissue.
+    pub(crate) texture: f32,
+    /// Unevenness of the lung.
+    pub(crate) mottle: f32,
+    /// Waves of the fissures, right and left.
+    pub(crate) fissure: [f32; 2],
+    /// Waves of the diaphragm.
+    pub(crate) dome: f32,
+}
+
+impl Fields {
+    const NUMBER: usize = 8;
+
+    fn from_array(v: [f32; Self::NUMBER]) -> Self {
+        Self { sheet: v[0], inside: v[1], gut: v[2], texture: v[3], mottle: v[4], fissure: [v[5], v[6]], dome: v[7] }
+    }
+
+    fn to_array(self) -> [f32; Self::NUMBER] {
+        [self.sheet, self.inside, self.gut, self.texture, self.mottle, self.fissure[0], self.fissure[1], self.dome]
+    }
+}
+
+/// `Fields` over one plane, tabulated every few millimetres and interpolated in between.
+pub(crate) struct FieldTable {
+    half: [f32; 2],
+    columns: usize,
+    values: Vec<[f32; Fields::NUMBER]>,
+}
+
+impl FieldTable {
+    const STEP: f32 = 3.0;
+
+    /// Over the plane `z = z0 + slope * y`, out to `half` millimetres from the middle.
+    pub(crate) fn new(anatomy: &Anatomy, z0: f32, slope: f32, half: [f32; 2]) -> Self {
+        let half = half.map(|h| h.min(420.0));
+        let count = half.map(|h| (2.0 * h / Self::STEP).ceil() as usize + 2);
+        let mut values = Vec::with_capacity(count[0] * count[1]);
+        for row in 0..count[1] {
+            let y = row as f32 * Self::STEP - half[1];
+            for column in 0..count[0] {
+                let x = column as f32 * Self::STEP - half[0];
+                values.push(anatomy.fields([x, y, z0 + slope * y]).to_array());
+            }
+        }
+        Self { half, columns: count[0], values }
+    }
+
+    pub(crate) fn at(&self, x: f32, y: f32) -> Fields {
+        let rows = self.values.len() / self.columns;
+        let u = ((x + self.half[0]) / Self::STEP).clamp(0.0, self.columns as f32 - 1.001);
+        let v = ((y + self.half[1]) / Self::STEP).clamp(0.0, rows as f32 - 1.001);
+        let (column, row) = (u as usize, v as usize);
+        let (tu, tv) = (u.fract(), v.fract());
+        let start = row * self.columns + column;
+        let [a, b] = [&self.values[start], &self.values[start + 1]];
+        let [c, d] = [&self.values[start + self.columns], &self.values[start + self.columns + 1]];
+        let mut out = [0.0; Fields::NUMBER];
+        for (k, value) in out.iter_mut().enumerate() {
+            let above = a[k] + (b[k] - a[k]) * tu;
+            let below = c[k] + (d[k] - c[k]) * tu;
+            *value = above + (below - above) * tv;
+        }
+        Fields::from_array(out)
+    }
+}
+
 /// What depends on the height alone.
 #[derive(Clone, Debug)]
 pub(crate) struct Level {
@@ -150,8 +225,8 @@ impl Anatomy {
             spine_y: cage[1] * draw(0.56, 0.66),
             kyphosis: draw(4.0, 14.0) * size,
             scoliosis: draw(-7.0, 7.0) * size,
-            heart: [draw(14.0, 26.0) * size, -draw(20.0, 34.0) * size, right + draw(28.0, 42.0) * size],
-            heart_radii: [draw(58.0, 68.0) * heart_size, draw(40.0, 47.0) * heart_size, draw(44.0, 52.0) * heart_size],
+            heart: [draw(14.0, 26.0) * size, -draw(26.0, 40.0) * size, right + draw(22.0, 36.0) * size],
+            heart_radii: [draw(62.0, 72.0) * heart_size, draw(43.0, 50.0) * heart_size, draw(46.0, 55.0) * heart_size],
             heart_axes: [long, across, up],
             mediastinum: draw(0.85, 1.2) * size,
             midline: draw(-4.0, 4.0) * size,
@@ -160,7 +235,7 @@ impl Anatomy {
             shoulders: draw(0.8, 1.1) * size,
             stomach: [draw(55.0, 72.0) * size, -draw(10.0, 30.0) * size, left - draw(40.0, 52.0) * size],
             stomach_radii: [draw(34.0, 50.0) * size, draw(36.0, 52.0) * size, draw(30.0, 46.0) * size],
-            liver_edge: draw(15.0, 60.0) * size,
+            liver_edge: draw(0.0, 60.0),
             gas: Vec::new(),
             flat: (1.0, f32::MAX),
             seed,
@@ -246,24 +321,43 @@ impl Anatomy {
             spine,
             muscle,
             body: [muscle[0] + fat * 1.15, muscle[1] + fat * 0.8],
-            upper: self.mediastinum * (38.0 - 11.0 * up - 9.0 * down.min(1.0)),
+            upper: self.mediastinum * (31.0 - 3.0 * up - 6.0 * down.min(1.0)),
         }
     }
 
+    /// The slow noises at a place.
+    pub(crate) fn fields(&self, p: [f32; 3]) -> Fields {
+        let [x, y, z] = p;
+        let s = self.seed;
+        Fields {
+            sheet: noise::fractal(s ^ 0x44, [x / 46.0, y / 46.0, z / 60.0]),
+            inside: noise::fractal(s ^ 0x55, [x / 15.0, y / 15.0, z / 18.0]),
+            gut: noise::fractal(s ^ 0x66, [x / 19.0, y / 19.0, z / 19.0]),
+            texture: noise::value(s ^ 0x22, [x / 7.0, y / 7.0, z / 9.0]),
+            mottle: noise::value(s ^ 0x77, [x / 17.0, y / 17.0, z / 17.0]),
+            fissure: [noise::value(s ^ 0x88, [x / 45.0, y / 45.0, z / 45.0]), noise::value(s ^ 0x99, [x / 45.0, y / 45.0, z / 45.0])],
+            dome: self.dome_wave(x, y),
+        }
+    }
+
+    /// Waves of the diaphragm, -1 to 1.
+    pub(crate) fn dome_wave(&self, x: f32, y: f32) -> f32 {
+        noise::value(self.seed ^ 0x11, [x / 38.0, y / 38.0, 0.0])
+    }
+
     /// Height of the diaphragm.
-    pub(crate) fn diaphragm(&self, x: f32, y: f32) -> f32 {
+    pub(crate) fn diaphragm(&self, x: f32, y: f32, wave: f32) -> f32 {
         let s = self.scale();
         let dome = |side: usize| {
-            let centre = if side == 0 { -60.0 } else { 62.0 } * s;
+            let centre = if side == 0 { -64.0 } else { 66.0 } * s;
             let out = if side == 0 { centre - x } else { x - centre };
-            let u = out / if out > 0.0 { 66.0 * s } else { 74.0 * s };
+            let u = out / if out > 0.0 { 66.0 * s } else { 62.0 * s };
             let v = (y + 12.0 * s) / if y > -12.0 * s { 96.0 * s } else { 84.0 * s };
-            let lateral = if out > 0.0 { 50.0 } else { 14.0 };
+            let lateral = if out > 0.0 { 52.0 } else { 30.0 };
             let front = if v > 0.0 { 62.0 } else { 26.0 };
             self.dome[side] - s * self.dome_drop * (lateral * u * u + front * v * v)
         };
-        let wave = 3.0 * noise::value(self.seed ^ 0x11, [x / 38.0, y / 38.0, 0.0]);
-        either(dome(0), dome(1), 18.0) + wave * s
+        either(dome(0), dome(1), 14.0) + 3.5 * wave * s
     }
 
     fn heart_place(&self, x: f32, y: f32, z: f32) -> [f32; 3] {
@@ -314,25 +408,34 @@ impl Anatomy {
         ellipse(x, y - level.middle, level.half_width, level.half_depth, self.square)
     }
 
+    /// The side of a place: 0 right, 1 left.
+    pub(crate) fn side(&self, x: f32) -> usize {
+        usize::from(x > self.midline)
+    }
+
     /// Where a point lies with regard to the pleural cavities.
-    pub(crate) fn cavity(&self, level: &Level, x: f32, y: f32) -> Cavity {
+    pub(crate) fn cavity(&self, level: &Level, x: f32, y: f32, wave: f32) -> Cavity {
         let s = self.scale();
-        let side = usize::from(x > self.midline);
+        let side = self.side(x);
         let sign = if side == 1 { 1.0 } else { -1.0 };
         let wall = self.chest(level, x, y);
-        let above = level.z - self.diaphragm(x, y);
-        let tip = ellipsoid(
-            [x - sign * 46.0 * s, y - level.middle - 6.0 * s, level.z - self.apex + 62.0 * s],
-            [44.0 * s, 60.0 * s, 62.0 * s],
-        );
-        let wall = if level.z > self.apex - 62.0 * s { both(wall, tip, 6.0 * s) } else { wall };
+        let above = level.z - self.diaphragm(x, y, wave);
+        // Above the third rib each lung closes into a dome of its own.
+        let up = ((level.z - self.apex + 95.0 * s) / (95.0 * s)).clamp(0.0, 1.0);
+        let wall = if up > 0.0 {
+            let close = (1.0 - up * up * up.sqrt().sqrt()).max(0.0).sqrt();
+            let [a, b] = [(level.half_width - 34.0 * s) * close + 0.1, 1.15 * level.half_depth * close + 0.1];
+            both(wall, ellipse(x - sign * 42.0 * s, y - level.middle - 4.0 * s * up, a, b, 0.1), 6.0 * s)
+        } else {
+            wall
+        };
         let between = self.mediastinum(level, x, y);
         let depth = both(both(wall, -between, 7.0 * s), above * 0.85, 3.0 * s);
         Cavity { depth, wall, above, side }
     }
 
     /// Tissue outside lungs and bones: HU at a place, given the width over which edges are smeared.
-    pub(crate) fn tissue(&self, level: &Level, x: f32, y: f32, edge: f32, contrast: bool) -> f32 {
+    pub(crate) fn tissue(&self, level: &Level, x: f32, y: f32, fields: &Fields, edge: f32, contrast: bool) -> f32 {
         let s = self.scale();
         let z = level.z;
         let cover = |depth: f32| (0.5 + depth / edge).clamp(0.0, 1.0);
@@ -352,12 +455,14 @@ impl Anatomy {
             muscle = muscle.max(ellipse(ax, ay, 37.0 * s, 40.0 * s, 0.1));
         }
         let (towards, flat) = self.flat;
-        body = body.min(flat - towards * y);
-        muscle = muscle.min(flat - 4.0 - towards * y);
+        if flat < 1e6 {
+            body = both(body, flat - towards * y, 16.0);
+            muscle = both(muscle, flat - 5.0 - towards * y, 10.0);
+        }
         if body < -edge {
             return -1000.0;
         }
-        let texture = noise::value(self.seed ^ 0x22, [x / 7.0, y / 7.0, z / 9.0]);
+        let (texture, sheet) = (fields.texture, fields.sheet);
         let mut hu = mix(-1000.0, 10.0, cover(body));
         hu = mix(hu, -104.0 + 8.0 * texture, cover(body - 2.0));
         if self.breast > 0.0 && y < -level.body[1] {
@@ -366,20 +471,23 @@ impl Anatomy {
         }
         // Muscle in sheets with fat between them.
         let wall = self.chest(level, x, y);
-        let sheet = noise::fractal(self.seed ^ 0x44, [x / 46.0, y / 46.0, z / 60.0]);
         let lateral = 1.0 - 0.6 * ramp(0.4, 1.0, (y0 / level.body[1]).abs()) * ramp(60.0, 20.0, x.abs());
         let muscle_cover = cover(muscle - 3.0 * sheet) * ramp(-0.9, -0.55, sheet * lateral);
         hu = mix(hu, 54.0 + 7.0 * texture, muscle_cover);
-        let plane = (((-wall + 9.0 * sheet) / (8.5 * s)).fract() - 0.5).abs();
-        if wall < -4.0 {
-            hu = mix(hu, -80.0, 0.75 * ramp(0.09, 0.02, plane) * ramp(-0.3, 0.4, sheet + 0.3));
+        if wall < -6.0 * s {
+            // Two planes of fat between the sheets, coming and going, and streaks of fat at the back.
+            let first = (-wall - (11.0 + 7.0 * sheet) * s).abs();
+            let second = (-wall - (20.0 - 12.0 * sheet + 6.0 * fields.inside) * s).abs();
+            let streak = ramp(0.30, 0.55, fields.inside) * ramp(0.2, 0.7, y0 / level.body[1]);
+            let planes = ramp(1.6, 0.5, first) * ramp(-0.2, 0.25, fields.gut) + ramp(1.8, 0.6, second) * ramp(-0.1, 0.3, -fields.gut) + streak;
+            hu = mix(hu, -75.0, 0.8 * planes.min(1.0) * muscle_cover);
         }
         if wall < -edge {
             return hu;
         }
         // Inside the ribs: fat first, then what lies in it.
-        let above = z - self.diaphragm(x, y);
-        let inside = mix(-95.0, 45.0, ramp(0.10, 0.35, noise::fractal(self.seed ^ 0x55, [x / 15.0, y / 15.0, z / 18.0])));
+        let above = z - self.diaphragm(x, y, fields.dome);
+        let inside = mix(-95.0, 45.0, ramp(0.10, 0.35, fields.inside));
         let mut deep = inside;
         if above > -edge {
             let heart = self.heart(x, y, z);
@@ -392,27 +500,31 @@ impl Anatomy {
         let [sx, sy] = level.spine;
         let beside = either(ellipse(x - sx, y - sy, 20.0 * s, 19.0 * s, 0.3), (24.0 * s - (x - sx).abs()).min(y - sy), 6.0);
         deep = mix(deep, 52.0 + 6.0 * texture, cover(beside));
-        let belly = self.belly(x, y, z, edge, contrast, texture, sheet);
-        let leaf = mix(belly, 52.0, cover(above + 3.0));
-        deep = mix(deep, leaf, cover(-above) * (1.0 - cover(beside)));
+        if above < edge {
+            let belly = self.belly([x, y, z], edge, contrast, fields);
+            let leaf = mix(belly, 52.0, cover(above + 3.0));
+            deep = mix(deep, leaf, cover(-above) * (1.0 - cover(beside)));
+        }
         mix(hu, deep, cover(wall))
     }
 
     /// Organs under the diaphragm.
-    fn belly(&self, x: f32, y: f32, z: f32, edge: f32, contrast: bool, texture: f32, sheet: f32) -> f32 {
+    fn belly(&self, [x, y, z]: [f32; 3], edge: f32, contrast: bool, fields: &Fields) -> f32 {
+        let (texture, sheet) = (fields.texture, fields.sheet);
         let s = self.scale();
         let cover = |depth: f32| (0.5 + depth / edge).clamp(0.0, 1.0);
         let mix = |from: f32, to: f32, t: f32| from + (to - from) * t;
         let enhanced = if contrast { 50.0 } else { 0.0 };
-        let gut = noise::fractal(self.seed ^ 0x66, [x / 19.0, y / 19.0, z / 19.0]);
-        let mut hu = mix(-102.0, 28.0, ramp(0.12, 0.22, gut));
+        let mut hu = mix(-102.0, 28.0, ramp(0.12, 0.22, fields.gut));
         let spleen = ellipsoid([x - 92.0 * s, y - 42.0 * s, z - self.dome[1] + 58.0 * s], [30.0 * s, 42.0 * s, 54.0 * s]);
         hu = mix(hu, 50.0 + enhanced + 4.0 * texture, cover(spleen + 3.0 * sheet));
         let stomach = ellipsoid([x - self.stomach[0], y - self.stomach[1], z - self.stomach[2]], self.stomach_radii) + 3.0 * sheet;
         hu = mix(hu, 48.0, cover(stomach + 3.5));
         hu = mix(hu, 22.0 + 12.0 * texture, cover(stomach));
-        let edge_x = self.liver_edge - 0.35 * (y + 40.0 * s).max(0.0) + 10.0 * sheet;
-        let liver = (edge_x - x).min(z - self.dome[0] + 165.0 * s);
+        let liver = ellipsoid(
+            [x + 72.0 * s + 0.35 * (y + 30.0 * s), y + 2.0 * s, z - self.dome[0] + 78.0 * s],
+            [(104.0 + 0.7 * self.liver_edge) * s, 104.0 * s, 118.0 * s],
+        ) + 6.0 * sheet;
         hu = mix(hu, 58.0 + enhanced + 5.0 * texture, cover(liver));
         for gas in &self.gas {
             let p = [x - gas.centre[0], y - gas.centre[1], z - gas.centre[2]];

@@ -5,16 +5,17 @@
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::anatomy::{Anatomy, Cavity, ellipsoid, ramp};
+use super::anatomy::{Anatomy, Cavity, Fields, ellipsoid, ramp};
 use super::noise;
 use super::specification::Diseases;
 
 /// A point in a lung.
-pub(crate) struct Spot {
+pub(crate) struct Spot<'a> {
     pub(crate) place: [f32; 3],
     pub(crate) cavity: Cavity,
     /// Depth in the lung itself.
     pub(crate) depth: f32,
+    pub(crate) fields: &'a Fields,
 }
 
 enum Shape {
@@ -32,6 +33,8 @@ enum Shape {
 enum Texture {
     /// Everything towards one HU, uneven by so much.
     Towards(f32, f32),
+    /// The same, with islands that still hold air: HU, share of the islands.
+    Islands(f32, f32),
     /// So many HU on top.
     Haze(f32),
     /// Haze with thickened septa: cell size, HU of the walls.
@@ -120,8 +123,7 @@ impl Illness {
             if depth < -reach {
                 continue;
             }
-            let q = spot.place.map(|v| v / lesion.rough_scale);
-            let border = depth + lesion.rough * noise::fractal(lesion.seed, q);
+            let border = if depth > reach { depth } else { depth + lesion.rough * noise::fractal(lesion.seed, spot.place.map(|v| v / lesion.rough_scale)) };
             let cover = ramp(-lesion.soft, lesion.soft, border) * lesion.opacity;
             if cover <= 0.0 {
                 continue;
@@ -145,10 +147,10 @@ impl Illness {
 }
 
 /// Which lobe a point lies in: right upper, middle, lower; left upper, lower. With the distance to the nearest fissure.
-pub(crate) fn lobe(anatomy: &Anatomy, place: [f32; 3], side: usize) -> (usize, f32) {
+pub(crate) fn lobe(anatomy: &Anatomy, place: [f32; 3], side: usize, fields: &Fields) -> (usize, f32) {
     let s = anatomy.scale();
     let [x, y, z] = place;
-    let wave = 5.0 * s * noise::value(41 + side as u32, [x / 45.0, y / 45.0, z / 45.0]);
+    let wave = 9.0 * s * fields.fissure[side] + 0.12 * x;
     let oblique = 0.68 * ((z + 30.0 * s) - 1.05 * (y - 8.0 * s)) + wave;
     if side == 1 {
         return (if oblique > 0.0 { 3 } else { 4 }, oblique.abs());
@@ -175,7 +177,7 @@ impl Lesion {
                 ellipsoid(q, radii)
             }
             Shape::Lobe { lobe: wanted, normal, offset } => {
-                let (found, fissure) = lobe(anatomy, p, spot.cavity.side);
+                let (found, fissure) = lobe(anatomy, p, spot.cavity.side, spot.fields);
                 let cut = normal[0] * p[0] + normal[1] * p[1] + normal[2] * p[2] - offset;
                 if found == wanted {
                     // At a fissure the border is sharp.
@@ -199,6 +201,10 @@ impl Lesion {
     fn tissue(&self, p: [f32; 3], hu: f32) -> f32 {
         match self.texture {
             Texture::Towards(target, uneven) => target + uneven * noise::fractal(self.seed ^ 0x1, p.map(|v| v / 8.0)),
+            Texture::Islands(target, share) => {
+                let n = noise::fractal(self.seed ^ 0x7, p.map(|v| v / 11.0));
+                target + 10.0 * n + (-430.0 - target) * ramp(0.45 - share, 0.75 - share, n)
+            }
             Texture::Haze(gain) => (hu + gain * (1.0 + 0.35 * noise::fractal(self.seed ^ 0x2, p.map(|v| v / 9.0)))).min(30.0),
             Texture::Net(cell, wall) => {
                 let (first, second, _) = noise::cells(self.seed ^ 0x3, p.map(|v| v / cell));
@@ -249,7 +255,7 @@ impl Painter<'_> {
         let mut last = ([0.6 * width, 0.0, 0.0], 1);
         for _ in 0..4000 {
             let place = [self.draw(-width, width), self.draw(-half_depth, half_depth * 1.1), self.draw(low, high)];
-            let cavity = self.anatomy.cavity(&self.anatomy.level(place[2]), place[0], place[1]);
+            let cavity = self.anatomy.cavity(&self.anatomy.level(place[2]), place[0], place[1], self.anatomy.dome_wave(place[0], place[1]));
             if cavity.depth > depth.0 {
                 last = (place, cavity.side);
                 if cavity.depth < depth.1 {
@@ -291,6 +297,9 @@ impl Painter<'_> {
 
     fn dense(&mut self) -> Texture {
         let target = self.draw(-10.0, 70.0);
+        if self.chance(0.4) {
+            return Texture::Islands(target, self.draw(0.0, 0.5));
+        }
         Texture::Towards(target, self.rng.random_range(4.0..30.0))
     }
 

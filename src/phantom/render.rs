@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::anatomy::{Anatomy, ramp};
+use super::anatomy::{Anatomy, Cavity, FieldTable, Fields, Level, ramp};
 use super::disease::{Illness, Spot, lobe};
 use super::noise::{self, Grain};
 use super::specification::{Kernel, Position, Specification};
@@ -117,7 +117,7 @@ impl Scene<'_> {
     fn slice(&self, slice: usize, near: &[u32], hu: &mut [i16], labels: &mut [u8]) {
         let area = hu.len();
         let thickness = self.thickness();
-        let parts = ((thickness / 1.3).round() as usize).clamp(1, 6);
+        let parts = ((thickness / 2.2).round() as usize).clamp(1, 6);
         let mut sum = vec![0.0_f32; area];
         let mut inside = vec![0.0_f32; area];
         let mut plane = Plane { hu: vec![0.0; area], lung: vec![0.0; area], drowned: vec![0.0; area] };
@@ -139,16 +139,13 @@ impl Scene<'_> {
             sharpen(&mut sum, self.grid.rows, self.grid.columns);
         }
         self.finish(slice, &sum, hu);
-        let middle = self.shift[0];
         for row in 0..self.grid.rows {
             for column in 0..self.grid.columns {
                 let k = row * self.grid.columns + column;
                 if inside[k] >= 0.5 {
                     let p = self.place(self.grid.origins[slice], row, column);
                     let q = self.body_place(p);
-                    let level = self.anatomy.level(q[2]);
-                    labels[k] = 1 + self.anatomy.cavity(&level, q[0], q[1]).side as u8;
-                    debug_assert!(middle.is_finite());
+                    labels[k] = 1 + self.anatomy.side(q[0]) as u8;
                 }
             }
         }
@@ -174,6 +171,7 @@ impl Scene<'_> {
         let columns = self.grid.columns;
         let edge = self.edge();
         let contrast = self.specification.contrast;
+        let table = self.fields(origin);
         for row in 0..self.grid.rows {
             // Rows run along x: the height, and all that depends on it, is the same for a whole row.
             let level = self.anatomy.level(self.to_body(self.place(origin, row, 0))[2]);
@@ -182,7 +180,7 @@ impl Scene<'_> {
                 let straight = self.to_body(self.place(origin, row, column));
                 let [dx, dy] = self.anatomy.warp(straight);
                 let p = [straight[0] + dx, straight[1] + dy, straight[2]];
-                (plane.hu[k], plane.lung[k], plane.drowned[k]) = self.voxel(&level, p, edge, contrast);
+                (plane.hu[k], plane.lung[k], plane.drowned[k]) = self.voxel(&level, p, &table.at(p[0], p[1]), edge, contrast);
                 if plane.hu[k] < -700.0 && plane.lung[k] == 0.0 {
                     plane.hu[k] = plane.hu[k].max(self.table(straight));
                 }
@@ -193,46 +191,53 @@ impl Scene<'_> {
         }
     }
 
+    fn fields(&self, origin: [f64; 3]) -> FieldTable {
+        let middle = self.to_body(origin);
+        let slope = (self.grid.column_direction[2] / self.grid.column_direction[1]) as f32;
+        let far = self.to_body(self.place(origin, self.grid.rows, self.grid.columns));
+        let half = [0, 1].map(|axis| middle[axis].abs().max(far[axis].abs()) + 20.0);
+        FieldTable::new(self.anatomy, middle[2] - slope * middle[1], slope, half)
+    }
+
     /// HU, share of lung, and how far airways are drowned, at a place of the body.
-    fn voxel(&self, level: &super::anatomy::Level, p: [f32; 3], edge: f32, contrast: bool) -> (f32, f32, f32) {
+    fn voxel(&self, level: &Level, p: [f32; 3], fields: &Fields, edge: f32, contrast: bool) -> (f32, f32, f32) {
         let [x, y, z] = p;
         let cover = |depth: f32| (0.5 + depth / edge).clamp(0.0, 1.0);
         let near_chest = x.abs() < level.half_width + 12.0 && (y - level.middle).abs() < level.half_depth + 12.0;
         let (low, high) = self.anatomy.lung_range();
         if !near_chest || z > high + 5.0 || z < low - 30.0 {
-            return (self.anatomy.tissue(level, x, y, edge, contrast), 0.0, 0.0);
+            return (self.anatomy.tissue(level, x, y, fields, edge, contrast), 0.0, 0.0);
         }
-        let cavity = self.anatomy.cavity(level, x, y);
+        let cavity = self.anatomy.cavity(level, x, y, fields.dome);
         if cavity.depth < -edge {
-            return (self.anatomy.tissue(level, x, y, edge, contrast), 0.0, 0.0);
+            return (self.anatomy.tissue(level, x, y, fields, edge, contrast), 0.0, 0.0);
         }
         let (depth, fluid, air) = self.illness.lung_depth(&cavity, p, self.anatomy.scale());
         let share = cover(depth);
-        let mut hu = if share < 1.0 { self.anatomy.tissue(level, x, y, edge, contrast) } else { 0.0 };
+        let mut hu = if share < 1.0 { self.anatomy.tissue(level, x, y, fields, edge, contrast) } else { 0.0 };
         if share < 1.0 {
-            let line = noise::value(5, [x / 9.0, y / 9.0, z / 9.0]);
-            hu += (12.0 + 5.0 * line - hu) * cover(fluid);
+            hu += (12.0 + 5.0 * fields.texture - hu) * cover(fluid);
             hu += (-998.0 - hu) * cover(air);
         }
         if share <= 0.0 {
             return (hu, 0.0, 0.0);
         }
-        let (tissue, drowned) = self.lung(p, cavity, depth);
+        let (tissue, drowned) = self.lung(p, cavity, depth, fields);
         (hu + (tissue - hu) * share, share, drowned)
     }
 
-    fn lung(&self, p: [f32; 3], cavity: super::anatomy::Cavity, depth: f32) -> (f32, f32) {
+    fn lung(&self, p: [f32; 3], cavity: Cavity, depth: f32, fields: &Fields) -> (f32, f32) {
         let [x, y, z] = p;
         let s = self.anatomy.scale();
         let seed = self.specification.seed as u32;
         let down = if self.specification.position == Position::Prone { -1.0 } else { 1.0 };
         let sink = down * (y / (90.0 * s)).clamp(-1.2, 1.2);
         let hanging = if sink > 0.0 { 46.0 * sink + 26.0 * ramp(16.0, 2.0, depth) * sink } else { 24.0 * sink };
-        let mottle = 14.0 * noise::value(seed ^ 0x1001, [x / 17.0, y / 17.0, z / 17.0]) + 24.0 * noise::value(seed ^ 0x1002, [x / 2.6, y / 2.6, z / 3.2]).max(-0.4);
-        let (_, fissure) = lobe(self.anatomy, p, cavity.side);
+        let mottle = 14.0 * fields.mottle + 24.0 * noise::value(seed ^ 0x1002, [x / 2.6, y / 2.6, z / 3.2]).max(-0.4);
+        let (_, fissure) = lobe(self.anatomy, p, cavity.side, fields);
         let leaf = 190.0 * ramp(1.3, 0.2, fissure) * ramp(6.0, 16.0, depth.max(10.0)) / self.thickness().clamp(1.0, 4.0);
         let clean = self.lung_hu + hanging + mottle + leaf;
-        self.illness.paint(self.anatomy, &Spot { place: p, cavity, depth }, clean)
+        self.illness.paint(self.anatomy, &Spot { place: p, cavity, depth, fields }, clean)
     }
 
     fn table(&self, p: [f32; 3]) -> f32 {
@@ -280,6 +285,9 @@ impl Scene<'_> {
         let thin = (2.0 * segment.reach() / edge).min(1.0);
         let cover = |depth: f32| (0.5 + depth / edge).clamp(0.0, 1.0);
         let here = plane.hu[k];
+        if matches!(segment.matter, Matter::Blood | Matter::Bone | Matter::Cartilage) && depth > -1.5 {
+            plane.lung[k] = plane.lung[k].min(1.0 - cover(depth + 1.5));
+        }
         let towards = |hu: f32, t: f32| here + (hu - here) * t;
         plane.hu[k] = match segment.matter {
             Matter::Soft => towards(38.0, cover(depth)),
@@ -298,14 +306,8 @@ impl Scene<'_> {
             }
             Matter::Gas => here.min(towards(-985.0, cover(depth))),
             Matter::Cartilage => towards(105.0, cover(depth)),
-            Matter::Bone => {
-                let shell = towards(620.0, cover(depth) * thin);
-                let marrow = 190.0 + 60.0 * noise::value(91, [k as f32 * 0.13, depth, 0.0]);
-                let deep = cover(depth - 1.9);
-                // A deeper place of an earlier bone is not covered by the shell of a later one.
-                let joined = if here > 150.0 && here < 300.0 { here } else { shell };
-                joined + (marrow - joined) * deep
-            }
+            Matter::Bone => towards(620.0, cover(depth) * thin),
+            Matter::Marrow => towards(200.0, cover(depth) * 0.95),
             Matter::Canal => towards(22.0, cover(depth)),
         };
     }

@@ -13,6 +13,12 @@ pub(crate) fn bones(anatomy: &Anatomy, rng: &mut ChaCha8Rng) -> Vec<Segment> {
     spine(anatomy, rng, &mut out);
     breastbone(anatomy, &mut out);
     shoulders(anatomy, rng, &mut out);
+    let marrow: Vec<Segment> = out
+        .iter()
+        .filter(|bone| bone.matter == Matter::Bone && bone.reach() > 3.0)
+        .map(|bone| Segment { radius: bone.radius.map(|r| (r - 1.9).max(0.6)), matter: Matter::Marrow, ..*bone })
+        .collect();
+    out.extend(marrow);
     out
 }
 
@@ -20,8 +26,9 @@ pub(crate) fn bones(anatomy: &Anatomy, rng: &mut ChaCha8Rng) -> Vec<Segment> {
 fn on_wall(anatomy: &Anatomy, z: f32, angle: f32, side: f32, out: f32) -> [f32; 3] {
     let level = anatomy.level(z);
     let (dx, dy) = (side * angle.sin(), angle.cos());
-    // The ray from the middle meets the pleura where the depth is nothing; the depth is measured along the ray.
-    let reach = 1.0 + anatomy.chest(&level, dx, level.middle + dy) + out;
+    // Depth in the chest is measured along the ray from its middle, so that a point half way tells where the ray meets the pleura.
+    let half = 0.5 * level.half_depth;
+    let reach = half + anatomy.chest(&level, half * dx, level.middle + half * dy) + out;
     [dx * reach, level.middle + dy * reach, z]
 }
 
@@ -33,7 +40,7 @@ fn ribs(anatomy: &Anatomy, rng: &mut ChaCha8Rng, out: &mut Vec<Segment>) {
         let number = f32::from(rib);
         let head = top - number * step;
         // The first ribs lie flat, the middle ones slope most.
-        let slope = (28.0 + 9.0 * number.min(6.0)) * s + rng.random_range(-3.0..3.0);
+        let slope = (34.0 + 13.0 * number.min(6.0)) * s + rng.random_range(-3.0..3.0);
         let end = match rib {
             10 => 2.1,
             11 => 1.5,

@@ -17,8 +17,10 @@ pub(crate) enum Matter {
     Gas,
     /// Cartilage of the ribs' front ends.
     Cartilage,
-    /// Cortical bone around marrow.
+    /// Cortical bone.
     Bone,
+    /// What it surrounds: painted after all cortical bone, so that bones that meet are one.
+    Marrow,
     /// Canal of the spine: painted over bone.
     Canal,
 }

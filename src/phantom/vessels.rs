@@ -59,8 +59,8 @@ struct Node {
 
 fn tree(anatomy: &Anatomy, side: usize, kind: Kind, root: [f32; 3], density: f32, rng: &mut ChaCha8Rng) -> Vec<Segment> {
     let (wanted, margin, tip, exponent, most) = match kind {
-        Kind::Artery => ((620.0 * density) as usize, 3.0, 0.50_f32, 2.75, 8.0),
-        Kind::Vein => ((460.0 * density) as usize, 3.0, 0.50, 2.75, 7.0),
+        Kind::Artery => ((1000.0 * density) as usize, 3.0, 0.52_f32, 2.75, 8.0),
+        Kind::Vein => ((800.0 * density) as usize, 3.0, 0.52, 2.75, 7.5),
         Kind::Airway => (80, 12.0, 0.75, 2.8, 5.2),
     };
     let mut points = strewn(anatomy, side, wanted, margin, rng);
@@ -126,7 +126,7 @@ fn strewn(anatomy: &Anatomy, side: usize, wanted: usize, margin: f32, rng: &mut 
         let y = rng.random_range(-depth..depth * 1.1);
         let z = rng.random_range(low..high);
         let level = anatomy.level(z);
-        let cavity = anatomy.cavity(&level, x, y);
+        let cavity = anatomy.cavity(&level, x, y, anatomy.dome_wave(x, y));
         if cavity.side == side && cavity.depth > margin {
             points.push([x, y, z]);
         }
@@ -161,11 +161,11 @@ fn great_vessels(anatomy: &Anatomy, rng: &mut ChaCha8Rng, out: &mut Vec<Segment>
         vec![([hx - 4.0 * s, hy - 8.0 * s, hz + 24.0 * s], 14.0 * s), (p(17.0, -30.0, -6.0), 14.0 * s), (p(16.0, -10.0, 1.0), 13.0 * s)],
         vec![(p(16.0, -10.0, 1.0), 12.0 * s), (p(30.0, 4.0, 3.0), 11.0 * s), (p(43.0, 8.0, -10.0), 8.5 * s)],
         vec![(p(14.0, -12.0, -4.0), 11.5 * s), (p(-10.0, -5.0, -9.0), 11.0 * s), (p(-41.0, 2.0, -14.0), 8.5 * s)],
-        vec![(p(-23.0, -16.0, -30.0), 10.0 * s), (p(-25.0, -16.0, 30.0), 9.5 * s), (p(-22.0, -16.0, 70.0), 9.0 * s), (p(-45.0, -4.0, 108.0), 7.0 * s)],
-        vec![(p(-22.0, -18.0, 66.0), 8.0 * s), (p(10.0, -28.0, 76.0), 7.0 * s), (p(46.0, -8.0, 108.0), 7.0 * s)],
+        vec![(p(-23.0, -16.0, -30.0), 10.0 * s), (p(-25.0, -16.0, 30.0), 9.5 * s), (p(-22.0, -18.0, 70.0), 9.0 * s), (p(-24.0, -32.0, 96.0), 7.5 * s), (p(-62.0, -26.0, 128.0), 6.5 * s)],
+        vec![(p(-22.0, -18.0, 66.0), 8.0 * s), (p(8.0, -30.0, 80.0), 7.0 * s), (p(24.0, -34.0, 98.0), 7.0 * s), (p(62.0, -26.0, 128.0), 6.5 * s)],
         vec![(p(-7.0, -8.0, 49.0), 7.0 * s), (p(-16.0, -5.0, 84.0), 6.5 * s), (p(-24.0, -4.0, 190.0), 4.5 * s)],
         vec![(p(4.0, 3.0, 52.0), 5.0 * s), (p(12.0, 4.0, 92.0), 4.5 * s), (p(24.0, 0.0, 190.0), 4.5 * s)],
-        vec![(p(11.0, 14.0, 50.0), 5.5 * s), (p(25.0, 15.0, 92.0), 5.5 * s), (p(62.0, 5.0, 124.0), 4.5 * s)],
+        vec![(p(11.0, 14.0, 50.0), 5.5 * s), (p(18.0, 12.0, 95.0), 5.5 * s), (p(30.0, 2.0, 122.0), 5.0 * s), (p(70.0, 0.0, 134.0), 4.5 * s)],
         vec![([hx - 26.0 * s, hy + 24.0 * s, hz + 6.0 * s], 8.0 * s), (p(-41.0, -2.0, -36.0), 7.0 * s)],
         vec![([hx - 8.0 * s, hy + 30.0 * s, hz + 6.0 * s], 7.0 * s), (p(41.0, 2.0, -34.0), 6.5 * s)],
         vec![(p(-24.0, 2.0, -60.0), 11.0 * s), (p(-25.0, 8.0, -130.0), 11.0 * s), (p(-22.0, 20.0, -280.0), 10.0 * s)],

@@ -8,6 +8,9 @@ use super::plane::{Placed, Plane};
 use super::wording::{count, was};
 use std::collections::BTreeMap;
 
+/// An acquisition number and its slices.
+type Part<'a> = (Option<i64>, Vec<Placed<'a>>);
+
 /// Takes the acquisition that covers most of the patient, then every further one that lies wholly beside what was taken (a sequential scan numbers each
 /// turn of the gantry), and leaves out the rest. `None` if the slices have one acquisition number, or if what is taken still has two slices at one position.
 /// The slices come in any order and go out ascending.
@@ -27,11 +30,10 @@ pub(super) fn choose<'a>(
     for part in parts.values_mut() {
         part.sort_by(|a, b| a.slice.position_mm.total_cmp(&b.slice.position_mm));
     }
-    let mut order: Vec<(Option<i64>, Vec<Placed<'a>>)> = parts.into_iter().collect();
+    let mut order: Vec<Part<'a>> = parts.into_iter().collect();
     // A stable sort: of two that cover as much (to a tenth of a millimetre) with as many slices, the lower number is taken.
     order.sort_by_key(|(_, part)| std::cmp::Reverse(((extent_mm(part) * 10.0).round() as i64, part.len())));
-    let (mut taken, mut left): (Vec<(Option<i64>, Vec<Placed<'a>>)>, Vec<(Option<i64>, Vec<Placed<'a>>)>) =
-        Default::default();
+    let (mut taken, mut left): (Vec<Part<'a>>, Vec<Part<'a>>) = Default::default();
     for part in order {
         let beside = taken.iter().all(|(_, other)| apart(&part.1, other, limits));
         if beside { &mut taken } else { &mut left }.push(part);
@@ -62,10 +64,8 @@ fn apart(a: &[Placed<'_>], b: &[Placed<'_>], limits: &SeriesLimits) -> bool {
     a_low > b_high + limits.same_position_mm || b_low > a_high + limits.same_position_mm
 }
 
-type Parts<'a> = [(Option<i64>, Vec<Placed<'a>>)];
-
-fn finding(taken: &Parts<'_>, left: &Parts<'_>, plane: &Plane, names: &Names) -> Finding {
-    let named = |parts: &Parts<'_>| {
+fn finding(taken: &[Part<'_>], left: &[Part<'_>], plane: &Plane, names: &Names) -> Finding {
+    let named = |parts: &[Part<'_>]| {
         let told: Vec<String> = parts
             .iter()
             .take(6)

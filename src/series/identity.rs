@@ -5,7 +5,7 @@ use super::findings::Finding;
 use super::members::{Member, Names};
 use super::plane::Placed;
 use super::wording::{are, count, share};
-use crate::dicom::PatientIdentity;
+use crate::dicom::{PatientIdentity, is_valid_uid};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// `mixed_patients`, told without a patient's data.
@@ -120,24 +120,24 @@ pub(super) fn frames_of_reference(members: &[Member<'_>], names: &Names) -> Opti
     Some(Finding::new(Code::MixedFramesOfReference, sentence).about(others.map(|m| names.of(m))))
 }
 
-/// `identity_invalid`: UIDs absent or malformed, or one SOP Instance UID on slices at different places. A segmentation could not name its source.
+/// `identity_invalid`: UIDs absent or malformed, or one SOP Instance UID on slices at different places. A segmentation could not name its source. A frame
+/// of reference that is absent or malformed does not matter: a segmentation can do without.
 pub(super) fn unique_identifiers(slices: &[Placed<'_>], names: &Names) -> Option<Finding> {
     let mut faults: Vec<String> = Vec::new();
     let mut concerned: BTreeSet<String> = BTreeSet::new();
     type Part = fn(&crate::dicom::Header) -> &str;
-    let parts: [(&str, bool, Part); 4] = [
-        ("study", true, |h| &h.study_instance_uid),
-        ("series", true, |h| &h.series_instance_uid),
-        ("SOP instance", true, |h| &h.sop_instance_uid),
-        ("frame of reference", false, |h| &h.frame_of_reference_uid),
+    let parts: [(&str, Part); 3] = [
+        ("study", |h| &h.study_instance_uid),
+        ("series", |h| &h.series_instance_uid),
+        ("SOP instance", |h| &h.sop_instance_uid),
     ];
-    for (what, needed, part) in parts {
+    for (what, part) in parts {
         let (mut absent, mut malformed) = (0, 0);
         for placed in slices {
             let uid = part(placed.member.header);
-            if uid.is_empty() && needed {
+            if uid.is_empty() {
                 absent += 1;
-            } else if !uid.is_empty() && !is_valid_uid(uid) {
+            } else if !is_valid_uid(uid) {
                 malformed += 1;
             } else {
                 continue;
@@ -177,12 +177,4 @@ pub(super) fn unique_identifiers(slices: &[Placed<'_>], names: &Names) -> Option
         faults.join("; ")
     );
     Some(Finding::new(Code::IdentityInvalid, sentence).about(concerned))
-}
-
-/// Whether a UID obeys PS3.5 section 9.1.
-fn is_valid_uid(uid: &str) -> bool {
-    let well_formed = |part: &str| {
-        !part.is_empty() && part.bytes().all(|b| b.is_ascii_digit()) && (part.len() == 1 || !part.starts_with('0'))
-    };
-    uid.len() <= 64 && uid.contains('.') && uid.split('.').all(well_formed)
 }

@@ -229,6 +229,17 @@ impl<'a> Candidate<'a> {
         self.usable.identity_valid
     }
 
+    /// What headers leave open, in a sentence: how many positions hold more than one slice. `None` where pixels need not be compared.
+    pub fn undecided(&self) -> Option<String> {
+        let positions = self.needs_pixels().count();
+        (positions > 0).then(|| {
+            format!(
+                "At {} there is more than one slice; pixels will tell copies from conflicts.",
+                count(positions, "position")
+            )
+        })
+    }
+
     /// Groups of slices at one position, whose pixels must be compared.
     pub fn needs_pixels(&self) -> impl Iterator<Item = Vec<&Slice>> {
         self.groups

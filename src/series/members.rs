@@ -74,10 +74,11 @@ impl Member<'_> {
         if class == SECONDARY_CAPTURE || class.starts_with("1.2.840.10008.5.1.4.1.1.7.") {
             return Nature::SecondaryCapture;
         }
+        let modality_ct = modality.eq_ignore_ascii_case("CT");
         let ct = if class.is_empty() {
-            modality == "CT"
+            modality_ct
         } else {
-            CT_CLASSES.contains(&class) && matches!(modality, "CT" | "")
+            CT_CLASSES.contains(&class) && (modality_ct || modality.is_empty())
         };
         if !ct {
             return Nature::NotCt;
@@ -209,7 +210,7 @@ fn nothing_to_segment(
         return Finding::new(Code::NotCt, sentence).about(objects.iter().map(|m| names.instance(m.instance)));
     };
     let sentence = format!(
-        "The series holds only {what} ({}); send the slices of the scan.",
+        "The series holds only {what}: {}. Send the slices of the scan.",
         count(members.len(), "image")
     );
     Finding::new(code, sentence).about(members.iter().map(|m| names.of(m)))

@@ -25,7 +25,7 @@ pub use group::group;
 pub use judge::{Candidate, Judgement, Settled, Usable, judge};
 pub use limits::SeriesLimits;
 pub use memory::{REFERENCE_GRID_MM, estimated_memory_bytes};
-pub use values::{corrupt_pixels, values_not_hounsfield};
+pub use values::corrupt_pixels;
 
 use crate::dicom::{Instance, Rescale};
 

@@ -72,12 +72,12 @@ fn raw(member: &Member<'_>, limits: &SeriesLimits) -> Result<Raw, &'static str> 
     let origin = member.said.position.ok_or("no ImagePositionPatient")?;
     let orientation = member.said.orientation.ok_or("no ImageOrientationPatient")?;
     let spacing = member.said.pixel_spacing_mm.ok_or("no PixelSpacing")?;
-    if origin.iter().any(|v| !(v.abs() < FARTHEST_MM)) {
+    if origin.iter().any(|v| v.is_nan() || v.abs() > FARTHEST_MM) {
         return Err("an impossible ImagePositionPatient");
     }
     let (row, column) = halves(&orientation);
     let off = [length(row) - 1.0, length(column) - 1.0, dot(row, column)];
-    if off.iter().any(|v| !(v.abs() <= limits.orthonormal_tolerance)) {
+    if off.iter().any(|v| v.is_nan() || v.abs() > limits.orthonormal_tolerance) {
         return Err("an ImageOrientationPatient whose directions are not of unit length and at right angles");
     }
     if spacing.iter().any(|v| !(*v > 0.0 && *v <= WIDEST_PIXEL_MM)) {

@@ -5,69 +5,22 @@ use super::codes::Code;
 use super::findings::Finding;
 use super::members::{Member, Names};
 use super::wording::{count, share};
-use crate::dicom::PixelData;
+use crate::dicom::{PixelData, is_readable_syntax, syntax_name};
 use std::collections::{BTreeMap, BTreeSet};
-
-/// Transfer syntaxes that Hilum reads (PS3.5 section 10).
-const READ: [&str; 15] = [
-    "1.2.840.10008.1.2",
-    "1.2.840.10008.1.2.1",
-    "1.2.840.10008.1.2.1.99",
-    "1.2.840.10008.1.2.2",
-    "1.2.840.10008.1.2.5",
-    "1.2.840.10008.1.2.4.50",
-    "1.2.840.10008.1.2.4.57",
-    "1.2.840.10008.1.2.4.70",
-    "1.2.840.10008.1.2.4.80",
-    "1.2.840.10008.1.2.4.81",
-    "1.2.840.10008.1.2.4.90",
-    "1.2.840.10008.1.2.4.91",
-    "1.2.840.10008.1.2.4.201",
-    "1.2.840.10008.1.2.4.202",
-    "1.2.840.10008.1.2.4.203",
-];
-
-/// Names of transfer syntaxes that may arrive and are not read (PS3.6 annex A).
-const NOT_READ: [(&str, &str); 12] = [
-    (
-        "1.2.840.10008.1.2.4.51",
-        "JPEG Extended (Process 2 and 4, 12 bits, lossy)",
-    ),
-    (
-        "1.2.840.10008.1.2.4.92",
-        "JPEG 2000 Part 2 Multi-component (Lossless Only)",
-    ),
-    ("1.2.840.10008.1.2.4.93", "JPEG 2000 Part 2 Multi-component"),
-    ("1.2.840.10008.1.2.4.94", "JPIP Referenced"),
-    ("1.2.840.10008.1.2.4.95", "JPIP Referenced Deflate"),
-    ("1.2.840.10008.1.2.4.100", "MPEG2 Main Profile / Main Level"),
-    ("1.2.840.10008.1.2.4.101", "MPEG2 Main Profile / High Level"),
-    ("1.2.840.10008.1.2.4.102", "MPEG-4 AVC/H.264 High Profile / Level 4.1"),
-    (
-        "1.2.840.10008.1.2.4.103",
-        "MPEG-4 AVC/H.264 BD-compatible High Profile / Level 4.1",
-    ),
-    ("1.2.840.10008.1.2.4.107", "HEVC/H.265 Main Profile / Level 5.1"),
-    ("1.2.840.10008.1.2.4.110", "JPEG XL Lossless"),
-    ("1.2.840.10008.1.2.8.1", "Deflated Image Frame Compression"),
-];
 
 /// `unsupported_transfer_syntax`, by name.
 pub(super) fn transfer_syntaxes(members: &[Member<'_>], names: &Names) -> Option<Finding> {
     let mut unread: BTreeMap<&str, Vec<String>> = BTreeMap::new();
     for member in members {
         let uid = member.header.transfer_syntax_uid.as_str();
-        if !READ.contains(&uid) {
+        if !is_readable_syntax(uid) {
             unread.entry(uid).or_default().push(names.of(member));
         }
     }
     let told: Vec<String> = unread
         .iter()
         .map(|(uid, slices)| {
-            let name = NOT_READ
-                .iter()
-                .find(|(known, _)| known == uid)
-                .map_or("unknown", |(_, name)| name);
+            let name = syntax_name(uid);
             format!("{} in {name} ({uid})", count(slices.len(), "slice"))
         })
         .collect();
@@ -114,7 +67,7 @@ pub(super) fn incomplete(series: &Series, members: &[Member<'_>], names: &Names)
                 let there = u128::from(length.min(instance.source.length.saturating_sub(offset)));
                 (there < needed).then(|| format!("{there} of {needed} bytes"))
             }
-            _ => None,
+            PixelData::Encoded { .. } | PixelData::Deflated { .. } => None,
         };
         if let Some(why) = why {
             faults.push(format!("{}: {why}", names.instance(index)));
@@ -192,24 +145,4 @@ fn is_hounsfield(rescale_type: &str) -> bool {
     matches!(rescale_type, "" | "HU")
         || rescale_type.starts_with("HOUNSFIELD")
         || rescale_type.starts_with("HOUNDSFIELD")
-}
-
-/// No tissue or air of a CT is outside: metal reaches some 30,000 HU on an extended scale, and nothing is below air but padding and rounding.
-const LOWEST_HU: f64 = -9000.0;
-const HIGHEST_HU: f64 = 70_000.0;
-
-/// `not_hu` for values: `lowest` and `highest` are those of all voxels that are not padding. A chest always holds air and fat, so a series with no value
-/// below zero has lost its intercept.
-pub fn values_not_hounsfield(lowest: f64, highest: f64) -> Option<Finding> {
-    let why = if !(lowest >= LOWEST_HU && highest <= HIGHEST_HU) {
-        "beyond what a CT can measure"
-    } else if lowest >= 0.0 {
-        "with neither air nor fat among them"
-    } else {
-        return None;
-    };
-    let sentence = format!(
-        "The values are not Hounsfield units: they go from {lowest:.0} to {highest:.0}, {why}. The rescale values in the header are wrong."
-    );
-    Some(Finding::new(Code::NotHu, sentence))
 }

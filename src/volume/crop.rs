@@ -62,7 +62,7 @@ impl Image {
     }
 }
 
-/// The box around the body in an image that [`resample`](super::resample) made: what is denser than `above_hu` in parts that are not small, and `margin_voxels` on
+/// The box around the body in an image that [`resample`](super::resample) made: what is denser than `above_hu` in parts that are not small, and `margin_mm` on
 /// every side. `None` if there is nothing so dense. The specification's `window_to` must ascend.
 pub fn crop_to_body(
     image: &Image,
@@ -90,10 +90,10 @@ pub fn crop_to_body(
     // A block of margin for what fills less than half a block at the border.
     let margin: [usize; 3] = std::array::from_fn(|i| (margin_mm.max(0.0) / spacing[i]).ceil() as usize);
     Some(VoxelBox {
-        start: std::array::from_fn(|i| (ends[i].start.saturating_sub(1) * block[i]).saturating_sub(margin_voxels)),
+        start: std::array::from_fn(|i| (ends[i].start.saturating_sub(1) * block[i]).saturating_sub(margin[i])),
         end: std::array::from_fn(|i| {
             ((ends[i].end + 1) * block[i])
-                .saturating_add(margin_voxels)
+                .saturating_add(margin[i])
                 .min(shape[i])
         }),
     })
@@ -209,7 +209,7 @@ mod tests {
     #[test]
     fn the_box_holds_the_body_and_not_the_table() {
         let image = image(&[([2, 30, 40], [8, 60, 90]), ([0, 80, 5], [10, 82, 115])]);
-        let found = crop_to_body(&image, &specification(), -500.0, 0).unwrap();
+        let found = crop_to_body(&image, &specification(), -500.0, 0.0).unwrap();
         assert!(
             found.start[1] <= 30 && found.end[1] >= 60 && found.end[1] < 80,
             "{found:?}"
@@ -231,7 +231,7 @@ mod tests {
                 end: [10, 100, 120]
             }
         );
-        assert_eq!(crop_to_body(&image(&[]), &specification(), -500.0, 0), None);
+        assert_eq!(crop_to_body(&image(&[]), &specification(), -500.0, 0.0), None);
     }
 
     #[test]

@@ -238,3 +238,199 @@ fn read_all<T: Held, F: StoredFrames>(
         Err(LoadError::Slices(failed))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+    use super::*;
+    use crate::dicom::{Header, PixelFormat, Source};
+    use std::path::Path;
+    use std::sync::atomic::AtomicUsize;
+
+    /// Stored values in memory, a slice each.
+    struct Frames {
+        stored: Vec<Vec<i32>>,
+        /// Whether the fast way is open.
+        fast: bool,
+        fast_reads: AtomicUsize,
+        slow_reads: AtomicUsize,
+    }
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("slice {0} is broken")]
+    struct Broken(usize);
+
+    impl StoredFrames for Frames {
+        type Error = Broken;
+
+        fn read(&self, slice: &Slice, out: &mut Vec<i32>) -> Result<(), Broken> {
+            self.slow_reads.fetch_add(1, Ordering::Relaxed);
+            out.clear();
+            out.extend(&self.stored[slice.frame]);
+            if out.is_empty() {
+                Err(Broken(slice.frame))
+            } else {
+                Ok(())
+            }
+        }
+
+        fn read_plus(&self, slice: &Slice, add: i32, out: &mut [i16]) -> Result<bool, Broken> {
+            let stored = &self.stored[slice.frame];
+            if !self.fast || stored.len() != out.len() {
+                return Ok(false);
+            }
+            self.fast_reads.fetch_add(1, Ordering::Relaxed);
+            for (out, stored) in out.iter_mut().zip(stored) {
+                let Ok(hu) = i16::try_from(stored + add) else {
+                    return Ok(false);
+                };
+                *out = hu;
+            }
+            Ok(true)
+        }
+    }
+
+    fn frames(stored: &[&[i32]]) -> Frames {
+        Frames {
+            stored: stored.iter().map(|slice| slice.to_vec()).collect(),
+            fast: false,
+            fast_reads: AtomicUsize::new(0),
+            slow_reads: AtomicUsize::new(0),
+        }
+    }
+
+    fn stack(rescales: &[(f64, f64)]) -> Stack {
+        let slice = |(k, (slope, intercept)): (usize, &(f64, f64))| Slice {
+            instance: 0,
+            frame: k,
+            origin: [0.0, 0.0, k as f64],
+            position_mm: k as f64,
+            rescale: Rescale {
+                slope: *slope,
+                intercept: *intercept,
+            },
+        };
+        Stack {
+            slices: rescales.iter().enumerate().map(slice).collect(),
+            rows: 2,
+            columns: 2,
+            pixel_spacing_mm: [1.0, 1.0],
+            row_direction: [1.0, 0.0, 0.0],
+            column_direction: [0.0, 1.0, 0.0],
+            normal: [0.0, 0.0, 1.0],
+        }
+    }
+
+    fn instances(padding: Option<(i32, i32)>) -> Vec<Instance> {
+        let source = Source {
+            path: Path::new("series").into(),
+            offset: 0,
+            length: 0,
+        };
+        let pixels = PixelFormat {
+            padding,
+            ..PixelFormat::default()
+        };
+        vec![Instance {
+            source,
+            header: Header {
+                pixels,
+                ..Header::default()
+            },
+        }]
+    }
+
+    fn voxels(stack: &Stack, frames: &Frames) -> Voxels {
+        load(stack, &instances(None), frames).unwrap().volume.voxels
+    }
+
+    #[test]
+    fn whole_values_that_fit_are_held_exactly_whatever_the_rescale() {
+        // The last slice: unsigned 16 bits with an intercept far below.
+        let stack = stack(&[(1.0, -1024.0), (0.5, -1000.0), (1.0, -8192.0), (-1.0, 7.0)]);
+        let frames = frames(&[
+            &[0, 24, 1024, 4095],
+            &[0, 2, 4, 3000],
+            &[0, 7192, 8192, 40_959],
+            &[0, 1, 2, 32_775],
+        ]);
+        let wanted = vec![
+            -1024, -1000, 0, 3071, -1000, -999, -998, 500, -8192, -1000, 0, 32_767, 7, 6, 5, -32_768,
+        ];
+        assert_eq!(voxels(&stack, &frames), Voxels::I16(wanted));
+    }
+
+    #[test]
+    fn one_value_that_is_not_whole_or_does_not_fit_makes_the_volume_f32() {
+        let fraction = voxels(
+            &stack(&[(1.0, 0.0), (0.1, -3.3)]),
+            &frames(&[&[1, 2, 3, 4], &[1, 2, 3, 4]]),
+        );
+        let wanted = [1.0, 2.0, 3.0, 4.0]
+            .into_iter()
+            .chain((1..5).map(|s| (f64::from(s) * 0.1 - 3.3) as f32));
+        assert_eq!(fraction, Voxels::F32(wanted.collect()));
+        let wide = voxels(&stack(&[(1.0, -1024.0)]), &frames(&[&[0, 1024, 65_535, 33_792]]));
+        assert_eq!(wide, Voxels::F32(vec![-1024.0, 0.0, 64_511.0, 32_768.0]));
+    }
+
+    #[test]
+    fn the_fast_way_is_taken_where_it_is_open_and_gives_the_same() {
+        let stack = stack(&[(1.0, -1024.0), (1.0, 0.0), (2.0, -1024.0)]);
+        let mut frames = frames(&[&[0, 24, 1024, 4095], &[-1000, 0, 1, 2], &[0, 1, 2, 3]]);
+        let slow = voxels(&stack, &frames);
+        frames.fast = true;
+        let reads = frames.slow_reads.swap(0, Ordering::Relaxed);
+        assert_eq!((reads, voxels(&stack, &frames)), (3, slow));
+        assert_eq!((frames.fast_reads.into_inner(), frames.slow_reads.into_inner()), (2, 1));
+    }
+
+    #[test]
+    fn a_value_that_the_fast_way_cannot_hold_makes_the_volume_f32() {
+        let mut frames = frames(&[&[0, 24, 1024, 65_535]]);
+        frames.fast = true;
+        assert_eq!(
+            voxels(&stack(&[(1.0, 0.0)]), &frames),
+            Voxels::F32(vec![0.0, 24.0, 1024.0, 65_535.0])
+        );
+    }
+
+    #[test]
+    fn padding_is_known_in_hu_and_kept_as_it_was_stored() {
+        let stack = stack(&[(1.0, -1024.0), (-2.0, 10.0)]);
+        let frames = frames(&[&[-2000, 24, 1024, 1100], &[-2000, -1990, 0, 5]]);
+        let loaded = load(&stack, &instances(Some((-2000, -1990))), &frames).unwrap();
+        assert_eq!(
+            loaded.volume.voxels,
+            Voxels::I16(vec![-3024, -1000, 0, 76, 4010, 3990, 10, 0])
+        );
+        assert_eq!(
+            loaded.volume.padding_hu,
+            [Some((-3024.0, -3014.0)), Some((3990.0, 4010.0))]
+        );
+        assert_eq!((loaded.values.lowest_hu, loaded.values.highest_hu), (-1000.0, 76.0));
+    }
+
+    #[test]
+    fn every_slice_that_failed_is_reported() {
+        let stack = stack(&[(1.0, 0.0); 5]);
+        let frames = frames(&[&[1, 2, 3, 4], &[], &[1, 2, 3, 4], &[1, 2, 3], &[]]);
+        let Err(LoadError::Slices(failed)) = load(&stack, &instances(None), &frames) else {
+            panic!("it loaded")
+        };
+        assert_eq!(failed.iter().map(|(index, _)| *index).collect::<Vec<_>>(), [1, 3, 4]);
+        assert!(matches!(failed[0].1, SliceError::Read(Broken(1))));
+        assert!(matches!(failed[1].1, SliceError::Length { got: 3, wanted: 4 }));
+    }
+
+    #[test]
+    fn a_stack_that_describes_no_volume_is_an_error() {
+        let mut stack = stack(&[(1.0, 0.0)]);
+        let frames = frames(&[&[1, 2, 3, 4]]);
+        stack.slices[0].instance = 7;
+        assert!(matches!(load(&stack, &instances(None), &frames), Err(LoadError::Stack)));
+        stack.slices[0].instance = 0;
+        stack.rows = usize::MAX / 2;
+        assert!(matches!(load(&stack, &instances(None), &frames), Err(LoadError::Stack)));
+    }
+}

@@ -111,7 +111,7 @@ fn impossible_geometry_is_no_geometry() {
 #[test]
 fn cosines_of_few_digits_are_geometry_enough() {
     plain(&framed(20, |_, f| {
-        f.orientation = Some([0.9997, 0.0, 0.02, 0.0, 1.0, 0.0])
+        f.orientation = Some([0.998, 0.001, 0.0, 0.0, 1.003, 0.0])
     }));
 }
 
@@ -278,16 +278,6 @@ fn an_absent_or_spelt_out_rescale_type_is_hounsfield_units() {
     for kind in ["", "HU", "HOUNSFIELD UNITS", "HOUNDSFIELD UNIT"] {
         plain(&framed(20, |_, f| f.rescale_type = kind.into()));
     }
-}
-
-#[test]
-fn values_that_no_ct_measures_are_not_hounsfield_units() {
-    assert!(values_not_hounsfield(0.0, 4095.0).is_some());
-    assert!(values_not_hounsfield(-32768.0, 3000.0).is_some());
-    assert!(values_not_hounsfield(f64::NAN, 3000.0).is_some());
-    assert!(values_not_hounsfield(-1024.0, 3071.0).is_none());
-    assert!(values_not_hounsfield(-8192.0, 30_000.0).is_none());
-    assert_eq!(values_not_hounsfield(0.0, 1.0).unwrap().code, Code::NotHu);
 }
 
 #[test]

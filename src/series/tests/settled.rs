@@ -31,6 +31,7 @@ fn pixels_are_asked_for_only_where_slices_share_a_position() {
         candidate.needs_pixels().map(|group| group.len()).collect::<Vec<_>>(),
         [2, 2, 2]
     );
+    assert!(candidate.undecided().is_some_and(|said| said.contains("3 positions")));
     let mut asked = 0;
     let mut digest = |_: &Slice| -> Result<[u8; 32], Infallible> {
         asked += 1;
