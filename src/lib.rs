@@ -23,9 +23,9 @@ pub mod segment;
 pub mod phantom;
 /// Dice and surface distances between masks.
 pub mod evaluate;
-/// The subcommands of the `hilum` program.
-pub mod cli;
 /// Settings: compiled-in defaults, then a file, then the environment.
 pub mod config;
 /// Logs.
 pub mod telemetry;
+/// The subcommands of the `hilum` program.
+pub mod cli;

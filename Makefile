@@ -1,0 +1,53 @@
+# What one does with Hilum, at home and in CI alike.
+#
+#   make demo    set up what is missing, segment a phantom chest, say where the results are
+#   make test    set up what is missing, run every test
+#   make lint    formatting, clippy, licences and sources, unused dependencies
+#   make bench   the speed of each stage, and of peers beside it
+#   make fuzz    each fuzz target for FUZZ_SECONDS
+#
+# HILUM_TEST_DATA names a folder of real CT for the tests that want it (tests/README.md); without it they say that they were skipped.
+
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+FUZZ_SECONDS ?= 60
+DEMO ?= out/demo
+
+RUNNER := $(shell command -v cargo-nextest >/dev/null 2>&1 && echo "nextest run --no-fail-fast" || echo "test --no-fail-fast")
+
+.PHONY: help setup setup-tests build demo test lint bench fuzz
+
+help:
+	@sed -n '3,9s/^# \{0,1\}//p' Makefile
+
+setup:
+	@scripts/setup.sh
+
+setup-tests:
+	@scripts/setup.sh tests
+
+build: setup
+	cargo build --release --locked --bin hilum
+
+demo: build
+	@rm -rf $(DEMO)
+	@target=$$(cargo metadata --format-version 1 --no-deps --locked | sed 's/.*"target_directory":"\([^"]*\)".*/\1/') && scripts/demo.sh "$$target/release/hilum" $(DEMO)
+
+test: setup-tests
+	HILUM_TEST_PYTHON="$(CURDIR)/.venv/bin/python" cargo $(RUNNER) --locked
+
+lint:
+	cargo fmt --all --check
+	cargo clippy --locked --all-targets -- -D warnings
+	@command -v cargo-deny >/dev/null 2>&1 || cargo install --locked --quiet cargo-deny@0.20.2
+	cargo deny --locked --offline check bans licenses sources
+	@command -v cargo-machete >/dev/null 2>&1 || cargo install --locked --quiet cargo-machete@0.9.2
+	cargo machete
+
+bench: build
+	cargo bench --locked
+	@scripts/setup.sh tests
+	benches/compare/run.sh
+
+fuzz: setup
+	FUZZ_SECONDS=$(FUZZ_SECONDS) fuzz/run.sh

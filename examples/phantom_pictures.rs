@@ -1,0 +1,125 @@
+//! Makes the pictures of `docs/phantom.md`: `cargo run --release --example phantom_pictures -- FOLDER [SPECIFICATION.json ...]`.
+//!
+//! Each picture shows six axial slices, a coronal and a sagittal one, in a lung window above and a soft tissue window below.
+
+use std::path::Path;
+
+use anyhow::{Context, Result};
+use hilum::phantom::{Diseases, Kernel, Phantom, Position, Specification, chest};
+use hilum::volume::Voxels;
+
+fn main() -> Result<()> {
+    let mut arguments = std::env::args().skip(1);
+    let folder = arguments.next().context("name a folder for the pictures")?;
+    let given: Vec<String> = arguments.collect();
+    let wanted = if given.is_empty() {
+        presets()
+    } else {
+        let mut wanted = Vec::new();
+        for path in given {
+            let name = Path::new(&path).file_stem().and_then(|stem| stem.to_str()).unwrap_or("phantom").to_owned();
+            wanted.push((name, serde_json::from_slice(&std::fs::read(&path)?)?));
+        }
+        wanted
+    };
+    for (name, specification) in wanted {
+        let start = std::time::Instant::now();
+        let phantom = chest(&specification)?;
+        eprintln!("{name}: {} in {:.1} s", phantom.description, start.elapsed().as_secs_f64());
+        let path = Path::new(&folder).join(format!("phantom-{name}.png"));
+        write(&path, &montage(&phantom))?;
+    }
+    Ok(())
+}
+
+fn presets() -> Vec<(String, Specification)> {
+    let base = Specification { spacing_mm: [0.8, 0.8, 2.5], matrix: [480, 480], ..Specification::default() };
+    let ill = |seed, diseases| Specification { seed, diseases, ..base.clone() };
+    [
+        ("healthy", ill(1, Diseases::default())),
+        ("contrast", Specification { seed: 2, contrast: true, arms_down: true, kernel: Kernel::Smooth, noise_hu: 9.0, ..base.clone() }),
+        ("ground-glass", ill(3, Diseases { ground_glass: 0.6, ..Diseases::default() })),
+        ("consolidation", ill(4, Diseases { consolidation: 0.7, ground_glass: 0.2, ..Diseases::default() })),
+        ("fibrosis", Specification { kernel: Kernel::Sharp, noise_hu: 45.0, ..ill(5, Diseases { fibrosis: 0.8, ..Diseases::default() }) }),
+        ("emphysema", ill(6, Diseases { emphysema: 0.8, nodules: 0.2, ..Diseases::default() })),
+        ("effusion", ill(7, Diseases { effusion: 0.7, bowel_gas: 0.8, ..Diseases::default() })),
+        ("masses-prone", Specification { position: Position::Prone, ..ill(8, Diseases { masses: 0.8, pneumothorax: 0.5, ..Diseases::default() }) }),
+    ]
+    .map(|(name, specification)| (name.to_owned(), specification))
+    .into()
+}
+
+struct Picture {
+    width: usize,
+    height: usize,
+    /// Red, green, blue.
+    values: Vec<u8>,
+}
+
+/// Windows in HU: centre and width.
+const LUNG: (f32, f32) = (-600.0, 1500.0);
+const SOFT: (f32, f32) = (40.0, 400.0);
+
+fn montage(phantom: &Phantom) -> Picture {
+    let [slices, rows, columns] = phantom.mask.shape;
+    let grid = &phantom.volume.grid;
+    let step = grid.origins.get(1).map_or(1.0, |next| (next[2] - grid.origins[0][2]).abs());
+    // One tile is 240 pixels wide; planes through the stack keep true proportions.
+    let tile = 240;
+    let pixel = columns as f64 * grid.spacing_mm[1] / tile as f64;
+    let upright = ((slices as f64 * step / pixel) as usize).max(1);
+    let height = 2 * tile.max(upright);
+    let width = 8 * tile;
+    let mut picture = Picture { width, height, values: vec![0; width * height * 3] };
+    let along = |v: usize, n: usize| ((v as f64 + 0.5) * n as f64 / tile as f64) as usize;
+    for (line, window) in [LUNG, SOFT].into_iter().enumerate() {
+        let top = line * tile.max(upright);
+        for number in 0..6 {
+            let slice = slices - 1 - (slices * (2 * number + 1) / 13).min(slices - 1);
+            for v in 0..tile {
+                for u in 0..tile {
+                    let at = [slice, along(v, rows).min(rows - 1), along(u, columns).min(columns - 1)];
+                    picture.put(number * tile + u, top + v, phantom, at, window, line == 1);
+                }
+            }
+        }
+        for v in 0..upright {
+            let slice = slices - 1 - (v * slices / upright).min(slices - 1);
+            for u in 0..tile {
+                picture.put(6 * tile + u, top + v, phantom, [slice, rows / 2, along(u, columns).min(columns - 1)], window, line == 1);
+                picture.put(7 * tile + u, top + v, phantom, [slice, along(u, rows).min(rows - 1), columns * 3 / 10], window, line == 1);
+            }
+        }
+    }
+    picture
+}
+
+impl Picture {
+    fn put(&mut self, x: usize, y: usize, phantom: &Phantom, at: [usize; 3], window: (f32, f32), outline: bool) {
+        let [_, rows, columns] = phantom.mask.shape;
+        let index = (at[0] * rows + at[1]) * columns + at[2];
+        let hu = match &phantom.volume.voxels {
+            Voxels::I16(values) => f32::from(values[index]),
+            Voxels::F32(values) => values[index],
+        };
+        let grey = ((hu - window.0) / window.1 + 0.5).clamp(0.0, 1.0) * 255.0;
+        let colour = match phantom.mask.labels[index] {
+            1 if outline => [0.75 * grey + 50.0, 0.85 * grey, 0.75 * grey],
+            2 if outline => [0.75 * grey, 0.85 * grey, 0.75 * grey + 60.0],
+            _ => [grey; 3],
+        };
+        let start = (y * self.width + x) * 3;
+        for (value, colour) in self.values[start..start + 3].iter_mut().zip(colour) {
+            *value = colour as u8;
+        }
+    }
+}
+
+fn write(path: &Path, picture: &Picture) -> Result<()> {
+    let file = std::io::BufWriter::new(std::fs::File::create(path)?);
+    let mut encoder = png::Encoder::new(file, picture.width as u32, picture.height as u32);
+    encoder.set_color(png::ColorType::Rgb);
+    encoder.set_compression(png::Compression::High);
+    encoder.write_header()?.write_image_data(&picture.values)?;
+    Ok(())
+}
