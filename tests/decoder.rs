@@ -39,10 +39,8 @@ fn program(folder: &Path, command: &str) -> PathBuf {
 fn decoders_with(memory_bytes: u64) -> usize {
     let argument = memory_bytes.to_string();
     let is_one = |pid: &str| {
-        std::fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
-            line.split(|byte| *byte == 0)
-                .any(|word| word == argument.as_bytes())
-        })
+        std::fs::read(format!("/proc/{pid}/cmdline"))
+            .is_ok_and(|line| line.split(|byte| *byte == 0).any(|word| word == argument.as_bytes()))
     };
     std::fs::read_dir("/proc")
         .unwrap()
@@ -66,35 +64,24 @@ fn signed_values_come_out_of_a_child_and_in_place_alike() {
 #[test]
 fn many_threads_share_no_more_decoders_than_allowed() {
     let folder = tempfile::tempdir().unwrap();
-    let instances: Vec<_> = (10..60)
-        .map(|rows| open(folder.path(), &jpeg_ls(rows, 30)))
-        .collect();
+    let instances: Vec<_> = (10..60).map(|rows| open(folder.path(), &jpeg_ls(rows, 30))).collect();
     let memory_bytes = (1 << 30) + 4321;
     let reader = FrameReader::new(DecodeOptions {
         workers: 2,
         memory_bytes,
         ..options()
     });
-    let threads = rayon::ThreadPoolBuilder::new()
-        .num_threads(8)
-        .build()
-        .unwrap();
+    let threads = rayon::ThreadPoolBuilder::new().num_threads(8).build().unwrap();
     threads.install(|| {
         instances
             .par_iter()
             .zip(10u16..60)
-            .for_each(|(instance, rows)| {
-                assert_eq!(read(&reader, instance).unwrap(), expected(rows, 30))
-            });
+            .for_each(|(instance, rows)| assert_eq!(read(&reader, instance).unwrap(), expected(rows, 30)));
     });
     let alive = decoders_with(memory_bytes);
     assert!((1..=2).contains(&alive), "{alive}");
     drop(reader);
-    assert_eq!(
-        decoders_with(memory_bytes),
-        0,
-        "the decoders end with the reader"
-    );
+    assert_eq!(decoders_with(memory_bytes), 0, "the decoders end with the reader");
 }
 
 #[test]
@@ -108,9 +95,7 @@ fn a_decoder_that_never_answers_is_ended_at_the_limit() {
         ..options()
     });
     for _ in 0..3 {
-        let error = read(&reader, &instance)
-            .map(|values| values.len())
-            .unwrap_err();
+        let error = read(&reader, &instance).map(|values| values.len()).unwrap_err();
         assert!(matches!(error, PixelError::TimedOut { .. }), "{error}");
     }
 }
@@ -126,9 +111,7 @@ fn a_decoder_out_of_memory_costs_its_frame_and_is_replaced() {
         ..options()
     });
     for _ in 0..3 {
-        let error = read(&reader, &instance)
-            .map(|values| values.len())
-            .unwrap_err();
+        let error = read(&reader, &instance).map(|values| values.len()).unwrap_err();
         assert!(matches!(error, PixelError::DecoderDied { .. }), "{error}");
     }
 }
@@ -142,22 +125,15 @@ fn what_is_no_decoder_is_told_from_what_cannot_be_started() {
             program: Some(program(folder.path(), command)),
             ..options()
         });
-        let error = read(&reader, &instance)
-            .map(|values| values.len())
-            .unwrap_err();
-        assert!(
-            matches!(error, PixelError::DecoderDied { .. }),
-            "{command}: {error}"
-        );
+        let error = read(&reader, &instance).map(|values| values.len()).unwrap_err();
+        assert!(matches!(error, PixelError::DecoderDied { .. }), "{command}: {error}");
         assert!(error.is_the_inputs_fault());
     }
     let reader = FrameReader::new(DecodeOptions {
         program: Some(folder.path().join("nothing")),
         ..options()
     });
-    let error = read(&reader, &instance)
-        .map(|values| values.len())
-        .unwrap_err();
+    let error = read(&reader, &instance).map(|values| values.len()).unwrap_err();
     assert!(
         matches!(error, PixelError::Io { .. }) && !error.is_the_inputs_fault(),
         "{error}"
@@ -177,27 +153,15 @@ fn a_jpeg_ls_image_that_breaks_off_is_an_error_at_once_and_a_patched_one_before_
         let file = |bytes: &[u8]| {
             open(
                 folder.path(),
-                &[
-                    meta(JPEG_LS),
-                    data_set(512, 512, true),
-                    encapsulated(&[bytes]),
-                ]
-                .concat(),
+                &[meta(JPEG_LS), data_set(512, 512, true), encapsulated(&[bytes])].concat(),
             )
         };
-        let error = read(&reader, &file(cut))
-            .map(|values| values.len())
-            .unwrap_err();
+        let error = read(&reader, &file(cut)).map(|values| values.len()).unwrap_err();
         assert!(error.to_string().contains("breaks off"), "{error}");
         let patched = [cut, &[0xFF, 0xD9]].concat();
-        let error = read(&reader, &file(&patched))
-            .map(|values| values.len())
-            .unwrap_err();
+        let error = read(&reader, &file(&patched)).map(|values| values.len()).unwrap_err();
         assert!(
-            matches!(
-                error,
-                PixelError::Corrupt { .. } | PixelError::TimedOut { .. }
-            ),
+            matches!(error, PixelError::Corrupt { .. } | PixelError::TimedOut { .. }),
             "{length}: {error}"
         );
     }

@@ -7,8 +7,7 @@ use ct_file::*;
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
 use hilum::dicom::{
-    DecodeOptions, DicomError, FrameReader, Instance, Limits, PixelError, Source, discover,
-    read_header,
+    DecodeOptions, DicomError, FrameReader, Instance, Limits, PixelError, Source, discover, read_header,
 };
 use proptest::prelude::*;
 use std::io::Write as _;
@@ -54,10 +53,7 @@ fn written(path: &Path, bytes: &[u8]) -> Source {
 
 fn assert_memory_stayed_bounded() {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let peak = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:"))
-        .unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     let kib: u64 = peak.trim().trim_end_matches(" kB").parse().unwrap();
     assert!(kib < MOST_RESIDENT_KIB, "{kib} KiB");
 }
@@ -111,12 +107,7 @@ fn files() -> Vec<(&'static str, Vec<u8>)> {
         ("deflated", deflated(&[with_sequence, pixels].concat())),
         (
             "rle",
-            [
-                meta(RLE),
-                data_set.clone(),
-                encapsulated(&[&rle_frame(20, 30)]),
-            ]
-            .concat(),
+            [meta(RLE), data_set.clone(), encapsulated(&[&rle_frame(20, 30)])].concat(),
         ),
         ("jpeg_ls", jpeg_ls(20, 30)),
     ]
@@ -160,10 +151,7 @@ fn a_small_file_cut_anywhere_is_an_error() {
             .set_len(bytes.len() as u64 - 200)
             .unwrap();
         assert!(!is_read(&reader, &whole), "{name}");
-        assert!(
-            reader.read(&instance, 0, &mut Vec::new()).is_err(),
-            "{name}"
-        );
+        assert!(reader.read(&instance, 0, &mut Vec::new()).is_err(), "{name}");
     }
     assert_memory_stayed_bounded();
 }
@@ -206,30 +194,18 @@ fn sizes_without_bounds_are_refused_before_anything_is_allocated() {
     let replaced = |tag: (u16, u16), by: Vec<u8>| {
         let bytes = native(20, 30);
         let pattern = [tag.0.to_le_bytes(), tag.1.to_le_bytes()].concat();
-        let at = bytes
-            .windows(4)
-            .position(|window| window == pattern)
-            .unwrap();
+        let at = bytes.windows(4).position(|window| window == pattern).unwrap();
         [&bytes[..at], &by, &bytes[at + 10..]].concat()
     };
-    let rows = replaced(
-        (0x28, 0x10),
-        element((0x28, 0x10), "UL", &(1u32 << 31).to_le_bytes()),
-    );
-    assert!(matches!(
-        header_of(&path, &rows),
-        Err(DicomError::OverLimit { .. })
-    ));
+    let rows = replaced((0x28, 0x10), element((0x28, 0x10), "UL", &(1u32 << 31).to_le_bytes()));
+    assert!(matches!(header_of(&path, &rows), Err(DicomError::OverLimit { .. })));
     let bytes = [
         meta(EXPLICIT),
         data_set(u16::MAX, u16::MAX, true),
         header((0x7FE0, 0x10), "OW", 0xFFFF_FFF0),
     ]
     .concat();
-    assert!(matches!(
-        header_of(&path, &bytes),
-        Err(DicomError::OverLimit { .. })
-    ));
+    assert!(matches!(header_of(&path, &bytes), Err(DicomError::OverLimit { .. })));
     let frames = [
         meta(EXPLICIT),
         element((0x28, 8), "IS", b"2147483647"),
@@ -237,10 +213,7 @@ fn sizes_without_bounds_are_refused_before_anything_is_allocated() {
         header((0x7FE0, 0x10), "OW", 0xFFFF_FFF0),
     ]
     .concat();
-    assert!(matches!(
-        header_of(&path, &frames),
-        Err(DicomError::OverLimit { .. })
-    ));
+    assert!(matches!(header_of(&path, &frames), Err(DicomError::OverLimit { .. })));
     // A size that is allowed and not there.
     let absent = [
         meta(EXPLICIT),
@@ -262,12 +235,7 @@ fn declared_lengths_beyond_the_file_are_refused_wherever_they_stand() {
     let data = data_set(20, 30, true);
     let in_header = [
         [meta(EXPLICIT), header((8, 1), "UN", huge), data.clone()].concat(),
-        [
-            meta(EXPLICIT),
-            header((8, 0x1110), "SQ", huge),
-            data.clone(),
-        ]
-        .concat(),
+        [meta(EXPLICIT), header((8, 0x1110), "SQ", huge), data.clone()].concat(),
         [
             meta(EXPLICIT),
             header((8, 0x1110), "SQ", u32::MAX),
@@ -283,12 +251,7 @@ fn declared_lengths_beyond_the_file_are_refused_wherever_they_stand() {
             data.clone(),
         ]
         .concat(),
-        [
-            meta(EXPLICIT),
-            header((8, 0x60), "OB", u32::MAX),
-            data.clone(),
-        ]
-        .concat(),
+        [meta(EXPLICIT), header((8, 0x60), "OB", u32::MAX), data.clone()].concat(),
         [meta(EXPLICIT), item(0xE00D, 0), data.clone()].concat(),
         [&meta(EXPLICIT)[..132], &header((2, 1), "OB", huge), &data].concat(),
         deflated(&[header((8, 1), "UN", huge), data.clone()].concat()),
@@ -296,10 +259,7 @@ fn declared_lengths_beyond_the_file_are_refused_wherever_they_stand() {
     for (index, bytes) in in_header.iter().enumerate() {
         let result = header_of(&path, bytes);
         assert!(
-            matches!(
-                result,
-                Err(DicomError::Damaged { .. } | DicomError::OverLimit { .. })
-            ),
+            matches!(result, Err(DicomError::Damaged { .. } | DicomError::OverLimit { .. })),
             "{index}: {result:?}"
         );
     }
@@ -317,10 +277,7 @@ fn declared_lengths_beyond_the_file_are_refused_wherever_they_stand() {
             let bytes = [meta(syntax), data.clone(), sequence.clone(), items.clone()].concat();
             let instance = header_of(&path, &bytes).unwrap();
             let error = reader().read(&instance, 0, &mut Vec::new()).unwrap_err();
-            assert!(
-                matches!(error, PixelError::Corrupt { .. }),
-                "{index}: {error}"
-            );
+            assert!(matches!(error, PixelError::Corrupt { .. }), "{index}: {error}");
         }
     }
     assert_memory_stayed_bounded();
@@ -335,26 +292,14 @@ fn thousands_of_nested_sequences_are_refused_with_and_without_lengths() {
         .flat_map(|_| [header((8, 0x1110), "SQ", u32::MAX), item(0xE000, u32::MAX)].concat())
         .collect();
     let result = header_of(&path, &[meta(EXPLICIT), undefined].concat());
-    assert!(
-        matches!(result, Err(DicomError::OverLimit { .. })),
-        "{result:?}"
-    );
+    assert!(matches!(result, Err(DicomError::OverLimit { .. })), "{result:?}");
     // From the outside in, each with its true length; the tag is one whose items are copied.
     let bytes: Vec<u8> = (0..depth)
         .rev()
-        .flat_map(|level| {
-            [
-                header((0x12, 0x64), "SQ", level * 20 + 8),
-                item(0xE000, level * 20),
-            ]
-            .concat()
-        })
+        .flat_map(|level| [header((0x12, 0x64), "SQ", level * 20 + 8), item(0xE000, level * 20)].concat())
         .collect();
     let result = header_of(&path, &[meta(EXPLICIT), bytes].concat());
-    assert!(
-        matches!(result, Err(DicomError::OverLimit { .. })),
-        "{result:?}"
-    );
+    assert!(matches!(result, Err(DicomError::OverLimit { .. })), "{result:?}");
     assert_memory_stayed_bounded();
 }
 
@@ -367,10 +312,7 @@ fn deflate_bombs_are_refused() {
         encoder.write_all(&vec![0; 1 << 20]).unwrap();
     }
     let zeros = encoder.finish().unwrap();
-    assert!(matches!(
-        header_of(&path, &zeros),
-        Err(DicomError::OverLimit { .. })
-    ));
+    assert!(matches!(header_of(&path, &zeros), Err(DicomError::OverLimit { .. })));
     // Inside an element that says how long it is.
     let mut encoder = DeflateEncoder::new(meta(DEFLATED), Compression::fast());
     encoder.write_all(&header((8, 1), "UN", 200 << 20)).unwrap();
@@ -378,17 +320,12 @@ fn deflate_bombs_are_refused() {
         encoder.write_all(&vec![0; 1 << 20]).unwrap();
     }
     let element = encoder.finish().unwrap();
-    assert!(matches!(
-        header_of(&path, &element),
-        Err(DicomError::OverLimit { .. })
-    ));
+    assert!(matches!(header_of(&path, &element), Err(DicomError::OverLimit { .. })));
     // As the pixels of many frames.
     let mut encoder = DeflateEncoder::new(meta(DEFLATED), Compression::fast());
     encoder.write_all(&element_of_frames(60_000)).unwrap();
     encoder.write_all(&data_set(512, 512, true)).unwrap();
-    encoder
-        .write_all(&header((0x7FE0, 0x10), "OW", 0xFFFF_FFF0))
-        .unwrap();
+    encoder.write_all(&header((0x7FE0, 0x10), "OW", 0xFFFF_FFF0)).unwrap();
     for _ in 0..200 {
         encoder.write_all(&vec![0; 1 << 20]).unwrap();
     }
@@ -409,13 +346,7 @@ fn element_of_frames(count: usize) -> Vec<u8> {
 fn a_pipe_in_a_folder_does_not_stop_the_search() {
     let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("pipe");
-    assert!(
-        Command::new("mkfifo")
-            .arg(&pipe)
-            .status()
-            .unwrap()
-            .success()
-    );
+    assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let found = discover(&[folder.path().to_owned()], &Limits::default()).unwrap();
     assert_eq!(
         found.skipped.first().map(|skipped| skipped.why.as_str()),

@@ -2,8 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
 use hilum::dicom::{
-    DecodeOptions, FrameReader, Instance, Limits, PixelData, PixelError, Source, discover,
-    read_header,
+    DecodeOptions, FrameReader, Instance, Limits, PixelData, PixelError, Source, discover, read_header,
 };
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
@@ -52,20 +51,12 @@ fn digests(reader: &FrameReader, instance: &Instance) -> Vec<(String, Result<Str
     let uid = hex(instance.header.sop_instance_uid.as_bytes(), 16);
     let digest = |values: Vec<i32>| {
         hex(
-            &values
-                .iter()
-                .flat_map(|value| value.to_le_bytes())
-                .collect::<Vec<u8>>(),
+            &values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>(),
             32,
         )
     };
     (0..instance.header.frames.len())
-        .map(|frame| {
-            (
-                format!("{uid}:{frame}"),
-                stored(reader, instance, frame).map(digest),
-            )
-        })
+        .map(|frame| (format!("{uid}:{frame}"), stored(reader, instance, frame).map(digest)))
         .collect()
 }
 
@@ -118,15 +109,8 @@ fn compare(folder: &Path, trust_input: bool) -> BTreeSet<String> {
 fn stored_values_of_all_real_images_equal_those_of_pydicom() {
     let Some(folder) = data("") else { return };
     let met = compare(&folder, false);
-    let missing: Vec<_> = goldens()
-        .into_keys()
-        .filter(|key| !met.contains(key))
-        .collect();
-    assert!(
-        missing.is_empty(),
-        "not found under {}: {missing:?}",
-        folder.display()
-    );
+    let missing: Vec<_> = goldens().into_keys().filter(|key| !met.contains(key)).collect();
+    assert!(missing.is_empty(), "not found under {}: {missing:?}", folder.display());
     eprintln!("{} frames equal", met.len());
 }
 
@@ -174,10 +158,7 @@ fn one_slice_in_eight_transfer_syntaxes_is_one_image_in_a_child_and_in_place() {
                 "{name}, trusted: {trust_input}"
             );
             let mut hu = vec![0i16; native.len()];
-            assert!(
-                reader.read_i16(&instance, 0, &mut hu, -1024).unwrap(),
-                "{name}"
-            );
+            assert!(reader.read_i16(&instance, 0, &mut hu, -1024).unwrap(), "{name}");
             assert!(
                 hu.iter()
                     .zip(&native)
@@ -244,16 +225,11 @@ fn an_enhanced_ct_has_the_geometry_and_rescale_of_its_functional_groups() {
     assert_eq!(first.pixel_spacing_mm, Some([0.388672, 0.388672]));
     assert_eq!(first.text.pixel_spacing, "0.388672\\0.388672");
     assert_eq!(
-        first
-            .rescale
-            .map(|rescale| (rescale.slope, rescale.intercept)),
+        first.rescale.map(|rescale| (rescale.slope, rescale.intercept)),
         Some((1.0, -1024.0))
     );
     assert_ne!(first.position, header.frames[1].position);
-    assert_eq!(
-        first.frame_type.first().map(String::as_str),
-        Some("DERIVED")
-    );
+    assert_eq!(first.frame_type.first().map(String::as_str), Some("DERIVED"));
 }
 
 #[test]

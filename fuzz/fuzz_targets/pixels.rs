@@ -23,8 +23,7 @@ const SYNTAXES: [&str; 10] = [
 ];
 
 static READER: LazyLock<FrameReader> = LazyLock::new(|| {
-    let program = std::env::var_os("HILUM_DECODER")
-        .map_or_else(|| PathBuf::from("/nonexistent"), PathBuf::from);
+    let program = std::env::var_os("HILUM_DECODER").map_or_else(|| PathBuf::from("/nonexistent"), PathBuf::from);
     FrameReader::new(DecodeOptions {
         program: Some(program),
         memory_bytes: 256 << 20,
@@ -70,13 +69,7 @@ fuzz_target!(|bytes: &[u8]| {
     let frames = flags >> 4 & 3;
     let allocated = [16, 8, 32, 16][usize::from(flags >> 2 & 3)];
     let mut data_set = Vec::new();
-    put(
-        &mut data_set,
-        big,
-        (0x28, 8),
-        b"IS",
-        format!("{frames} ").as_bytes(),
-    );
+    put(&mut data_set, big, (0x28, 8), b"IS", format!("{frames} ").as_bytes());
     for (element, value) in [
         (0x02, 1),
         (0x10, u16::from(*rows)),
@@ -118,13 +111,8 @@ fuzz_target!(|bytes: &[u8]| {
         let fitted = READER.read_i16(&instance, frame, &mut hu, -1024);
         if let Ok(()) = read {
             assert_eq!(values.len(), hu.len());
-            let whole = values
-                .iter()
-                .all(|value| i16::try_from(value - 1024).is_ok());
-            assert!(
-                matches!(fitted, Ok(fits) if fits == whole),
-                "{fitted:?} {whole}"
-            );
+            let whole = values.iter().all(|value| i16::try_from(value - 1024).is_ok());
+            assert!(matches!(fitted, Ok(fits) if fits == whole), "{fitted:?} {whole}");
             assert!(
                 !whole
                     || values

@@ -31,10 +31,7 @@ pub const DECODER_SUBCOMMAND: &str = "decode-frames";
 impl DecoderLimits {
     /// The arguments that [`run_decoder`] reads.
     pub(super) fn arguments(self) -> [String; 2] {
-        [
-            self.memory_bytes.to_string(),
-            self.cpu_seconds_per_frame.to_string(),
-        ]
+        [self.memory_bytes.to_string(), self.cpu_seconds_per_frame.to_string()]
     }
 
     fn of_arguments(arguments: &[OsString]) -> Option<Self> {
@@ -64,11 +61,7 @@ pub fn run_decoder(arguments: &[OsString]) -> io::Result<()> {
 ///
 /// # Errors
 /// When a limit cannot be set, or when the parent is gone or speaks another protocol.
-pub fn serve_decoder(
-    mut input: impl Read,
-    mut output: impl Write,
-    limits: DecoderLimits,
-) -> io::Result<()> {
+pub fn serve_decoder(mut input: impl Read, mut output: impl Write, limits: DecoderLimits) -> io::Result<()> {
     lower(Resource::As, limits.memory_bytes)?;
     // A dump of memory would hold a patient's image.
     lower(Resource::Core, 0)?;

@@ -80,8 +80,7 @@ pub(super) fn decode(frame: &EncodedFrame) -> Result<Vec<u8>, String> {
 /// [`decode`], with a panic of the decoder turned into an error.
 pub(super) fn decode_caught(frame: &EncodedFrame) -> Result<Vec<u8>, String> {
     // Nothing that a panic could leave half-changed outlives the call.
-    catch_unwind(AssertUnwindSafe(|| decode(frame)))
-        .unwrap_or_else(|_| Err("the decoder failed on these bytes".into()))
+    catch_unwind(AssertUnwindSafe(|| decode(frame))).unwrap_or_else(|_| Err("the decoder failed on these bytes".into()))
 }
 
 /// An error and its causes in one line, without a backtrace.

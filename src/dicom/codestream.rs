@@ -36,10 +36,7 @@ pub(super) fn describe(bytes: &[u8]) -> Result<Codestream, String> {
         return jpeg(bytes).ok_or_else(|| "no frame header in the JPEG data".to_owned());
     }
     // Some writers put the codestream into a JP2 file, with boxes in front.
-    let at = bytes
-        .windows(4)
-        .take(4096)
-        .position(|window| window == J2K_START);
+    let at = bytes.windows(4).take(4096).position(|window| window == J2K_START);
     let j2k = at.and_then(|at| bytes.get(at..)).and_then(jpeg_2000);
     j2k.ok_or_else(|| "no image begins in the compressed data".to_owned())
 }
@@ -106,8 +103,7 @@ mod tests {
     #[test]
     fn a_frame_header_is_found_behind_other_segments() {
         let bytes = [
-            0xFF, 0xD8, 0xFF, 0xE0, 0, 4, 1, 2, 0xFF, 0xFF, 0xC3, 0, 11, 12, 2, 0, 1, 0x80, 1, 1,
-            0x11, 0,
+            0xFF, 0xD8, 0xFF, 0xE0, 0, 4, 1, 2, 0xFF, 0xFF, 0xC3, 0, 11, 12, 2, 0, 1, 0x80, 1, 1, 0x11, 0,
         ];
         let expected = Codestream {
             rows: 512,
@@ -122,9 +118,7 @@ mod tests {
 
     #[test]
     fn every_truncation_of_a_frame_header_is_an_error() {
-        let jpeg = [
-            0xFF, 0xD8, 0xFF, 0xC3, 0, 11, 12, 2, 0, 1, 0x80, 1, 1, 0x11, 0,
-        ];
+        let jpeg = [0xFF, 0xD8, 0xFF, 0xC3, 0, 11, 12, 2, 0, 1, 0x80, 1, 1, 0x11, 0];
         for length in 0..12 {
             assert!(describe(&jpeg[..length]).is_err(), "{length}");
         }

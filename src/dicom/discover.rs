@@ -112,9 +112,7 @@ fn look_at(source: &Source, limits: &Limits) -> Result<Instance, Skipped> {
     };
     let instance = read_header(source, limits).map_err(|error| skipped(error.reason()))?;
     if instance.header.sop_class_uid == DIRECTORY_CLASS {
-        return Err(skipped(
-            "a DICOMDIR; the files beside it are read themselves".into(),
-        ));
+        return Err(skipped("a DICOMDIR; the files beside it are read themselves".into()));
     }
     Ok(instance)
 }

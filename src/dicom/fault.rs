@@ -18,9 +18,7 @@ impl PixelFault {
     pub(super) fn at(self, path: &Path) -> PixelError {
         let path = path.to_owned();
         match self {
-            Self::UnsupportedTransferSyntax { uid, name } => {
-                PixelError::UnsupportedTransferSyntax { path, uid, name }
-            }
+            Self::UnsupportedTransferSyntax { uid, name } => PixelError::UnsupportedTransferSyntax { path, uid, name },
             Self::UnsupportedFormat(why) => PixelError::UnsupportedFormat { path, why },
             Self::Corrupt(why) => PixelError::Corrupt { path, why },
             Self::TimedOut { seconds } => PixelError::TimedOut { path, seconds },

@@ -28,9 +28,7 @@ pub(super) struct Part<'a> {
 impl Part<'_> {
     /// Fills `buffer` from the byte `at` of the instance on.
     pub(super) fn read(&self, buffer: &mut [u8], at: u64) -> Result<(), PixelFault> {
-        let end = at
-            .checked_add(buffer.len() as u64)
-            .filter(|end| *end <= self.length);
+        let end = at.checked_add(buffer.len() as u64).filter(|end| *end <= self.length);
         if end.is_none() {
             let left = self.length.saturating_sub(at);
             return Err(PixelFault::Corrupt(format!(
@@ -41,9 +39,7 @@ impl Part<'_> {
         self.file
             .read_exact_at(buffer, self.offset + at)
             .map_err(|error| match error.kind() {
-                std::io::ErrorKind::UnexpectedEof => {
-                    PixelFault::Corrupt("the file ends inside its pixels".into())
-                }
+                std::io::ErrorKind::UnexpectedEof => PixelFault::Corrupt("the file ends inside its pixels".into()),
                 _ => PixelFault::Io(error),
             })
     }
@@ -67,9 +63,7 @@ impl FrameIndex {
                 frames: vec![fragments],
             });
         }
-        let extended = extended
-            .map(|place| numbers::<8>(part, place))
-            .transpose()?;
+        let extended = extended.map(|place| numbers::<8>(part, place)).transpose()?;
         let basic = numbers::<4>(part, (table.start, table.end - table.start))?;
         for starts in extended.into_iter().chain([basic]) {
             if let Some(frames) = share_by_offsets(&fragments, &starts, count) {
@@ -78,10 +72,7 @@ impl FrameIndex {
         }
         if fragments.len() == count {
             return Ok(Self {
-                frames: fragments
-                    .into_iter()
-                    .map(|fragment| vec![fragment])
-                    .collect(),
+                frames: fragments.into_iter().map(|fragment| vec![fragment]).collect(),
             });
         }
         let frames = share_by_starts(part, &fragments)?;
@@ -100,10 +91,7 @@ impl FrameIndex {
             .frames
             .get(frame)
             .ok_or_else(|| PixelFault::Corrupt(format!("no frame {}", frame + 1)))?;
-        let length: u64 = fragments
-            .iter()
-            .map(|fragment| fragment.end - fragment.start)
-            .sum();
+        let length: u64 = fragments.iter().map(|fragment| fragment.end - fragment.start).sum();
         if length > most {
             return Err(PixelFault::Corrupt(format!(
                 "{length} compressed bytes for a frame of fewer"
@@ -139,10 +127,7 @@ fn items(part: Part, offset: u64) -> Result<(Range<u64>, Vec<Range<u64>>), Pixel
             Tag(0xFFFE, 0xE0DD) => break,
             Tag(0xFFFE, 0xE000) => {}
             _ => {
-                return Err(PixelFault::Corrupt(format!(
-                    "{} between fragments",
-                    name(tag)
-                )));
+                return Err(PixelFault::Corrupt(format!("{} between fragments", name(tag))));
             }
         }
         let content = at + 8..at + 8 + length;
@@ -153,9 +138,7 @@ fn items(part: Part, offset: u64) -> Result<(Range<u64>, Vec<Range<u64>>), Pixel
             )));
         }
         if fragments.len() >= MOST_FRAGMENTS {
-            return Err(PixelFault::Corrupt(format!(
-                "more than {MOST_FRAGMENTS} fragments"
-            )));
+            return Err(PixelFault::Corrupt(format!("more than {MOST_FRAGMENTS} fragments")));
         }
         at = content.end;
         match table {
@@ -167,14 +150,9 @@ fn items(part: Part, offset: u64) -> Result<(Range<u64>, Vec<Range<u64>>), Pixel
 }
 
 /// A table of little-endian numbers of `WIDTH` bytes.
-fn numbers<const WIDTH: usize>(
-    part: Part,
-    (at, length): (u64, u64),
-) -> Result<Vec<u64>, PixelFault> {
+fn numbers<const WIDTH: usize>(part: Part, (at, length): (u64, u64)) -> Result<Vec<u64>, PixelFault> {
     if length > (MOST_FRAGMENTS * WIDTH) as u64 {
-        return Err(PixelFault::Corrupt(format!(
-            "an offset table of {length} bytes"
-        )));
+        return Err(PixelFault::Corrupt(format!("an offset table of {length} bytes")));
     }
     let mut bytes = vec![0; length as usize];
     part.read(&mut bytes, at)?;
@@ -188,11 +166,7 @@ fn numbers<const WIDTH: usize>(
 }
 
 /// Offsets count from the item header of the first fragment. `None` if they do not fit the fragments.
-fn share_by_offsets(
-    fragments: &[Range<u64>],
-    starts: &[u64],
-    count: usize,
-) -> Option<Vec<Vec<Range<u64>>>> {
+fn share_by_offsets(fragments: &[Range<u64>], starts: &[u64], count: usize) -> Option<Vec<Vec<Range<u64>>>> {
     let origin = fragments.first()?.start - 8;
     if starts.len() != count || *starts.first()? != 0 || !starts.is_sorted() {
         return None;
@@ -206,16 +180,10 @@ fn share_by_offsets(
         }
         frames.get_mut(frame)?.push(fragment.clone());
     }
-    frames
-        .iter()
-        .all(|frame| !frame.is_empty())
-        .then_some(frames)
+    frames.iter().all(|frame| !frame.is_empty()).then_some(frames)
 }
 
-fn share_by_starts(
-    part: Part,
-    fragments: &[Range<u64>],
-) -> Result<Vec<Vec<Range<u64>>>, PixelFault> {
+fn share_by_starts(part: Part, fragments: &[Range<u64>]) -> Result<Vec<Vec<Range<u64>>>, PixelFault> {
     let mut frames: Vec<Vec<Range<u64>>> = Vec::new();
     for fragment in fragments {
         let mut first = [0u8; 6];

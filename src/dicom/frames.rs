@@ -9,11 +9,7 @@ use dicom_core::Tag;
 use dicom_dictionary_std::tags;
 
 /// One header for each of `count` frames.
-pub(super) fn frames(
-    view: &View,
-    count: usize,
-    limits: &Limits,
-) -> Result<Vec<FrameHeader>, Fault> {
+pub(super) fn frames(view: &View, count: usize, limits: &Limits) -> Result<Vec<FrameHeader>, Fault> {
     if count > limits.frames {
         return Err(Fault::OverLimit(format!(
             "{count} frames, {} are allowed",
@@ -65,9 +61,7 @@ fn apply(frame: &mut FrameHeader, groups: &View) -> Result<(), Fault> {
     }
     if let Some(measures) = groups.item(tags::PIXEL_MEASURES_SEQUENCE)? {
         put_spacing(frame, &measures);
-        frame.slice_thickness_mm = measures
-            .decimal(tags::SLICE_THICKNESS)
-            .or(frame.slice_thickness_mm);
+        frame.slice_thickness_mm = measures.decimal(tags::SLICE_THICKNESS).or(frame.slice_thickness_mm);
     }
     if let Some(transformation) = groups.item(tags::PIXEL_VALUE_TRANSFORMATION_SEQUENCE)? {
         put_rescale(frame, &transformation);
@@ -79,10 +73,7 @@ fn apply(frame: &mut FrameHeader, groups: &View) -> Result<(), Fault> {
             .map(i64::from)
             .or(frame.acquisition_number);
     }
-    for sequence in [
-        tags::CT_IMAGE_FRAME_TYPE_SEQUENCE,
-        tags::MR_IMAGE_FRAME_TYPE_SEQUENCE,
-    ] {
+    for sequence in [tags::CT_IMAGE_FRAME_TYPE_SEQUENCE, tags::MR_IMAGE_FRAME_TYPE_SEQUENCE] {
         if let Some(kind) = groups.item(sequence)? {
             frame.frame_type = codes(&kind.text(tags::FRAME_TYPE));
         }

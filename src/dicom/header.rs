@@ -54,10 +54,7 @@ pub fn read_header(source: &Source, limits: &Limits) -> Result<Instance, DicomEr
             why: "it ends inside its header".into(),
         },
         Fault::OverLimit(what) => DicomError::OverLimit { path: path(), what },
-        Fault::Io(error) => DicomError::Io {
-            path: path(),
-            error,
-        },
+        Fault::Io(error) => DicomError::Io { path: path(), error },
     })?;
     Ok(Instance {
         source: source.clone(),
@@ -79,17 +76,11 @@ fn read(source: &Source, limits: &Limits) -> Result<Header, Fault> {
     }
     with_enough(&mut prefix, |prefix| {
         let walker = Walker::new(&prefix.data, prefix.total, limits);
-        let encoding = syntax::encoding_of(
-            &start.transfer_syntax_uid,
-            prefix.data.get(at..).unwrap_or_default(),
-        );
+        let encoding = syntax::encoding_of(&start.transfer_syntax_uid, prefix.data.get(at..).unwrap_or_default());
         let scan = walker.scan(at, encoding)?;
         let place = scan.pixel_data;
         let view = View::new(&walker, scan.elements, encoding);
-        if !start.marked
-            && view.text(tags::SOP_CLASS_UID).is_empty()
-            && view.text(tags::MODALITY).is_empty()
-        {
+        if !start.marked && view.text(tags::SOP_CLASS_UID).is_empty() && view.text(tags::MODALITY).is_empty() {
             return Err(Fault::NotDicom("neither preamble nor SOP Class".into()));
         }
         header(&view, &start, place.as_ref(), deflated, limits)
@@ -104,16 +95,11 @@ fn read(source: &Source, limits: &Limits) -> Result<Header, Fault> {
 }
 
 /// Runs a step again with more bytes for as long as it asks for more.
-fn with_enough<T>(
-    prefix: &mut Prefix,
-    mut step: impl FnMut(&Prefix) -> Result<T, Fault>,
-) -> Result<T, Fault> {
+fn with_enough<T>(prefix: &mut Prefix, mut step: impl FnMut(&Prefix) -> Result<T, Fault>) -> Result<T, Fault> {
     prefix.grow(1)?;
     loop {
         match step(prefix) {
-            Err(Fault::NeedMore(wanted)) if prefix.total > prefix.data.len() as u64 => {
-                prefix.grow(wanted)?
-            }
+            Err(Fault::NeedMore(wanted)) if prefix.total > prefix.data.len() as u64 => prefix.grow(wanted)?,
             other => return other,
         }
     }
@@ -155,9 +141,7 @@ fn start(prefix: &Prefix, limits: &Limits) -> Result<Start, Fault> {
         let value = data.get(header.value_at..end).ok_or(Fault::NeedMore(end))?;
         match header.tag {
             tags::TRANSFER_SYNTAX_UID => found.transfer_syntax_uid = super::values::plain(value),
-            tags::MEDIA_STORAGE_SOP_CLASS_UID => {
-                found.media_storage_sop_class_uid = super::values::plain(value)
-            }
+            tags::MEDIA_STORAGE_SOP_CLASS_UID => found.media_storage_sop_class_uid = super::values::plain(value),
             _ => {}
         }
         found.at = end;
@@ -199,11 +183,7 @@ fn header(
 ) -> Result<Header, Fault> {
     let charset_name = view.text(tags::SPECIFIC_CHARACTER_SET);
     let charset = Charset::new(&charset_name);
-    let decoded = |tag: Tag| {
-        view.bytes(tag)
-            .map(|bytes| charset.text(bytes))
-            .unwrap_or_default()
-    };
+    let decoded = |tag: Tag| view.bytes(tag).map(|bytes| charset.text(bytes)).unwrap_or_default();
     let pixels = pixel_format(view);
     let pixel_count = u64::from(pixels.rows) * u64::from(pixels.columns);
     if pixel_count > limits.pixels_per_frame {
@@ -291,9 +271,7 @@ fn header(
         position_reference_indicator: view.text(tags::POSITION_REFERENCE_INDICATOR),
         identity: identity(view)?,
         specific_character_set: charset_name,
-        pixel_data: place.map_or(PixelData::Absent, |place| {
-            pixel_data(view, place, start, deflated)
-        }),
+        pixel_data: place.map_or(PixelData::Absent, |place| pixel_data(view, place, start, deflated)),
         pixels,
         frames,
     })
@@ -304,13 +282,7 @@ fn nested<'a>(groups: Option<&View<'a>>, sequence: Tag) -> Result<Option<View<'a
 }
 
 /// A text of the data set, or else one of an item in it.
-fn text_or(
-    view: &View,
-    item: Option<&View>,
-    tag: Tag,
-    tag_in_item: Tag,
-    charset: &Charset,
-) -> String {
+fn text_or(view: &View, item: Option<&View>, tag: Tag, tag_in_item: Tag, charset: &Charset) -> String {
     let bytes = view
         .bytes(tag)
         .filter(|bytes| !bytes.is_empty())
@@ -334,10 +306,7 @@ fn acquisition(view: &View) -> (String, String) {
 }
 
 fn pixel_format(view: &View) -> PixelFormat {
-    let short = |tag| {
-        view.number(tag)
-            .and_then(|number| u16::try_from(number).ok())
-    };
+    let short = |tag| view.number(tag).and_then(|number| u16::try_from(number).ok());
     let bits_allocated = short(tags::BITS_ALLOCATED).unwrap_or(0);
     let bits_stored = short(tags::BITS_STORED).unwrap_or(bits_allocated);
     let mut format = PixelFormat {
@@ -351,10 +320,7 @@ fn pixel_format(view: &View) -> PixelFormat {
         photometric_interpretation: view.text(tags::PHOTOMETRIC_INTERPRETATION),
         padding: None,
     };
-    let stored = |tag| {
-        view.number(tag)
-            .and_then(|number| in_range(number, &format))
-    };
+    let stored = |tag| view.number(tag).and_then(|number| in_range(number, &format));
     let value = stored(tags::PIXEL_PADDING_VALUE);
     let limit = stored(tags::PIXEL_PADDING_RANGE_LIMIT).or(value);
     format.padding = value
@@ -404,11 +370,8 @@ fn pixel_data(view: &View, place: &ElementHeader, start: &Start, deflated: bool)
             }
         }
         None => {
-            let table = view
-                .element(tags::EXTENDED_OFFSET_TABLE)
-                .map(|table| &table.content);
-            let extended_offsets =
-                table.map(|range| (range.start as u64, (range.end - range.start) as u64));
+            let table = view.element(tags::EXTENDED_OFFSET_TABLE).map(|table| &table.content);
+            let extended_offsets = table.map(|range| (range.start as u64, (range.end - range.start) as u64));
             PixelData::Encoded {
                 offset,
                 extended_offsets,

@@ -112,26 +112,7 @@ fn has_short_length(vr: VR) -> bool {
     use VR::*;
     matches!(
         vr,
-        AE | AS
-            | AT
-            | CS
-            | DA
-            | DS
-            | DT
-            | FL
-            | FD
-            | IS
-            | LO
-            | LT
-            | PN
-            | SH
-            | SL
-            | SS
-            | ST
-            | TM
-            | UI
-            | UL
-            | US
+        AE | AS | AT | CS | DA | DS | DT | FL | FD | IS | LO | LT | PN | SH | SL | SS | ST | TM | UI | UL | US
     )
 }
 
@@ -182,10 +163,6 @@ mod tests {
     fn the_list_of_copied_elements_is_sorted_so_that_it_can_be_searched() {
         assert!(COPIED.is_sorted_by_key(|(group, _)| *group));
         assert!(COPIED.iter().all(|(_, elements)| elements.is_sorted()));
-        assert!(
-            is_copied(Tag(0x0010, 0x0020))
-                && is_copied(Tag(0x0012, 0x0064))
-                && !is_copied(Tag(0x0008, 0x0018))
-        );
+        assert!(is_copied(Tag(0x0010, 0x0020)) && is_copied(Tag(0x0012, 0x0064)) && !is_copied(Tag(0x0008, 0x0018)));
     }
 }

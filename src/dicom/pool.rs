@@ -41,12 +41,7 @@ struct Decoder {
 }
 
 impl Pool {
-    pub(super) fn new(
-        program: PathBuf,
-        limits: DecoderLimits,
-        seconds_per_frame: f64,
-        most: usize,
-    ) -> Self {
+    pub(super) fn new(program: PathBuf, limits: DecoderLimits, seconds_per_frame: f64, most: usize) -> Self {
         let watch = Watch::default();
         Self {
             program,
@@ -60,16 +55,12 @@ impl Pool {
     }
 
     /// Decodes a frame into `samples`, which has the size that is due.
-    pub(super) fn decode(
-        &self,
-        frame: &EncodedFrame,
-        samples: &mut [u8],
-    ) -> Result<(), PixelFault> {
+    pub(super) fn decode(&self, frame: &EncodedFrame, samples: &mut [u8]) -> Result<(), PixelFault> {
         let mut decoder = self.take().map_err(PixelFault::Io)?;
         let deadline = Instant::now() + Duration::from_secs_f64(self.seconds_per_frame);
         self.watch.begin(decoder.number, deadline, &decoder.process);
-        let answer = write_request(&mut decoder.requests, frame)
-            .and_then(|()| read_answer(&mut decoder.answers, samples));
+        let answer =
+            write_request(&mut decoder.requests, frame).and_then(|()| read_answer(&mut decoder.answers, samples));
         let ended_by_us = self.watch.end(decoder.number);
         match answer {
             Ok(answer) => {
@@ -112,10 +103,7 @@ impl Pool {
                 drop(state);
                 return self.start().inspect_err(|_| self.give_back(None));
             }
-            state = self
-                .returned
-                .wait(state)
-                .unwrap_or_else(PoisonError::into_inner);
+            state = self.returned.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
@@ -234,9 +222,7 @@ impl Shared {
         while !watched.stop {
             let now = Instant::now();
             let mut next: Option<Instant> = None;
-            for (deadline, process, ended) in
-                watched.at_work.values_mut().filter(|(_, _, ended)| !ended)
-            {
+            for (deadline, process, ended) in watched.at_work.values_mut().filter(|(_, _, ended)| !ended) {
                 if *deadline <= now {
                     *ended = lock(process).kill().is_ok();
                 } else {
@@ -250,10 +236,7 @@ impl Shared {
                         .unwrap_or_else(PoisonError::into_inner)
                         .0
                 }
-                None => self
-                    .changed
-                    .wait(watched)
-                    .unwrap_or_else(PoisonError::into_inner),
+                None => self.changed.wait(watched).unwrap_or_else(PoisonError::into_inner),
             };
         }
     }

@@ -36,21 +36,13 @@ impl<'a> Prefix<'a> {
     }
 
     /// The inflated bytes of a deflated data set that begins at `start` of the instance (PS3.5 A.5: raw deflate, RFC 1951).
-    pub(super) fn of_deflated(
-        file: &'a File,
-        offset: u64,
-        length: u64,
-        start: u64,
-        limits: &Limits,
-    ) -> Self {
+    pub(super) fn of_deflated(file: &'a File, offset: u64, length: u64, start: u64, limits: &Limits) -> Self {
         let at = At {
             file,
             next: offset.saturating_add(start),
             end: offset.saturating_add(length),
         };
-        let from = Box::new(DeflateDecoder::new(io::BufReader::with_capacity(
-            FIRST_READ, at,
-        )));
+        let from = Box::new(DeflateDecoder::new(io::BufReader::with_capacity(FIRST_READ, at)));
         Self {
             from,
             data: Vec::new(),
@@ -62,16 +54,10 @@ impl<'a> Prefix<'a> {
     /// Reads until at least `wanted` bytes are there. More are read than asked for, since a restart of the walk costs more than a read.
     pub(super) fn grow(&mut self, wanted: usize) -> Result<(), Fault> {
         if wanted > self.limit {
-            return Err(Fault::OverLimit(format!(
-                "header of more than {} bytes",
-                self.limit
-            )));
+            return Err(Fault::OverLimit(format!("header of more than {} bytes", self.limit)));
         }
         let have = self.data.len();
-        let goal = wanted
-            .max(FIRST_READ)
-            .max(have.saturating_mul(4))
-            .min(self.limit);
+        let goal = wanted.max(FIRST_READ).max(have.saturating_mul(4)).min(self.limit);
         let more = (goal - have.min(goal)) as u64;
         let expected = more.min(self.total.saturating_sub(have as u64)) as usize;
         self.data.reserve_exact(expected.min(1 << 20));
@@ -99,9 +85,7 @@ pub(super) struct At<'a> {
 impl Read for At<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.end.saturating_sub(self.next);
-        let take = buffer
-            .len()
-            .min(usize::try_from(left).unwrap_or(usize::MAX));
+        let take = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
         let read = self
             .file
             .read_at(buffer.get_mut(..take).unwrap_or_default(), self.next)?;

@@ -91,12 +91,7 @@ impl FrameReader {
     ///
     /// # Errors
     /// Every error names the file; see [`PixelError`].
-    pub fn read(
-        &self,
-        instance: &Instance,
-        frame: usize,
-        out: &mut Vec<i32>,
-    ) -> Result<(), PixelError> {
+    pub fn read(&self, instance: &Instance, frame: usize, out: &mut Vec<i32>) -> Result<(), PixelError> {
         self.try_read(instance, frame, out)
             .map_err(|fault| fault.at(&instance.source.path))
     }
@@ -106,23 +101,12 @@ impl FrameReader {
     ///
     /// # Errors
     /// As [`FrameReader::read`].
-    pub fn read_i16(
-        &self,
-        instance: &Instance,
-        frame: usize,
-        out: &mut [i16],
-        add: i32,
-    ) -> Result<bool, PixelError> {
+    pub fn read_i16(&self, instance: &Instance, frame: usize, out: &mut [i16], add: i32) -> Result<bool, PixelError> {
         self.try_read_i16(instance, frame, out, add)
             .map_err(|fault| fault.at(&instance.source.path))
     }
 
-    fn try_read(
-        &self,
-        instance: &Instance,
-        frame: usize,
-        out: &mut Vec<i32>,
-    ) -> Result<(), PixelFault> {
+    fn try_read(&self, instance: &Instance, frame: usize, out: &mut Vec<i32>) -> Result<(), PixelFault> {
         let (packing, count) = self.layout(instance)?;
         SCRATCH.with_borrow_mut(|scratch| {
             scratch.resize(count * packing.width, 0);
@@ -132,13 +116,7 @@ impl FrameReader {
         })
     }
 
-    fn try_read_i16(
-        &self,
-        instance: &Instance,
-        frame: usize,
-        out: &mut [i16],
-        add: i32,
-    ) -> Result<bool, PixelFault> {
+    fn try_read_i16(&self, instance: &Instance, frame: usize, out: &mut [i16], add: i32) -> Result<bool, PixelFault> {
         let (packing, count) = self.layout(instance)?;
         if out.len() != count {
             return Err(PixelFault::UnsupportedFormat(format!(
@@ -194,12 +172,11 @@ impl FrameReader {
                 header.frames.len()
             )));
         }
-        let coding = syntax::coding(&header.transfer_syntax_uid).ok_or_else(|| {
-            PixelFault::UnsupportedTransferSyntax {
+        let coding =
+            syntax::coding(&header.transfer_syntax_uid).ok_or_else(|| PixelFault::UnsupportedTransferSyntax {
                 uid: header.transfer_syntax_uid.clone(),
                 name: syntax::name(&header.transfer_syntax_uid),
-            }
-        })?;
+            })?;
         let file = File::open(&instance.source.path).map_err(PixelFault::Io)?;
         let part = Part {
             file: &file,
@@ -217,20 +194,11 @@ impl FrameReader {
             ) => {
                 part.read(samples, offset + within(frame, samples.len(), length)?)?;
                 if big_endian {
-                    samples
-                        .chunks_exact_mut(packing.width)
-                        .for_each(<[u8]>::reverse);
+                    samples.chunks_exact_mut(packing.width).for_each(<[u8]>::reverse);
                 }
                 Ok(packing)
             }
-            (
-                PixelData::Deflated {
-                    start,
-                    offset,
-                    length,
-                },
-                Coding::Native,
-            ) => {
+            (PixelData::Deflated { start, offset, length }, Coding::Native) => {
                 self.inflate(instance, part, (start, offset, length), frame, samples)?;
                 Ok(packing)
             }
@@ -264,8 +232,7 @@ impl FrameReader {
         samples: &mut [u8],
     ) -> Result<Packing, PixelFault> {
         let format = &instance.header.pixels;
-        let too_large =
-            |_| PixelFault::Corrupt(format!("{} rows x {} columns", format.rows, format.columns));
+        let too_large = |_| PixelFault::Corrupt(format!("{} rows x {} columns", format.rows, format.columns));
         let frame = EncodedFrame {
             transfer_syntax_uid: Cow::Borrowed(&instance.header.transfer_syntax_uid),
             rows: u16::try_from(format.rows).map_err(too_large)?,
@@ -277,9 +244,7 @@ impl FrameReader {
         let codestream = describe(bytes).map_err(PixelFault::Corrupt)?;
         frame.check(&codestream).map_err(PixelFault::Corrupt)?;
         if !is_whole(bytes) {
-            return Err(PixelFault::Corrupt(
-                "the compressed image breaks off".into(),
-            ));
+            return Err(PixelFault::Corrupt("the compressed image breaks off".into()));
         }
         if self.options.trust_input {
             let decoded = decode_caught(&frame).map_err(PixelFault::Corrupt)?;
@@ -328,11 +293,8 @@ impl FrameReader {
             end: part.offset + part.length,
         };
         let mut stream = DeflateDecoder::new(BufReader::with_capacity(1 << 16, at));
-        let damaged = |error: io::Error| {
-            PixelFault::Corrupt(format!("the deflated stream cannot be read: {error}"))
-        };
-        let mut begin =
-            || io::copy(&mut stream.by_ref().take(offset), &mut io::sink()).map_err(damaged);
+        let damaged = |error: io::Error| PixelFault::Corrupt(format!("the deflated stream cannot be read: {error}"));
+        let mut begin = || io::copy(&mut stream.by_ref().take(offset), &mut io::sink()).map_err(damaged);
         if instance.header.frames.len() == 1 {
             begin()?;
             return stream.read_exact(samples).map_err(damaged);
@@ -350,15 +312,9 @@ impl FrameReader {
             _ => {
                 begin()?;
                 let mut inflated = Vec::new();
-                stream
-                    .take(all)
-                    .read_to_end(&mut inflated)
-                    .map_err(damaged)?;
+                stream.take(all).read_to_end(&mut inflated).map_err(damaged)?;
                 let inflated = Arc::new(inflated);
-                *last = Some((
-                    instance.source.clone(),
-                    Known::Inflated(Arc::clone(&inflated)),
-                ));
+                *last = Some((instance.source.clone(), Known::Inflated(Arc::clone(&inflated))));
                 inflated
             }
         };

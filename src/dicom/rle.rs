@@ -17,23 +17,15 @@ pub(super) fn decode(encoded: &[u8], width: usize, samples: &mut [u8]) -> Result
         } else {
             encoded.len()
         };
-        let bytes = encoded
-            .get(start..end)
-            .ok_or("an RLE segment lies outside the data")?;
+        let bytes = encoded.get(start..end).ok_or("an RLE segment lies outside the data")?;
         // Segments run from the most significant byte to the least.
-        unpack(
-            bytes,
-            samples.iter_mut().skip(width - 1 - segment).step_by(width),
-        )?;
+        unpack(bytes, samples.iter_mut().skip(width - 1 - segment).step_by(width))?;
     }
     Ok(())
 }
 
 /// PackBits (PS3.5 G.3.1): fills every byte of `out`, or says how many are missing.
-fn unpack<'a>(
-    bytes: &[u8],
-    mut out: impl ExactSizeIterator<Item = &'a mut u8>,
-) -> Result<(), String> {
+fn unpack<'a>(bytes: &[u8], mut out: impl ExactSizeIterator<Item = &'a mut u8>) -> Result<(), String> {
     let mut rest = bytes;
     while let Some((&control, after)) = rest.split_first() {
         if out.len() == 0 {
@@ -43,18 +35,13 @@ fn unpack<'a>(
         if control >= 0 {
             let length = control as usize + 1;
             let literal = after.get(..length.min(after.len())).unwrap_or_default();
-            literal
-                .iter()
-                .zip(out.by_ref())
-                .for_each(|(byte, out)| *out = *byte);
+            literal.iter().zip(out.by_ref()).for_each(|(byte, out)| *out = *byte);
             rest = after.get(length..).unwrap_or_default();
         } else if control != -128 {
             let Some((&byte, after)) = after.split_first() else {
                 break;
             };
-            out.by_ref()
-                .take((1 - control) as usize)
-                .for_each(|out| *out = byte);
+            out.by_ref().take((1 - control) as usize).for_each(|out| *out = byte);
             rest = after;
         } else {
             rest = after;
@@ -97,10 +84,7 @@ mod tests {
         let mut samples = [0u8; 10];
         decode(&bytes, 2, &mut samples).unwrap();
         for length in 0..bytes.len() {
-            assert!(
-                decode(&bytes[..length], 2, &mut samples).is_err(),
-                "{length}"
-            );
+            assert!(decode(&bytes[..length], 2, &mut samples).is_err(), "{length}");
         }
     }
 

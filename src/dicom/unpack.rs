@@ -26,17 +26,12 @@ impl Packing {
         }
         let bits = u32::from(format.bits_stored);
         // An unsigned value of 32 bits is no i32.
-        let most = if format.signed {
-            allocated
-        } else {
-            allocated.min(31)
-        };
+        let most = if format.signed { allocated } else { allocated.min(31) };
         if bits == 0 || bits > most {
             return Err(format!("{bits} bits stored of {allocated}"));
         }
         // A high bit that leaves no room for the stored bits means nothing: they are taken as the lowest ones.
-        let high_bit =
-            Some(u32::from(format.high_bit)).filter(|high| (bits - 1..allocated).contains(high));
+        let high_bit = Some(u32::from(format.high_bit)).filter(|high| (bits - 1..allocated).contains(high));
         Ok(Self {
             width: allocated as usize / 8,
             bits,
@@ -169,45 +164,22 @@ mod tests {
 
     #[test]
     fn junk_around_the_stored_bits_is_cut_off_and_signs_are_extended() {
-        assert_eq!(
-            unpacked(&format(16, 12, 11, false), &0xF7FFu16.to_le_bytes()),
-            [0x7FF]
-        );
-        assert_eq!(
-            unpacked(&format(16, 12, 11, true), &0x0830u16.to_le_bytes()),
-            [-2000]
-        );
-        assert_eq!(
-            unpacked(&format(16, 12, 15, true), &0x830Fu16.to_le_bytes()),
-            [-2000]
-        );
-        assert_eq!(
-            unpacked(&format(16, 16, 15, true), &(-1024i16).to_le_bytes()),
-            [-1024]
-        );
+        assert_eq!(unpacked(&format(16, 12, 11, false), &0xF7FFu16.to_le_bytes()), [0x7FF]);
+        assert_eq!(unpacked(&format(16, 12, 11, true), &0x0830u16.to_le_bytes()), [-2000]);
+        assert_eq!(unpacked(&format(16, 12, 15, true), &0x830Fu16.to_le_bytes()), [-2000]);
+        assert_eq!(unpacked(&format(16, 16, 15, true), &(-1024i16).to_le_bytes()), [-1024]);
         assert_eq!(unpacked(&format(8, 8, 7, false), &[200]), [200]);
         assert_eq!(
             unpacked(&format(32, 32, 31, true), &(-70_000i32).to_le_bytes()),
             [-70_000]
         );
         // A high bit without room for the stored bits.
-        assert_eq!(
-            unpacked(&format(16, 12, 0, false), &0xF7FFu16.to_le_bytes()),
-            [0x7FF]
-        );
+        assert_eq!(unpacked(&format(16, 12, 0, false), &0xF7FFu16.to_le_bytes()), [0x7FF]);
     }
 
     #[test]
     fn packings_without_meaning_are_refused() {
-        for (allocated, stored) in [
-            (1, 1),
-            (12, 12),
-            (16, 0),
-            (16, 17),
-            (32, 32),
-            (64, 16),
-            (0, 0),
-        ] {
+        for (allocated, stored) in [(1, 1), (12, 12), (16, 0), (16, 17), (32, 32), (64, 16), (0, 0)] {
             assert!(
                 Packing::of(&format(allocated, stored, 0, false)).is_err(),
                 "{allocated} {stored}"

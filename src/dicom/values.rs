@@ -11,13 +11,7 @@ pub(super) fn trimmed(text: &str) -> &str {
 pub(super) fn plain(bytes: &[u8]) -> String {
     match std::str::from_utf8(bytes) {
         Ok(text) => trimmed(text).to_owned(),
-        Err(_) => trimmed(
-            &bytes
-                .iter()
-                .map(|byte| char::from(*byte))
-                .collect::<String>(),
-        )
-        .to_owned(),
+        Err(_) => trimmed(&bytes.iter().map(|byte| char::from(*byte)).collect::<String>()).to_owned(),
     }
 }
 
@@ -103,10 +97,7 @@ fn without_korean_escapes(bytes: &[u8]) -> Vec<u8> {
     let mut rest = bytes;
     let mut kept = Vec::with_capacity(bytes.len());
     while let Some((first, tail)) = rest.split_first() {
-        if let Some(tail) = rest
-            .strip_prefix(b"\x1b$)C")
-            .or_else(|| rest.strip_prefix(b"\x1b(B"))
-        {
+        if let Some(tail) = rest.strip_prefix(b"\x1b$)C").or_else(|| rest.strip_prefix(b"\x1b(B")) {
             rest = tail;
         } else {
             kept.push(*first);
@@ -151,18 +142,9 @@ mod tests {
 
     #[test]
     fn text_is_decoded_by_its_character_set() {
-        assert_eq!(
-            Charset::new("ISO_IR 100").text(b"Buc^J\xe9r\xf4me "),
-            "Buc^Jérôme"
-        );
-        assert_eq!(
-            Charset::new("ISO_IR 192").text("Wang^小东".as_bytes()),
-            "Wang^小东"
-        );
-        assert_eq!(
-            Charset::new("GB18030").text(b"Wang^\xd0\xa1\xb6\xab"),
-            "Wang^小东"
-        );
+        assert_eq!(Charset::new("ISO_IR 100").text(b"Buc^J\xe9r\xf4me "), "Buc^Jérôme");
+        assert_eq!(Charset::new("ISO_IR 192").text("Wang^小东".as_bytes()), "Wang^小东");
+        assert_eq!(Charset::new("GB18030").text(b"Wang^\xd0\xa1\xb6\xab"), "Wang^小东");
         assert_eq!(
             Charset::new("\\ISO 2022 IR 149").text(b"\x1b$)C\xb1\xe8^\x1b$)C\xc8\xf1\xc1\xdf"),
             "김^희중"

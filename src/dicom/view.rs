@@ -29,18 +29,12 @@ impl<'a> View<'a> {
     }
 
     pub(super) fn element(&self, tag: Tag) -> Option<&Element> {
-        let index = self
-            .elements
-            .binary_search_by_key(&tag, |element| element.tag)
-            .ok()?;
+        let index = self.elements.binary_search_by_key(&tag, |element| element.tag).ok()?;
         self.elements.get(index)
     }
 
     pub(super) fn value(&self, element: &Element) -> &'a [u8] {
-        self.walker
-            .data()
-            .get(element.content.clone())
-            .unwrap_or_default()
+        self.walker.data().get(element.content.clone()).unwrap_or_default()
     }
 
     pub(super) fn bytes(&self, tag: Tag) -> Option<&'a [u8]> {

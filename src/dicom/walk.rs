@@ -97,16 +97,11 @@ impl<'a> Walker<'a> {
         }
         let mut rest = rest;
         let decoded = match encoding {
-            Encoding::ImplicitLittle => {
-                StandardImplicitVRLittleEndianDecoder::default().decode_header(&mut rest)
-            }
-            Encoding::ExplicitLittle => {
-                ExplicitVRLittleEndianDecoder::default().decode_header(&mut rest)
-            }
+            Encoding::ImplicitLittle => StandardImplicitVRLittleEndianDecoder::default().decode_header(&mut rest),
+            Encoding::ExplicitLittle => ExplicitVRLittleEndianDecoder::default().decode_header(&mut rest),
             Encoding::ExplicitBig => ExplicitVRBigEndianDecoder::default().decode_header(&mut rest),
         };
-        let (header, size) = decoded
-            .map_err(|_| Fault::Damaged(format!("it ends inside an element at byte {at}")))?;
+        let (header, size) = decoded.map_err(|_| Fault::Damaged(format!("it ends inside an element at byte {at}")))?;
         Ok(ElementHeader {
             tag: header.tag(),
             vr: header.vr(),
@@ -139,18 +134,11 @@ impl<'a> Walker<'a> {
             return Err(Fault::NeedMore(at));
         }
         sort(&mut elements);
-        Ok(Scan {
-            elements,
-            pixel_data,
-        })
+        Ok(Scan { elements, pixel_data })
     }
 
     /// The elements of an item.
-    pub(super) fn elements(
-        &self,
-        range: Range<usize>,
-        encoding: Encoding,
-    ) -> Result<Vec<Element>, Fault> {
+    pub(super) fn elements(&self, range: Range<usize>, encoding: Encoding) -> Result<Vec<Element>, Fault> {
         let mut elements = Vec::new();
         let mut at = range.start;
         while at < range.end {
@@ -209,10 +197,7 @@ impl<'a> Walker<'a> {
         encoding: Encoding,
     ) -> Result<(), Fault> {
         if elements.len() >= self.limits.elements {
-            return Err(Fault::OverLimit(format!(
-                "more than {} elements",
-                self.limits.elements
-            )));
+            return Err(Fault::OverLimit(format!("more than {} elements", self.limits.elements)));
         }
         let inside = if header.vr == VR::UN {
             Encoding::ImplicitLittle
@@ -229,12 +214,7 @@ impl<'a> Walker<'a> {
     }
 
     /// The first byte after an element's value, which may lie behind what was read.
-    fn end_of(
-        &self,
-        header: &ElementHeader,
-        encoding: Encoding,
-        depth: usize,
-    ) -> Result<usize, Fault> {
+    fn end_of(&self, header: &ElementHeader, encoding: Encoding, depth: usize) -> Result<usize, Fault> {
         if header.tag.0 == ITEM.0 {
             return Err(Fault::Damaged(format!(
                 "{} outside a sequence at byte {}",
@@ -246,10 +226,7 @@ impl<'a> Walker<'a> {
             (Some(length), _) => self.within(header.value_at, length, header.tag),
             (None, VR::SQ) => self.sequence_end(header.value_at, encoding, depth),
             (None, VR::UN) => self.sequence_end(header.value_at, Encoding::ImplicitLittle, depth),
-            (None, _) => Err(Fault::Damaged(format!(
-                "{} has an undefined length",
-                name(header.tag)
-            ))),
+            (None, _) => Err(Fault::Damaged(format!("{} has an undefined length", name(header.tag)))),
         }
     }
 
@@ -283,12 +260,7 @@ impl<'a> Walker<'a> {
         Ok(())
     }
 
-    fn sequence_end(
-        &self,
-        mut at: usize,
-        encoding: Encoding,
-        depth: usize,
-    ) -> Result<usize, Fault> {
+    fn sequence_end(&self, mut at: usize, encoding: Encoding, depth: usize) -> Result<usize, Fault> {
         self.check_depth(depth)?;
         while let Some((_, end)) = self.item(at, encoding, depth)? {
             at = end;
@@ -297,12 +269,7 @@ impl<'a> Walker<'a> {
     }
 
     /// The item at `at`: its content and the first byte after it; `None` at the end of the sequence.
-    fn item(
-        &self,
-        at: usize,
-        encoding: Encoding,
-        depth: usize,
-    ) -> Result<Option<(Range<usize>, usize)>, Fault> {
+    fn item(&self, at: usize, encoding: Encoding, depth: usize) -> Result<Option<(Range<usize>, usize)>, Fault> {
         let header = self.item_header(at, encoding)?;
         if header.tag == SEQUENCE_END {
             return Ok(None);

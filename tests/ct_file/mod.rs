@@ -109,10 +109,7 @@ pub(crate) fn picture(rows: u16, columns: u16) -> Vec<i16> {
 }
 
 pub(crate) fn little_endian(samples: &[i16]) -> Vec<u8> {
-    samples
-        .iter()
-        .flat_map(|sample| sample.to_le_bytes())
-        .collect()
+    samples.iter().flat_map(|sample| sample.to_le_bytes()).collect()
 }
 
 /// A whole uncompressed file.
@@ -120,11 +117,7 @@ pub(crate) fn native(rows: u16, columns: u16) -> Vec<u8> {
     [
         meta(EXPLICIT),
         data_set(rows, columns, true),
-        element(
-            (0x7FE0, 0x10),
-            "OW",
-            &little_endian(&picture(rows, columns)),
-        ),
+        element((0x7FE0, 0x10), "OW", &little_endian(&picture(rows, columns))),
     ]
     .concat()
 }
@@ -148,8 +141,7 @@ pub(crate) fn jpeg_ls_frame(rows: u16, columns: u16) -> Vec<u8> {
         .get(JPEG_LS)
         .unwrap();
     let bytes = native(rows, columns);
-    let object: FileDicomObject<InMemDicomObject> =
-        dicom_object::from_reader(bytes.as_slice()).unwrap();
+    let object: FileDicomObject<InMemDicomObject> = dicom_object::from_reader(bytes.as_slice()).unwrap();
     let mut out = Vec::new();
     syntax
         .pixel_data_writer()
