@@ -101,8 +101,9 @@ pub fn draw(volume: &Volume, mask: &Mask, caption: &Caption) -> Result<Vec<u8>, 
     let used: usize = planes.iter().map(|plane| plane.width).sum::<usize>() + 2 * GAP;
     let mut x = (WIDTH.saturating_sub(used) / 2) as i32;
     let tops = [HEADER + ROW_TITLE, HEADER + block + GAP + ROW_TITLE].map(|top| top as i32);
-    for ((row, top), title) in tops.iter().enumerate().zip(["CT", "CT with the mask"]) {
-        canvas.text(title, [x, top - 20], Alignment::Left, &FONT_9X15, if row == 0 { INK } else { colours(caption.lungs)[0] });
+    let second = if caption.lungs == Lungs::NotFound { "no mask: lungs not found" } else { "CT with the mask" };
+    for (top, title) in tops.iter().zip(["CT", second]) {
+        canvas.text(title, [x, top - 20], Alignment::Left, &FONT_9X15, INK);
     }
     for (view, plane) in View::ALL.into_iter().zip(&planes) {
         let samples = sampler.plane(plane);
@@ -200,18 +201,18 @@ impl Panel {
         let Panel { x, y, width, height, .. } = *self;
         let (middle_x, middle_y) = (x + width / 2, y + height / 2);
         let [left, right, top, bottom] = view.letters();
-        canvas.outlined(left, [x + 6, middle_y - 10], Alignment::Left, &FONT_10X20, LETTER);
-        canvas.outlined(right, [x + width - 6, middle_y - 10], Alignment::Right, &FONT_10X20, LETTER);
-        canvas.outlined(top, [middle_x, y + 4], Alignment::Center, &FONT_10X20, LETTER);
-        canvas.outlined(bottom, [middle_x, y + height - 24], Alignment::Center, &FONT_10X20, LETTER);
+        canvas.outlined(left, [x + 12, middle_y - 10], Alignment::Left, &FONT_10X20, LETTER);
+        canvas.outlined(right, [x + width - 12, middle_y - 10], Alignment::Right, &FONT_10X20, LETTER);
+        canvas.outlined(top, [middle_x, y + 8], Alignment::Center, &FONT_10X20, LETTER);
+        canvas.outlined(bottom, [middle_x, y + height - 28], Alignment::Center, &FONT_10X20, LETTER);
         if !self.first {
             return;
         }
         canvas.outlined(view.name(), [x + 8, y + 6], Alignment::Left, &FONT_9X15, INK);
-        canvas.outlined(&place(view, views, volume), [x + width - 8, y + 7], Alignment::Right, &FONT_8X13, DIM);
+        canvas.outlined(&place(view, views, volume), [x + width - 8, y + 7], Alignment::Right, &FONT_8X13, INK);
         if view == View::Axial {
             let window = format!("W {WIDTH_HU:.0} L {LEVEL_HU:.0}");
-            canvas.outlined(&window, [x + 8, y + height - 20], Alignment::Left, &FONT_8X13, DIM);
+            canvas.outlined(&window, [x + 8, y + height - 20], Alignment::Left, &FONT_8X13, INK);
         }
         let bar = (50.0 * scale).round() as i32;
         if bar < width / 2 {

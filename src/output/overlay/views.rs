@@ -82,7 +82,8 @@ impl Views {
             }
             (Some(centre), None) => (centre, "lung"),
             (None, Some(centre)) => (centre, "left lung"),
-            (None, None) => (middle, ""),
+            // Beside the spine, where a lung should be.
+            (None, None) => ([0.7 * body[0][0] + 0.3 * body[0][1], middle[1], middle[2]], ""),
         };
         let mut cuts = centre;
         let slice = axial_slice(volume, centre);
