@@ -31,7 +31,11 @@ pub use error::{DicomError, PixelError};
 pub use header::read_header;
 pub use limits::Limits;
 pub use reader::{DecodeOptions, FrameReader};
+pub use syntax::{is_readable as is_readable_syntax, name as syntax_name};
 pub use uid::{derived_uid, is_valid_uid};
+
+pub mod segmentation_reader;
+pub mod write_ct;
 
 use std::path::Path;
 use std::sync::Arc;

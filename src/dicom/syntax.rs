@@ -64,8 +64,13 @@ fn looks_explicit(data_set: &[u8]) -> bool {
     matches!(data_set, [_, _, _, _, a, b, ..] if VR::from_binary([*a, *b]).is_some())
 }
 
+/// Whether frames in this transfer syntax can be read.
+pub fn is_readable(uid: &str) -> bool {
+    coding(uid).is_some()
+}
+
 /// The name of a transfer syntax in PS3.6, or "unknown".
-pub(super) fn name(uid: &str) -> String {
+pub fn name(uid: &str) -> String {
     TransferSyntaxRegistry
         .get(uid)
         .map_or_else(|| "unknown".to_owned(), |syntax| syntax.name().to_owned())
