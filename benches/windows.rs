@@ -92,8 +92,8 @@ fn main() {
     let mut session = Session::open(&manifest, &options).unwrap_or_else(|error| panic!("{error}"));
     let mut bare = bare_session(&manifest, &options).unwrap();
 
-    // A chest of 320 x 320 x 280 mm at 0.8 x 0.8 x 5 mm.
-    let shape = [56, 400, 400];
+    // 240 x 240 x 280 mm at 0.8 x 0.8 x 5 mm: the bounds of a small body.
+    let shape = [56, 300, 300];
     let axes = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
     let values = (0..shape.iter().product::<usize>())
         .map(|at| (at * 7919 % 1009) as f32 / 1009.0)
