@@ -6,7 +6,9 @@ mod ct_file;
 use ct_file::*;
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
-use hilum::dicom::{DecodeOptions, DicomError, FrameReader, Instance, Limits, PixelError, Source, discover, read_header};
+use hilum::dicom::{
+    DecodeOptions, DicomError, FrameReader, Instance, Limits, PixelError, Source, discover, read_header,
+};
 use proptest::prelude::*;
 use std::io::Write as _;
 use std::path::Path;
@@ -16,7 +18,11 @@ use std::process::Command;
 const MOST_RESIDENT_KIB: u64 = 600 << 10;
 
 fn reader() -> FrameReader {
-    FrameReader::new(DecodeOptions { program: Some(env!("CARGO_BIN_EXE_hilum").into()), seconds_per_frame: 5.0, ..DecodeOptions::default() })
+    FrameReader::new(DecodeOptions {
+        program: Some(env!("CARGO_BIN_EXE_hilum").into()),
+        seconds_per_frame: 5.0,
+        ..DecodeOptions::default()
+    })
 }
 
 fn header_of(path: &Path, bytes: &[u8]) -> Result<Instance, DicomError> {
@@ -25,14 +31,19 @@ fn header_of(path: &Path, bytes: &[u8]) -> Result<Instance, DicomError> {
 
 /// Whether header and first frame can be read.
 fn is_read(reader: &FrameReader, source: &Source) -> bool {
-    let Ok(instance) = read_header(source, &Limits::default()) else { return false };
+    let Ok(instance) = read_header(source, &Limits::default()) else {
+        return false;
+    };
     let mut values = Vec::new();
     reader.read(&instance, 0, &mut values).is_ok()
 }
 
 /// As if the file ended after `length` bytes.
 fn cut(source: &Source, length: usize) -> Source {
-    Source { length: length as u64, ..source.clone() }
+    Source {
+        length: length as u64,
+        ..source.clone()
+    }
 }
 
 fn written(path: &Path, bytes: &[u8]) -> Source {
@@ -72,18 +83,32 @@ fn rle_frame(rows: u16, columns: u16) -> Vec<u8> {
 fn files() -> Vec<(&'static str, Vec<u8>)> {
     let pixels = element((0x7FE0, 0x10), "OW", &little_endian(&picture(20, 30)));
     let nested = {
-        let inner = [item(0xE000, u32::MAX), element((8, 0x100), "SH", b"113100"), item(0xE00D, 0)].concat();
+        let inner = [
+            item(0xE000, u32::MAX),
+            element((8, 0x100), "SH", b"113100"),
+            item(0xE00D, 0),
+        ]
+        .concat();
         [header((0x12, 0x64), "SQ", u32::MAX), inner, item(0xE0DD, 0)].concat()
     };
     let data_set = data_set(20, 30, true);
-    let split = data_set.windows(4).position(|window| window == [0x20, 0, 0x0D, 0]).unwrap();
+    let split = data_set
+        .windows(4)
+        .position(|window| window == [0x20, 0, 0x0D, 0])
+        .unwrap();
     let with_sequence = [&data_set[..split], &nested, &data_set[split..]].concat();
     vec![
         ("native", native(20, 30)),
-        ("sequence", [meta(EXPLICIT), with_sequence.clone(), pixels.clone()].concat()),
+        (
+            "sequence",
+            [meta(EXPLICIT), with_sequence.clone(), pixels.clone()].concat(),
+        ),
         ("headless", [with_sequence.clone(), pixels.clone()].concat()),
         ("deflated", deflated(&[with_sequence, pixels].concat())),
-        ("rle", [meta(RLE), data_set.clone(), encapsulated(&[&rle_frame(20, 30)])].concat()),
+        (
+            "rle",
+            [meta(RLE), data_set.clone(), encapsulated(&[&rle_frame(20, 30)])].concat(),
+        ),
         ("jpeg_ls", jpeg_ls(20, 30)),
     ]
 }
@@ -95,7 +120,9 @@ fn the_small_files_are_good_as_they_are() {
     for (name, bytes) in files() {
         let instance = open(folder.path(), &bytes);
         let mut values = Vec::new();
-        reader().read(&instance, 0, &mut values).unwrap_or_else(|error| panic!("{name}: {error}"));
+        reader()
+            .read(&instance, 0, &mut values)
+            .unwrap_or_else(|error| panic!("{name}: {error}"));
         assert_eq!(values, expected, "{name}");
     }
 }
@@ -109,11 +136,20 @@ fn a_small_file_cut_anywhere_is_an_error() {
         let whole = written(&path, &bytes);
         // The last item may lack its delimiter, and a deflated stream its end.
         for length in 0..bytes.len() - 20 {
-            assert!(!is_read(&reader, &cut(&whole, length)), "{name} cut to {length} of {}", bytes.len());
+            assert!(
+                !is_read(&reader, &cut(&whole, length)),
+                "{name} cut to {length} of {}",
+                bytes.len()
+            );
         }
         // Really cut, while the caller still believes in the old length.
         let instance = read_header(&whole, &Limits::default()).unwrap();
-        std::fs::File::options().write(true).open(&path).unwrap().set_len(bytes.len() as u64 - 200).unwrap();
+        std::fs::File::options()
+            .write(true)
+            .open(&path)
+            .unwrap()
+            .set_len(bytes.len() as u64 - 200)
+            .unwrap();
         assert!(!is_read(&reader, &whole), "{name}");
         assert!(reader.read(&instance, 0, &mut Vec::new()).is_err(), "{name}");
     }
@@ -128,12 +164,24 @@ fn a_real_file_cut_at_every_97th_byte_is_an_error() {
     };
     let reader = reader();
     let odd = Path::new(&data).join("odd");
-    let found = discover(&[odd.join("transfer_syntaxes"), odd.join("enhanced_multiframe_ct"), odd.join("localizer_philips")], &Limits::default()).unwrap();
+    let found = discover(
+        &[
+            odd.join("transfer_syntaxes"),
+            odd.join("enhanced_multiframe_ct"),
+            odd.join("localizer_philips"),
+        ],
+        &Limits::default(),
+    )
+    .unwrap();
     for instance in found.instances {
         let whole = &instance.source;
         let first_frame = whole.length as usize / instance.header.frames.len();
         for length in (0..first_frame - 20).step_by(97) {
-            assert!(!is_read(&reader, &cut(whole, length)), "{} cut to {length}", whole.path.display());
+            assert!(
+                !is_read(&reader, &cut(whole, length)),
+                "{} cut to {length}",
+                whole.path.display()
+            );
         }
     }
     assert_memory_stayed_bounded();
@@ -151,12 +199,28 @@ fn sizes_without_bounds_are_refused_before_anything_is_allocated() {
     };
     let rows = replaced((0x28, 0x10), element((0x28, 0x10), "UL", &(1u32 << 31).to_le_bytes()));
     assert!(matches!(header_of(&path, &rows), Err(DicomError::OverLimit { .. })));
-    let bytes = [meta(EXPLICIT), data_set(u16::MAX, u16::MAX, true), header((0x7FE0, 0x10), "OW", 0xFFFF_FFF0)].concat();
+    let bytes = [
+        meta(EXPLICIT),
+        data_set(u16::MAX, u16::MAX, true),
+        header((0x7FE0, 0x10), "OW", 0xFFFF_FFF0),
+    ]
+    .concat();
     assert!(matches!(header_of(&path, &bytes), Err(DicomError::OverLimit { .. })));
-    let frames = [meta(EXPLICIT), element((0x28, 8), "IS", b"2147483647"), data_set(16, 16, true), header((0x7FE0, 0x10), "OW", 0xFFFF_FFF0)].concat();
+    let frames = [
+        meta(EXPLICIT),
+        element((0x28, 8), "IS", b"2147483647"),
+        data_set(16, 16, true),
+        header((0x7FE0, 0x10), "OW", 0xFFFF_FFF0),
+    ]
+    .concat();
     assert!(matches!(header_of(&path, &frames), Err(DicomError::OverLimit { .. })));
     // A size that is allowed and not there.
-    let absent = [meta(EXPLICIT), data_set(8000, 8000, true), header((0x7FE0, 0x10), "OW", 0xFFFF_FFF0)].concat();
+    let absent = [
+        meta(EXPLICIT),
+        data_set(8000, 8000, true),
+        header((0x7FE0, 0x10), "OW", 0xFFFF_FFF0),
+    ]
+    .concat();
     let instance = header_of(&path, &absent).unwrap();
     let error = reader().read(&instance, 0, &mut Vec::new()).unwrap_err();
     assert!(matches!(error, PixelError::Corrupt { .. }), "{error}");
@@ -172,8 +236,21 @@ fn declared_lengths_beyond_the_file_are_refused_wherever_they_stand() {
     let in_header = [
         [meta(EXPLICIT), header((8, 1), "UN", huge), data.clone()].concat(),
         [meta(EXPLICIT), header((8, 0x1110), "SQ", huge), data.clone()].concat(),
-        [meta(EXPLICIT), header((8, 0x1110), "SQ", u32::MAX), item(0xE000, huge), data.clone()].concat(),
-        [meta(EXPLICIT), header((8, 0x1110), "SQ", u32::MAX), item(0xE000, u32::MAX), header((8, 1), "UN", huge), data.clone()].concat(),
+        [
+            meta(EXPLICIT),
+            header((8, 0x1110), "SQ", u32::MAX),
+            item(0xE000, huge),
+            data.clone(),
+        ]
+        .concat(),
+        [
+            meta(EXPLICIT),
+            header((8, 0x1110), "SQ", u32::MAX),
+            item(0xE000, u32::MAX),
+            header((8, 1), "UN", huge),
+            data.clone(),
+        ]
+        .concat(),
         [meta(EXPLICIT), header((8, 0x60), "OB", u32::MAX), data.clone()].concat(),
         [meta(EXPLICIT), item(0xE00D, 0), data.clone()].concat(),
         [&meta(EXPLICIT)[..132], &header((2, 1), "OB", huge), &data].concat(),
@@ -181,7 +258,10 @@ fn declared_lengths_beyond_the_file_are_refused_wherever_they_stand() {
     ];
     for (index, bytes) in in_header.iter().enumerate() {
         let result = header_of(&path, bytes);
-        assert!(matches!(result, Err(DicomError::Damaged { .. } | DicomError::OverLimit { .. })), "{index}: {result:?}");
+        assert!(
+            matches!(result, Err(DicomError::Damaged { .. } | DicomError::OverLimit { .. })),
+            "{index}: {result:?}"
+        );
     }
     let sequence = header((0x7FE0, 0x10), "OB", u32::MAX);
     let in_pixels = [
@@ -208,12 +288,16 @@ fn thousands_of_nested_sequences_are_refused_with_and_without_lengths() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("nested.dcm");
     let depth = 100_000;
-    let undefined: Vec<u8> = (0..depth).flat_map(|_| [header((8, 0x1110), "SQ", u32::MAX), item(0xE000, u32::MAX)].concat()).collect();
+    let undefined: Vec<u8> = (0..depth)
+        .flat_map(|_| [header((8, 0x1110), "SQ", u32::MAX), item(0xE000, u32::MAX)].concat())
+        .collect();
     let result = header_of(&path, &[meta(EXPLICIT), undefined].concat());
     assert!(matches!(result, Err(DicomError::OverLimit { .. })), "{result:?}");
     // From the outside in, each with its true length; the tag is one whose items are copied.
-    let bytes: Vec<u8> =
-        (0..depth).rev().flat_map(|level| [header((0x12, 0x64), "SQ", level * 20 + 8), item(0xE000, level * 20)].concat()).collect();
+    let bytes: Vec<u8> = (0..depth)
+        .rev()
+        .flat_map(|level| [header((0x12, 0x64), "SQ", level * 20 + 8), item(0xE000, level * 20)].concat())
+        .collect();
     let result = header_of(&path, &[meta(EXPLICIT), bytes].concat());
     assert!(matches!(result, Err(DicomError::OverLimit { .. })), "{result:?}");
     assert_memory_stayed_bounded();
@@ -252,7 +336,10 @@ fn deflate_bombs_are_refused() {
 }
 
 fn element_of_frames(count: usize) -> Vec<u8> {
-    element((8, 0x16), "UI", b"1.2").into_iter().chain(element((0x28, 8), "IS", count.to_string().as_bytes())).collect()
+    element((8, 0x16), "UI", b"1.2")
+        .into_iter()
+        .chain(element((0x28, 8), "IS", count.to_string().as_bytes()))
+        .collect()
 }
 
 #[test]
@@ -261,7 +348,10 @@ fn a_pipe_in_a_folder_does_not_stop_the_search() {
     let pipe = folder.path().join("pipe");
     assert!(Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let found = discover(&[folder.path().to_owned()], &Limits::default()).unwrap();
-    assert_eq!(found.skipped.first().map(|skipped| skipped.why.as_str()), Some("not a regular file"));
+    assert_eq!(
+        found.skipped.first().map(|skipped| skipped.why.as_str()),
+        Some("not a regular file")
+    );
     let found = discover(&[pipe], &Limits::default()).unwrap();
     assert_eq!(found.skipped.len(), 1);
 }

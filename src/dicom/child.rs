@@ -36,7 +36,10 @@ impl DecoderLimits {
 
     fn of_arguments(arguments: &[OsString]) -> Option<Self> {
         let number = |index: usize| arguments.get(index)?.to_str()?.parse().ok();
-        Some(Self { memory_bytes: number(0)?, cpu_seconds_per_frame: number(1)? })
+        Some(Self {
+            memory_bytes: number(0)?,
+            cpu_seconds_per_frame: number(1)?,
+        })
     }
 }
 
@@ -46,7 +49,8 @@ impl DecoderLimits {
 /// # Errors
 /// As [`serve_decoder`], and for arguments that are no limits.
 pub fn run_decoder(arguments: &[OsString]) -> io::Result<()> {
-    let limits = DecoderLimits::of_arguments(arguments).ok_or_else(|| io::Error::other("decode-frames is started by hilum itself"))?;
+    let limits = DecoderLimits::of_arguments(arguments)
+        .ok_or_else(|| io::Error::other("decode-frames is started by hilum itself"))?;
     // Without the line buffer that standard output has.
     let input = File::from(io::stdin().as_fd().try_clone_to_owned()?);
     let output = File::from(io::stdout().as_fd().try_clone_to_owned()?);
@@ -81,7 +85,13 @@ pub fn serve_decoder(mut input: impl Read, mut output: impl Write, limits: Decod
 fn lower(resource: Resource, wanted: u64) -> io::Result<()> {
     let now = getrlimit(resource);
     let current = now.maximum.map_or(wanted, |maximum| wanted.min(maximum));
-    setrlimit(resource, Rlimit { current: Some(current), maximum: now.maximum })?;
+    setrlimit(
+        resource,
+        Rlimit {
+            current: Some(current),
+            maximum: now.maximum,
+        },
+    )?;
     Ok(())
 }
 
@@ -89,7 +99,14 @@ fn lower(resource: Resource, wanted: u64) -> io::Result<()> {
 pub(super) fn write_request(mut output: impl Write, frame: &EncodedFrame) -> io::Result<()> {
     let uid = frame.transfer_syntax_uid.as_bytes();
     let mut head = Vec::with_capacity(20 + uid.len());
-    for number in [MAGIC, frame.bits_allocated, frame.bits_stored, frame.rows, frame.columns, uid.len() as u16] {
+    for number in [
+        MAGIC,
+        frame.bits_allocated,
+        frame.bits_stored,
+        frame.rows,
+        frame.columns,
+        uid.len() as u16,
+    ] {
         head.extend_from_slice(&number.to_le_bytes());
     }
     head.extend_from_slice(&(frame.bytes.len() as u64).to_le_bytes());
@@ -108,7 +125,28 @@ fn read_request(mut input: impl Read, most: u64) -> io::Result<Option<EncodedFra
         return Ok(None);
     }
     input.read_exact(head.get_mut(1..).unwrap_or_default())?;
-    let [m0, m1, a0, a1, s0, s1, r0, r1, c0, c1, u0, u1, l0, l1, l2, l3, l4, l5, l6, l7] = head;
+    let [
+        m0,
+        m1,
+        a0,
+        a1,
+        s0,
+        s1,
+        r0,
+        r1,
+        c0,
+        c1,
+        u0,
+        u1,
+        l0,
+        l1,
+        l2,
+        l3,
+        l4,
+        l5,
+        l6,
+        l7,
+    ] = head;
     if u16::from_le_bytes([m0, m1]) != MAGIC {
         return Err(io::Error::other("not a decode request"));
     }

@@ -28,7 +28,13 @@ impl EncodedFrame<'_> {
 
     /// Compares what the codestream says of its size with the header.
     pub(super) fn check(&self, codestream: &Codestream) -> Result<(), String> {
-        let Codestream { rows, columns, components, precision, .. } = *codestream;
+        let Codestream {
+            rows,
+            columns,
+            components,
+            precision,
+            ..
+        } = *codestream;
         if (rows, columns, components) != (u32::from(self.rows), u32::from(self.columns), 1) {
             return Err(format!(
                 "the compressed image has {rows} rows, {columns} columns and {components} components, the header says {} rows and {} columns of one",
@@ -36,7 +42,10 @@ impl EncodedFrame<'_> {
             ));
         }
         if precision > self.bits_allocated {
-            return Err(format!("compressed samples of {precision} bits where {} are allocated", self.bits_allocated));
+            return Err(format!(
+                "compressed samples of {precision} bits where {} are allocated",
+                self.bits_allocated
+            ));
         }
         Ok(())
     }
@@ -44,17 +53,26 @@ impl EncodedFrame<'_> {
 
 /// Decodes into little-endian samples of `bits_allocated` bits. May panic, abort or never end on hostile bytes, depending on the decoder.
 pub(super) fn decode(frame: &EncodedFrame) -> Result<Vec<u8>, String> {
-    let syntax = TransferSyntaxRegistry.get(&frame.transfer_syntax_uid).ok_or("unknown transfer syntax")?;
-    let reader = syntax.pixel_data_reader().ok_or("no decoder for this transfer syntax")?;
+    let syntax = TransferSyntaxRegistry
+        .get(&frame.transfer_syntax_uid)
+        .ok_or("unknown transfer syntax")?;
+    let reader = syntax
+        .pixel_data_reader()
+        .ok_or("no decoder for this transfer syntax")?;
     let expected = frame.decoded_bytes();
     let mut samples = Vec::new();
-    reader.decode_frame(frame, 0, &mut samples).map_err(|error| described(&error))?;
+    reader
+        .decode_frame(frame, 0, &mut samples)
+        .map_err(|error| described(&error))?;
     // Decoders hand out the narrowest samples that hold the codestream's precision.
     if frame.bits_allocated == 16 && samples.len() * 2 == expected {
         samples = samples.into_iter().flat_map(|sample| [sample, 0]).collect();
     }
     if samples.len() != expected {
-        return Err(format!("{} bytes came out of the decoder where {expected} were due", samples.len()));
+        return Err(format!(
+            "{} bytes came out of the decoder where {expected} were due",
+            samples.len()
+        ));
     }
     Ok(samples)
 }
@@ -126,6 +144,9 @@ impl PixelDataObject for EncodedFrame<'_> {
     }
 
     fn raw_pixel_data(&self) -> Option<RawPixelData> {
-        Some(RawPixelData { fragments: C::from_vec(vec![self.bytes.to_vec()]), offset_table: C::new() })
+        Some(RawPixelData {
+            fragments: C::from_vec(vec![self.bytes.to_vec()]),
+            offset_table: C::new(),
+        })
     }
 }

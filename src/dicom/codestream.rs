@@ -20,7 +20,9 @@ const END: [u8; 2] = [0xFF, 0xD9];
 
 /// Whether a fragment begins an image rather than going on with one.
 pub(super) fn begins_image(bytes: &[u8]) -> bool {
-    bytes.starts_with(&JPEG_START) || bytes.starts_with(&J2K_START[..2]) || bytes.starts_with(&[0, 0, 0, 12, b'j', b'P'])
+    bytes.starts_with(&JPEG_START)
+        || bytes.starts_with(&J2K_START[..2])
+        || bytes.starts_with(&[0, 0, 0, 12, b'j', b'P'])
 }
 
 /// Whether the codestream has its end marker. Decoders fill up what is missing in silence, or search for it for seconds.
@@ -100,8 +102,16 @@ mod tests {
 
     #[test]
     fn a_frame_header_is_found_behind_other_segments() {
-        let bytes = [0xFF, 0xD8, 0xFF, 0xE0, 0, 4, 1, 2, 0xFF, 0xFF, 0xC3, 0, 11, 12, 2, 0, 1, 0x80, 1, 1, 0x11, 0];
-        let expected = Codestream { rows: 512, columns: 384, components: 1, precision: 12, signed: None };
+        let bytes = [
+            0xFF, 0xD8, 0xFF, 0xE0, 0, 4, 1, 2, 0xFF, 0xFF, 0xC3, 0, 11, 12, 2, 0, 1, 0x80, 1, 1, 0x11, 0,
+        ];
+        let expected = Codestream {
+            rows: 512,
+            columns: 384,
+            components: 1,
+            precision: 12,
+            signed: None,
+        };
         assert_eq!(describe(&bytes).unwrap(), expected);
         assert!(!is_whole(&bytes));
     }

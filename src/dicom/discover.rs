@@ -37,7 +37,10 @@ pub struct Skipped {
 pub fn discover(paths: &[PathBuf], limits: &Limits) -> Result<Discovery, DicomError> {
     let mut found = Vec::new();
     for path in paths {
-        std::fs::metadata(path).map_err(|error| DicomError::Io { path: path.clone(), error })?;
+        std::fs::metadata(path).map_err(|error| DicomError::Io {
+            path: path.clone(),
+            error,
+        })?;
         found.extend(walk(path));
     }
     let mut seen = std::collections::HashSet::new();
@@ -45,7 +48,10 @@ pub fn discover(paths: &[PathBuf], limits: &Limits) -> Result<Discovery, DicomEr
         Ok(source) => seen.insert(source.path.clone()),
         Err(_) => true,
     });
-    let read: Vec<Result<Instance, Skipped>> = found.into_par_iter().map(|entry| entry.and_then(|source| look_at(&source, limits))).collect();
+    let read: Vec<Result<Instance, Skipped>> = found
+        .into_par_iter()
+        .map(|entry| entry.and_then(|source| look_at(&source, limits)))
+        .collect();
     let mut discovery = Discovery::default();
     for result in read {
         match result {
@@ -58,34 +64,52 @@ pub fn discover(paths: &[PathBuf], limits: &Limits) -> Result<Discovery, DicomEr
 
 /// The regular files under a path, sorted by name within each folder.
 fn walk(top: &Path) -> impl Iterator<Item = Result<Source, Skipped>> {
-    WalkDir::new(top).follow_links(true).sort_by_file_name().into_iter().filter_map(|entry| {
-        let entry = match entry {
-            Ok(entry) => entry,
-            Err(error) => {
-                let path = error.path().unwrap_or(Path::new("")).to_owned();
-                let looped = error.loop_ancestor().map(|_| "a link back to a folder above it".to_owned());
-                let why = looped.or_else(|| error.io_error().map(ToString::to_string)).unwrap_or_else(|| "unreadable".into());
-                return Some(Err(Skipped { path, why }));
+    WalkDir::new(top)
+        .follow_links(true)
+        .sort_by_file_name()
+        .into_iter()
+        .filter_map(|entry| {
+            let entry = match entry {
+                Ok(entry) => entry,
+                Err(error) => {
+                    let path = error.path().unwrap_or(Path::new("")).to_owned();
+                    let looped = error
+                        .loop_ancestor()
+                        .map(|_| "a link back to a folder above it".to_owned());
+                    let why = looped
+                        .or_else(|| error.io_error().map(ToString::to_string))
+                        .unwrap_or_else(|| "unreadable".into());
+                    return Some(Err(Skipped { path, why }));
+                }
+            };
+            let kind = entry.file_type();
+            if kind.is_dir() {
+                return None;
             }
-        };
-        let kind = entry.file_type();
-        if kind.is_dir() {
-            return None;
-        }
-        let skipped = |why: String| Skipped { path: entry.path().to_owned(), why };
-        if !kind.is_file() {
-            // A pipe or a device would block or never end.
-            return Some(Err(skipped("not a regular file".into())));
-        }
-        Some(match entry.metadata() {
-            Ok(metadata) => Ok(Source { path: entry.path().into(), offset: 0, length: metadata.len() }),
-            Err(error) => Err(skipped(error.to_string())),
+            let skipped = |why: String| Skipped {
+                path: entry.path().to_owned(),
+                why,
+            };
+            if !kind.is_file() {
+                // A pipe or a device would block or never end.
+                return Some(Err(skipped("not a regular file".into())));
+            }
+            Some(match entry.metadata() {
+                Ok(metadata) => Ok(Source {
+                    path: entry.path().into(),
+                    offset: 0,
+                    length: metadata.len(),
+                }),
+                Err(error) => Err(skipped(error.to_string())),
+            })
         })
-    })
 }
 
 fn look_at(source: &Source, limits: &Limits) -> Result<Instance, Skipped> {
-    let skipped = |why: String| Skipped { path: source.path.to_path_buf(), why };
+    let skipped = |why: String| Skipped {
+        path: source.path.to_path_buf(),
+        why,
+    };
     let instance = read_header(source, limits).map_err(|error| skipped(error.reason()))?;
     if instance.header.sop_class_uid == DIRECTORY_CLASS {
         return Err(skipped("a DICOMDIR; the files beside it are read themselves".into()));

@@ -31,25 +31,37 @@ impl Part<'_> {
         let end = at.checked_add(buffer.len() as u64).filter(|end| *end <= self.length);
         if end.is_none() {
             let left = self.length.saturating_sub(at);
-            return Err(PixelFault::Corrupt(format!("{} bytes of pixels are missing", buffer.len() as u64 - left)));
+            return Err(PixelFault::Corrupt(format!(
+                "{} bytes of pixels are missing",
+                buffer.len() as u64 - left
+            )));
         }
-        self.file.read_exact_at(buffer, self.offset + at).map_err(|error| match error.kind() {
-            std::io::ErrorKind::UnexpectedEof => PixelFault::Corrupt("the file ends inside its pixels".into()),
-            _ => PixelFault::Io(error),
-        })
+        self.file
+            .read_exact_at(buffer, self.offset + at)
+            .map_err(|error| match error.kind() {
+                std::io::ErrorKind::UnexpectedEof => PixelFault::Corrupt("the file ends inside its pixels".into()),
+                _ => PixelFault::Io(error),
+            })
     }
 }
 
 impl FrameIndex {
     /// Walks the items from `offset` on and shares them out among `count` frames by the offset tables; where there is none, one fragment is one frame, or
     /// each fragment that begins an image begins a frame.
-    pub(super) fn read(part: Part, offset: u64, extended: Option<(u64, u64)>, count: usize) -> Result<Self, PixelFault> {
+    pub(super) fn read(
+        part: Part,
+        offset: u64,
+        extended: Option<(u64, u64)>,
+        count: usize,
+    ) -> Result<Self, PixelFault> {
         let (table, fragments) = items(part, offset)?;
         if fragments.is_empty() {
             return Err(PixelFault::Corrupt("no fragment".into()));
         }
         if count == 1 {
-            return Ok(Self { frames: vec![fragments] });
+            return Ok(Self {
+                frames: vec![fragments],
+            });
         }
         let extended = extended.map(|place| numbers::<8>(part, place)).transpose()?;
         let basic = numbers::<4>(part, (table.start, table.end - table.start))?;
@@ -59,21 +71,31 @@ impl FrameIndex {
             }
         }
         if fragments.len() == count {
-            return Ok(Self { frames: fragments.into_iter().map(|fragment| vec![fragment]).collect() });
+            return Ok(Self {
+                frames: fragments.into_iter().map(|fragment| vec![fragment]).collect(),
+            });
         }
         let frames = share_by_starts(part, &fragments)?;
         if frames.len() != count {
-            return Err(PixelFault::Corrupt(format!("{} fragments without an offset table for {count} frames", fragments.len())));
+            return Err(PixelFault::Corrupt(format!(
+                "{} fragments without an offset table for {count} frames",
+                fragments.len()
+            )));
         }
         Ok(Self { frames })
     }
 
     /// The encoded bytes of a frame, at most `most` of them.
     pub(super) fn frame(&self, part: Part, frame: usize, most: u64) -> Result<Vec<u8>, PixelFault> {
-        let fragments = self.frames.get(frame).ok_or_else(|| PixelFault::Corrupt(format!("no frame {}", frame + 1)))?;
+        let fragments = self
+            .frames
+            .get(frame)
+            .ok_or_else(|| PixelFault::Corrupt(format!("no frame {}", frame + 1)))?;
         let length: u64 = fragments.iter().map(|fragment| fragment.end - fragment.start).sum();
         if length > most {
-            return Err(PixelFault::Corrupt(format!("{length} compressed bytes for a frame of fewer")));
+            return Err(PixelFault::Corrupt(format!(
+                "{length} compressed bytes for a frame of fewer"
+            )));
         }
         let mut bytes = vec![0; length as usize];
         let mut rest = bytes.as_mut_slice();
@@ -104,11 +126,16 @@ fn items(part: Part, offset: u64) -> Result<(Range<u64>, Vec<Range<u64>>), Pixel
         match tag {
             Tag(0xFFFE, 0xE0DD) => break,
             Tag(0xFFFE, 0xE000) => {}
-            _ => return Err(PixelFault::Corrupt(format!("{} between fragments", name(tag)))),
+            _ => {
+                return Err(PixelFault::Corrupt(format!("{} between fragments", name(tag))));
+            }
         }
         let content = at + 8..at + 8 + length;
         if content.end > part.length {
-            return Err(PixelFault::Corrupt(format!("a fragment of {length} bytes where {} are left", part.length - at - 8)));
+            return Err(PixelFault::Corrupt(format!(
+                "a fragment of {length} bytes where {} are left",
+                part.length - at - 8
+            )));
         }
         if fragments.len() >= MOST_FRAGMENTS {
             return Err(PixelFault::Corrupt(format!("more than {MOST_FRAGMENTS} fragments")));
@@ -129,7 +156,12 @@ fn numbers<const WIDTH: usize>(part: Part, (at, length): (u64, u64)) -> Result<V
     }
     let mut bytes = vec![0; length as usize];
     part.read(&mut bytes, at)?;
-    let number = |chunk: &[u8]| chunk.iter().rev().fold(0u64, |number, byte| number << 8 | u64::from(*byte));
+    let number = |chunk: &[u8]| {
+        chunk
+            .iter()
+            .rev()
+            .fold(0u64, |number, byte| number << 8 | u64::from(*byte))
+    };
     Ok(bytes.chunks_exact(WIDTH).map(number).collect())
 }
 

@@ -11,7 +11,10 @@ use dicom_dictionary_std::tags;
 /// One header for each of `count` frames.
 pub(super) fn frames(view: &View, count: usize, limits: &Limits) -> Result<Vec<FrameHeader>, Fault> {
     if count > limits.frames {
-        return Err(Fault::OverLimit(format!("{count} frames, {} are allowed", limits.frames)));
+        return Err(Fault::OverLimit(format!(
+            "{count} frames, {} are allowed",
+            limits.frames
+        )));
     }
     let whole = of_data_set(view);
     let shared = view.item(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE)?;
@@ -65,7 +68,10 @@ fn apply(frame: &mut FrameHeader, groups: &View) -> Result<(), Fault> {
         frame.rescale_type = transformation.text(tags::RESCALE_TYPE).to_ascii_uppercase();
     }
     if let Some(content) = groups.item(tags::FRAME_CONTENT_SEQUENCE)? {
-        frame.acquisition_number = content.number(tags::FRAME_ACQUISITION_NUMBER).map(i64::from).or(frame.acquisition_number);
+        frame.acquisition_number = content
+            .number(tags::FRAME_ACQUISITION_NUMBER)
+            .map(i64::from)
+            .or(frame.acquisition_number);
     }
     for sequence in [tags::CT_IMAGE_FRAME_TYPE_SEQUENCE, tags::MR_IMAGE_FRAME_TYPE_SEQUENCE] {
         if let Some(kind) = groups.item(sequence)? {
@@ -101,7 +107,10 @@ fn put_rescale(frame: &mut FrameHeader, view: &View) {
     let slope = view.decimal(tags::RESCALE_SLOPE);
     let intercept = view.decimal(tags::RESCALE_INTERCEPT);
     if slope.is_some() || intercept.is_some() {
-        frame.rescale = Some(Rescale { slope: slope.unwrap_or(1.0), intercept: intercept.unwrap_or(0.0) });
+        frame.rescale = Some(Rescale {
+            slope: slope.unwrap_or(1.0),
+            intercept: intercept.unwrap_or(0.0),
+        });
     }
 }
 

@@ -27,9 +27,16 @@ struct Start {
 impl Source {
     /// The whole of a file; its length is asked from the system.
     pub fn of_file(path: &Path) -> Result<Self, DicomError> {
-        let io = |error| DicomError::Io { path: path.to_owned(), error };
+        let io = |error| DicomError::Io {
+            path: path.to_owned(),
+            error,
+        };
         let length = std::fs::metadata(path).map_err(io)?.len();
-        Ok(Self { path: path.into(), offset: 0, length })
+        Ok(Self {
+            path: path.into(),
+            offset: 0,
+            length,
+        })
     }
 }
 
@@ -42,11 +49,17 @@ pub fn read_header(source: &Source, limits: &Limits) -> Result<Instance, DicomEr
     let header = read(source, limits).map_err(|fault| match fault {
         Fault::NotDicom(why) => DicomError::NotDicom { path: path(), why },
         Fault::Damaged(why) => DicomError::Damaged { path: path(), why },
-        Fault::NeedMore(_) => DicomError::Damaged { path: path(), why: "it ends inside its header".into() },
+        Fault::NeedMore(_) => DicomError::Damaged {
+            path: path(),
+            why: "it ends inside its header".into(),
+        },
         Fault::OverLimit(what) => DicomError::OverLimit { path: path(), what },
         Fault::Io(error) => DicomError::Io { path: path(), error },
     })?;
-    Ok(Instance { source: source.clone(), header })
+    Ok(Instance {
+        source: source.clone(),
+        header,
+    })
 }
 
 fn read(source: &Source, limits: &Limits) -> Result<Header, Fault> {
@@ -74,7 +87,9 @@ fn read(source: &Source, limits: &Limits) -> Result<Header, Fault> {
     })
     .map_err(|fault| match fault {
         // Without a meta group, what cannot be walked is not shown to be DICOM at all.
-        Fault::Damaged(_) | Fault::OverLimit(_) | Fault::NeedMore(_) if !start.marked => Fault::NotDicom("no preamble, and no elements".into()),
+        Fault::Damaged(_) | Fault::OverLimit(_) | Fault::NeedMore(_) if !start.marked => {
+            Fault::NotDicom("no preamble, and no elements".into())
+        }
         other => other,
     })
 }
@@ -103,14 +118,21 @@ fn start(prefix: &Prefix, limits: &Limits) -> Result<Start, Fault> {
         return headless(data);
     };
     let walker = Walker::new(data, prefix.total, limits);
-    let mut found = Start { transfer_syntax_uid: String::new(), media_storage_sop_class_uid: String::new(), at: meta_at, marked: true };
+    let mut found = Start {
+        transfer_syntax_uid: String::new(),
+        media_storage_sop_class_uid: String::new(),
+        at: meta_at,
+        marked: true,
+    };
     // The group length is not needed, and often wrong: the group ends where another begins.
     while (found.at as u64).saturating_add(8) <= prefix.total {
         let header = walker.header(found.at, Encoding::ExplicitLittle)?;
         if header.tag.0 != 0x0002 {
             break;
         }
-        let Some(length) = header.length else { return Err(Fault::Damaged("undefined length in the meta group".into())) };
+        let Some(length) = header.length else {
+            return Err(Fault::Damaged("undefined length in the meta group".into()));
+        };
         let end = header.value_at as u64 + u64::from(length);
         if end > prefix.total {
             return Err(Fault::Damaged("it ends inside its meta group".into()));
@@ -137,7 +159,11 @@ fn start(prefix: &Prefix, limits: &Limits) -> Result<Start, Fault> {
 /// A data set without anything in front begins with an element of group 0008.
 fn headless(data: &[u8]) -> Result<Start, Fault> {
     if !data.starts_with(&[0x08, 0x00]) {
-        let why = if data.starts_with(b"PK") { "a zip archive" } else { "neither preamble nor a first element" };
+        let why = if data.starts_with(b"PK") {
+            "a zip archive"
+        } else {
+            "neither preamble nor a first element"
+        };
         return Err(Fault::NotDicom(why.into()));
     }
     Ok(Start {
@@ -148,19 +174,35 @@ fn headless(data: &[u8]) -> Result<Start, Fault> {
     })
 }
 
-fn header(view: &View, start: &Start, place: Option<&ElementHeader>, deflated: bool, limits: &Limits) -> Result<Header, Fault> {
+fn header(
+    view: &View,
+    start: &Start,
+    place: Option<&ElementHeader>,
+    deflated: bool,
+    limits: &Limits,
+) -> Result<Header, Fault> {
     let charset_name = view.text(tags::SPECIFIC_CHARACTER_SET);
     let charset = Charset::new(&charset_name);
     let decoded = |tag: Tag| view.bytes(tag).map(|bytes| charset.text(bytes)).unwrap_or_default();
     let pixels = pixel_format(view);
     let pixel_count = u64::from(pixels.rows) * u64::from(pixels.columns);
     if pixel_count > limits.pixels_per_frame {
-        return Err(Fault::OverLimit(format!("{} rows x {} columns", pixels.rows, pixels.columns)));
+        return Err(Fault::OverLimit(format!(
+            "{} rows x {} columns",
+            pixels.rows, pixels.columns
+        )));
     }
     let is_image = place.is_some() || pixel_count > 0;
-    let count = view.integer(tags::NUMBER_OF_FRAMES).filter(|count| *count > 0).unwrap_or(1);
+    let count = view
+        .integer(tags::NUMBER_OF_FRAMES)
+        .filter(|count| *count > 0)
+        .unwrap_or(1);
     let count = usize::try_from(count).map_err(|_| Fault::OverLimit(format!("{count} frames")))?;
-    let frames = if is_image { frames(view, count, limits)? } else { Vec::new() };
+    let frames = if is_image {
+        frames(view, count, limits)?
+    } else {
+        Vec::new()
+    };
     let (date_of_acquisition, time_of_acquisition) = acquisition(view);
     let contrast = view.item(tags::CONTRAST_BOLUS_AGENT_SEQUENCE)?;
     let groups = view.item(tags::SHARED_FUNCTIONAL_GROUPS_SEQUENCE)?;
@@ -203,9 +245,23 @@ fn header(view: &View, start: &Start, place: Option<&ElementHeader>, deflated: b
         software_versions: decoded(tags::SOFTWARE_VERSIONS),
         station_name: decoded(tags::STATION_NAME),
         institution_name: decoded(tags::INSTITUTION_NAME),
-        convolution_kernel: text_or(view, reconstruction.as_ref(), tags::CONVOLUTION_KERNEL, tags::CONVOLUTION_KERNEL, &charset),
-        contrast_bolus_agent: text_or(view, contrast.as_ref(), tags::CONTRAST_BOLUS_AGENT, tags::CODE_MEANING, &charset),
-        slice_thickness_mm: view.decimal(tags::SLICE_THICKNESS).or_else(|| frames.first()?.slice_thickness_mm),
+        convolution_kernel: text_or(
+            view,
+            reconstruction.as_ref(),
+            tags::CONVOLUTION_KERNEL,
+            tags::CONVOLUTION_KERNEL,
+            &charset,
+        ),
+        contrast_bolus_agent: text_or(
+            view,
+            contrast.as_ref(),
+            tags::CONTRAST_BOLUS_AGENT,
+            tags::CODE_MEANING,
+            &charset,
+        ),
+        slice_thickness_mm: view
+            .decimal(tags::SLICE_THICKNESS)
+            .or_else(|| frames.first()?.slice_thickness_mm),
         gantry_tilt_degrees: view
             .decimal(tags::GANTRY_DETECTOR_TILT)
             .or_else(|| geometry.as_ref()?.decimal(tags::GANTRY_DETECTOR_TILT)),
@@ -227,7 +283,10 @@ fn nested<'a>(groups: Option<&View<'a>>, sequence: Tag) -> Result<Option<View<'a
 
 /// A text of the data set, or else one of an item in it.
 fn text_or(view: &View, item: Option<&View>, tag: Tag, tag_in_item: Tag, charset: &Charset) -> String {
-    let bytes = view.bytes(tag).filter(|bytes| !bytes.is_empty()).or_else(|| item?.bytes(tag_in_item));
+    let bytes = view
+        .bytes(tag)
+        .filter(|bytes| !bytes.is_empty())
+        .or_else(|| item?.bytes(tag_in_item));
     bytes.map(|bytes| charset.text(bytes)).unwrap_or_default()
 }
 
@@ -237,8 +296,13 @@ fn acquisition(view: &View) -> (String, String) {
     let date = Some(view.text(tags::ACQUISITION_DATE)).filter(|date| !date.is_empty());
     let time = Some(view.text(tags::ACQUISITION_TIME)).filter(|time| !time.is_empty());
     let part = |range: Option<&str>| trimmed(range.unwrap_or_default()).to_owned();
-    let time_of_both = both.get(8..).map(|time| time.split(['+', '-', '&']).next().unwrap_or_default());
-    (date.unwrap_or_else(|| part(both.get(..8))), time.unwrap_or_else(|| part(time_of_both)))
+    let time_of_both = both
+        .get(8..)
+        .map(|time| time.split(['+', '-', '&']).next().unwrap_or_default());
+    (
+        date.unwrap_or_else(|| part(both.get(..8))),
+        time.unwrap_or_else(|| part(time_of_both)),
+    )
 }
 
 fn pixel_format(view: &View) -> PixelFormat {
@@ -259,7 +323,9 @@ fn pixel_format(view: &View) -> PixelFormat {
     let stored = |tag| view.number(tag).and_then(|number| in_range(number, &format));
     let value = stored(tags::PIXEL_PADDING_VALUE);
     let limit = stored(tags::PIXEL_PADDING_RANGE_LIMIT).or(value);
-    format.padding = value.zip(limit).map(|(value, limit)| (value.min(limit), value.max(limit)));
+    format.padding = value
+        .zip(limit)
+        .map(|(value, limit)| (value.min(limit), value.max(limit)));
     format
 }
 
@@ -268,7 +334,11 @@ fn pixel_format(view: &View) -> PixelFormat {
 fn in_range(number: u32, format: &PixelFormat) -> Option<i32> {
     let bits = u32::from(format.bits_stored.clamp(1, 16));
     let raw = number as u16;
-    let (lowest, highest) = if format.signed { (-(1 << (bits - 1)), (1 << (bits - 1)) - 1) } else { (0, (1 << bits) - 1) };
+    let (lowest, highest) = if format.signed {
+        (-(1 << (bits - 1)), (1 << (bits - 1)) - 1)
+    } else {
+        (0, (1 << bits) - 1)
+    };
     let fits = |value: &i32| (lowest..=highest).contains(value);
     let extended = |value: u16| {
         let shift = 32 - bits;
@@ -278,21 +348,34 @@ fn in_range(number: u32, format: &PixelFormat) -> Option<i32> {
         return Some(i32::from(raw)).filter(fits);
     }
     let narrow = u32::from(raw) < 1 << bits;
-    Some(i32::from(raw as i16)).filter(fits).or_else(|| narrow.then(|| extended(raw)).filter(fits))
+    Some(i32::from(raw as i16))
+        .filter(fits)
+        .or_else(|| narrow.then(|| extended(raw)).filter(fits))
 }
 
 fn pixel_data(view: &View, place: &ElementHeader, start: &Start, deflated: bool) -> PixelData {
     let offset = place.value_at as u64;
     match place.length {
-        Some(length) if deflated => PixelData::Deflated { start: start.at as u64, offset, length: u64::from(length) },
+        Some(length) if deflated => PixelData::Deflated {
+            start: start.at as u64,
+            offset,
+            length: u64::from(length),
+        },
         Some(length) => {
             let big_endian = view.encoding() == Encoding::ExplicitBig;
-            PixelData::Native { offset, length: u64::from(length), big_endian }
+            PixelData::Native {
+                offset,
+                length: u64::from(length),
+                big_endian,
+            }
         }
         None => {
             let table = view.element(tags::EXTENDED_OFFSET_TABLE).map(|table| &table.content);
             let extended_offsets = table.map(|range| (range.start as u64, (range.end - range.start) as u64));
-            PixelData::Encoded { offset, extended_offsets }
+            PixelData::Encoded {
+                offset,
+                extended_offsets,
+            }
         }
     }
 }

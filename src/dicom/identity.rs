@@ -32,7 +32,11 @@ const COPIED: &[(u16, &[u16])] = &[
 
 /// The elements to copy that a data set has.
 pub(super) fn identity(view: &View) -> Result<Vec<RawElement>, Fault> {
-    view.elements().iter().filter(|element| is_copied(element.tag)).map(|element| raw(view, element, 0)).collect()
+    view.elements()
+        .iter()
+        .filter(|element| is_copied(element.tag))
+        .map(|element| raw(view, element, 0))
+        .collect()
 }
 
 fn is_copied(tag: Tag) -> bool {
@@ -49,11 +53,22 @@ fn raw(view: &View, element: &Element, depth: usize) -> Result<RawElement, Fault
     } else {
         let value = little_endian(view.value(element), element.vr, view.encoding());
         // An implicit value too long for the 16-bit length of its explicit form is passed on as unknown (PS3.5 section 6.2.2, note).
-        (if has_short_length(element.vr) && value.len() > 0xFFFE { VR::UN } else { element.vr }, value)
+        (
+            if has_short_length(element.vr) && value.len() > 0xFFFE {
+                VR::UN
+            } else {
+                element.vr
+            },
+            value,
+        )
     };
     let mut letters = [0u8; 2];
     letters.copy_from_slice(vr.to_string().as_bytes());
-    Ok(RawElement { tag: (element.tag.0, element.tag.1), vr: letters, value })
+    Ok(RawElement {
+        tag: (element.tag.0, element.tag.1),
+        vr: letters,
+        value,
+    })
 }
 
 /// The items of a sequence in explicit VR little endian with defined lengths.
@@ -95,7 +110,10 @@ fn length(bytes: usize) -> Result<u32, Fault> {
 /// Whether the explicit form has a 16-bit length (PS3.5 table 7.1-2).
 fn has_short_length(vr: VR) -> bool {
     use VR::*;
-    matches!(vr, AE | AS | AT | CS | DA | DS | DT | FL | FD | IS | LO | LT | PN | SH | SL | SS | ST | TM | UI | UL | US)
+    matches!(
+        vr,
+        AE | AS | AT | CS | DA | DS | DT | FL | FD | IS | LO | LT | PN | SH | SL | SS | ST | TM | UI | UL | US
+    )
 }
 
 /// A value of even length in little endian; text is left as it stands.
@@ -115,7 +133,22 @@ fn little_endian(bytes: &[u8], vr: VR, encoding: Encoding) -> Vec<u8> {
     if value.len() % 2 == 1 {
         let text = matches!(
             vr,
-            VR::AE | VR::AS | VR::CS | VR::DA | VR::DS | VR::DT | VR::IS | VR::LO | VR::LT | VR::PN | VR::SH | VR::ST | VR::TM | VR::UC | VR::UR | VR::UT
+            VR::AE
+                | VR::AS
+                | VR::CS
+                | VR::DA
+                | VR::DS
+                | VR::DT
+                | VR::IS
+                | VR::LO
+                | VR::LT
+                | VR::PN
+                | VR::SH
+                | VR::ST
+                | VR::TM
+                | VR::UC
+                | VR::UR
+                | VR::UT
         );
         value.push(if text { b' ' } else { 0 });
     }

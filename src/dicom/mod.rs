@@ -33,6 +33,7 @@ pub use limits::Limits;
 pub use reader::{DecodeOptions, FrameReader};
 pub use syntax::{is_readable as is_readable_syntax, name as syntax_name};
 pub use uid::{derived_uid, is_valid_uid};
+
 pub mod segmentation_reader;
 pub mod write_ct;
 

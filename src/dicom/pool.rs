@@ -43,7 +43,15 @@ struct Decoder {
 impl Pool {
     pub(super) fn new(program: PathBuf, limits: DecoderLimits, seconds_per_frame: f64, most: usize) -> Self {
         let watch = Watch::default();
-        Self { program, limits, seconds_per_frame, most: most.max(1), state: Mutex::default(), returned: Condvar::new(), watch }
+        Self {
+            program,
+            limits,
+            seconds_per_frame,
+            most: most.max(1),
+            state: Mutex::default(),
+            returned: Condvar::new(),
+            watch,
+        }
     }
 
     /// Decodes a frame into `samples`, which has the size that is due.
@@ -51,7 +59,8 @@ impl Pool {
         let mut decoder = self.take().map_err(PixelFault::Io)?;
         let deadline = Instant::now() + Duration::from_secs_f64(self.seconds_per_frame);
         self.watch.begin(decoder.number, deadline, &decoder.process);
-        let answer = write_request(&mut decoder.requests, frame).and_then(|()| read_answer(&mut decoder.answers, samples));
+        let answer =
+            write_request(&mut decoder.requests, frame).and_then(|()| read_answer(&mut decoder.answers, samples));
         let ended_by_us = self.watch.end(decoder.number);
         match answer {
             Ok(answer) => {
@@ -66,7 +75,9 @@ impl Pool {
                 self.give_back(None);
                 let signal = status.as_ref().ok().and_then(|status| status.signal());
                 if ended_by_us || signal == Some(SIGXCPU) {
-                    return Err(PixelFault::TimedOut { seconds: self.seconds_per_frame });
+                    return Err(PixelFault::TimedOut {
+                        seconds: self.seconds_per_frame,
+                    });
                 }
                 Err(PixelFault::DecoderDied(match (signal, status) {
                     (Some(signal), _) => format!("signal {signal}"),
@@ -114,12 +125,22 @@ impl Pool {
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
             .spawn()
-            .map_err(|error| io::Error::new(error.kind(), format!("starting the decoder {}: {error}", self.program.display())))?;
+            .map_err(|error| {
+                io::Error::new(
+                    error.kind(),
+                    format!("starting the decoder {}: {error}", self.program.display()),
+                )
+            })?;
         let (Some(requests), Some(answers)) = (process.stdin.take(), process.stdout.take()) else {
             return Err(io::Error::other("a decoder without pipes"));
         };
         let number = u64::from(process.id());
-        Ok(Decoder { number, process: Arc::new(Mutex::new(process)), requests, answers: BufReader::with_capacity(1 << 16, answers) })
+        Ok(Decoder {
+            number,
+            process: Arc::new(Mutex::new(process)),
+            requests,
+            answers: BufReader::with_capacity(1 << 16, answers),
+        })
     }
 }
 
@@ -174,7 +195,9 @@ struct Watched {
 
 impl Watch {
     fn begin(&self, number: u64, deadline: Instant, process: &Arc<Mutex<Child>>) {
-        lock(&self.shared.watched).at_work.insert(number, (deadline, Arc::clone(process), false));
+        lock(&self.shared.watched)
+            .at_work
+            .insert(number, (deadline, Arc::clone(process), false));
         let mut thread = lock(&self.thread);
         if thread.is_none() {
             let shared = Arc::clone(&self.shared);
@@ -186,7 +209,10 @@ impl Watch {
 
     /// Whether the decoder was ended at its deadline.
     fn end(&self, number: u64) -> bool {
-        lock(&self.shared.watched).at_work.remove(&number).is_some_and(|(_, _, ended)| ended)
+        lock(&self.shared.watched)
+            .at_work
+            .remove(&number)
+            .is_some_and(|(_, _, ended)| ended)
     }
 }
 
@@ -204,7 +230,12 @@ impl Shared {
                 }
             }
             watched = match next {
-                Some(next) => self.changed.wait_timeout(watched, next.saturating_duration_since(now)).unwrap_or_else(PoisonError::into_inner).0,
+                Some(next) => {
+                    self.changed
+                        .wait_timeout(watched, next.saturating_duration_since(now))
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .0
+                }
                 None => self.changed.wait(watched).unwrap_or_else(PoisonError::into_inner),
             };
         }

@@ -22,15 +22,33 @@ pub(super) struct Prefix<'a> {
 impl<'a> Prefix<'a> {
     /// The bytes of a file, or of the part of it from `offset` over `length`.
     pub(super) fn of_file(file: &'a File, offset: u64, length: u64, limits: &Limits) -> Self {
-        let from = Box::new(At { file, next: offset, end: offset.saturating_add(length) });
-        Self { from, data: Vec::new(), total: length, limit: limits.header_bytes }
+        let from = Box::new(At {
+            file,
+            next: offset,
+            end: offset.saturating_add(length),
+        });
+        Self {
+            from,
+            data: Vec::new(),
+            total: length,
+            limit: limits.header_bytes,
+        }
     }
 
     /// The inflated bytes of a deflated data set that begins at `start` of the instance (PS3.5 A.5: raw deflate, RFC 1951).
     pub(super) fn of_deflated(file: &'a File, offset: u64, length: u64, start: u64, limits: &Limits) -> Self {
-        let at = At { file, next: offset.saturating_add(start), end: offset.saturating_add(length) };
+        let at = At {
+            file,
+            next: offset.saturating_add(start),
+            end: offset.saturating_add(length),
+        };
         let from = Box::new(DeflateDecoder::new(io::BufReader::with_capacity(FIRST_READ, at)));
-        Self { from, data: Vec::new(), total: u64::MAX, limit: limits.header_bytes }
+        Self {
+            from,
+            data: Vec::new(),
+            total: u64::MAX,
+            limit: limits.header_bytes,
+        }
     }
 
     /// Reads until at least `wanted` bytes are there. More are read than asked for, since a restart of the walk costs more than a read.
@@ -43,7 +61,12 @@ impl<'a> Prefix<'a> {
         let more = (goal - have.min(goal)) as u64;
         let expected = more.min(self.total.saturating_sub(have as u64)) as usize;
         self.data.reserve_exact(expected.min(1 << 20));
-        let read = self.from.by_ref().take(more).read_to_end(&mut self.data).map_err(Fault::Io)?;
+        let read = self
+            .from
+            .by_ref()
+            .take(more)
+            .read_to_end(&mut self.data)
+            .map_err(Fault::Io)?;
         if (read as u64) < more {
             // The file, or the deflated stream, ends here.
             self.total = self.data.len() as u64;
@@ -63,7 +86,9 @@ impl Read for At<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let left = self.end.saturating_sub(self.next);
         let take = buffer.len().min(usize::try_from(left).unwrap_or(usize::MAX));
-        let read = self.file.read_at(buffer.get_mut(..take).unwrap_or_default(), self.next)?;
+        let read = self
+            .file
+            .read_at(buffer.get_mut(..take).unwrap_or_default(), self.next)?;
         self.next += read as u64;
         Ok(read)
     }

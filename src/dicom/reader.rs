@@ -70,11 +70,21 @@ thread_local! {
 impl FrameReader {
     /// A reader; no process is started before a frame needs one.
     pub fn new(options: DecodeOptions) -> Self {
-        let limits = DecoderLimits { memory_bytes: options.memory_bytes, cpu_seconds_per_frame: options.seconds_per_frame.ceil().max(1.0) as u64 };
+        let limits = DecoderLimits {
+            memory_bytes: options.memory_bytes,
+            cpu_seconds_per_frame: options.seconds_per_frame.ceil().max(1.0) as u64,
+        };
         // The path of a running program stays good when its file is replaced; where it is absent, starting a decoder will say so.
-        let program = options.program.clone().unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
+        let program = options
+            .program
+            .clone()
+            .unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
         let decoders = Pool::new(program, limits, options.seconds_per_frame, options.workers);
-        Self { options, decoders, last: Mutex::new(None) }
+        Self {
+            options,
+            decoders,
+            last: Mutex::new(None),
+        }
     }
 
     /// Reads frame `frame` (from 0) into `out`: rows x columns stored values, row by row, cut to the stored bits and sign-extended.
@@ -82,7 +92,8 @@ impl FrameReader {
     /// # Errors
     /// Every error names the file; see [`PixelError`].
     pub fn read(&self, instance: &Instance, frame: usize, out: &mut Vec<i32>) -> Result<(), PixelError> {
-        self.try_read(instance, frame, out).map_err(|fault| fault.at(&instance.source.path))
+        self.try_read(instance, frame, out)
+            .map_err(|fault| fault.at(&instance.source.path))
     }
 
     /// Reads a frame as `stored + add` into `out` (rows x columns). `Ok(false)` if a value does not fit into `i16`; what is in `out` then means nothing.
@@ -91,7 +102,8 @@ impl FrameReader {
     /// # Errors
     /// As [`FrameReader::read`].
     pub fn read_i16(&self, instance: &Instance, frame: usize, out: &mut [i16], add: i32) -> Result<bool, PixelError> {
-        self.try_read_i16(instance, frame, out, add).map_err(|fault| fault.at(&instance.source.path))
+        self.try_read_i16(instance, frame, out, add)
+            .map_err(|fault| fault.at(&instance.source.path))
     }
 
     fn try_read(&self, instance: &Instance, frame: usize, out: &mut Vec<i32>) -> Result<(), PixelFault> {
@@ -107,7 +119,10 @@ impl FrameReader {
     fn try_read_i16(&self, instance: &Instance, frame: usize, out: &mut [i16], add: i32) -> Result<bool, PixelFault> {
         let (packing, count) = self.layout(instance)?;
         if out.len() != count {
-            return Err(PixelFault::UnsupportedFormat(format!("{count} values for a buffer of {}", out.len())));
+            return Err(PixelFault::UnsupportedFormat(format!(
+                "{count} values for a buffer of {}",
+                out.len()
+            )));
         }
         if packing.width == 2 {
             let packing = self.samples(instance, frame, packing, bytemuck::cast_slice_mut(out))?;
@@ -133,25 +148,50 @@ impl FrameReader {
             return Err(PixelFault::Corrupt("no pixel data".into()));
         }
         if count.saturating_mul(8) > self.options.memory_bytes {
-            return Err(PixelFault::Corrupt(format!("{} rows x {} columns are over the memory limit", format.rows, format.columns)));
+            return Err(PixelFault::Corrupt(format!(
+                "{} rows x {} columns are over the memory limit",
+                format.rows, format.columns
+            )));
         }
         Ok((packing, count as usize))
     }
 
     /// Fills `samples` with a frame's little-endian samples, and says how they are packed.
-    fn samples(&self, instance: &Instance, frame: usize, packing: Packing, samples: &mut [u8]) -> Result<Packing, PixelFault> {
+    fn samples(
+        &self,
+        instance: &Instance,
+        frame: usize,
+        packing: Packing,
+        samples: &mut [u8],
+    ) -> Result<Packing, PixelFault> {
         let header = &instance.header;
         if frame >= header.frames.len() {
-            return Err(PixelFault::Corrupt(format!("no frame {} of {}", frame + 1, header.frames.len())));
+            return Err(PixelFault::Corrupt(format!(
+                "no frame {} of {}",
+                frame + 1,
+                header.frames.len()
+            )));
         }
-        let coding = syntax::coding(&header.transfer_syntax_uid).ok_or_else(|| PixelFault::UnsupportedTransferSyntax {
-            uid: header.transfer_syntax_uid.clone(),
-            name: syntax::name(&header.transfer_syntax_uid),
-        })?;
+        let coding =
+            syntax::coding(&header.transfer_syntax_uid).ok_or_else(|| PixelFault::UnsupportedTransferSyntax {
+                uid: header.transfer_syntax_uid.clone(),
+                name: syntax::name(&header.transfer_syntax_uid),
+            })?;
         let file = File::open(&instance.source.path).map_err(PixelFault::Io)?;
-        let part = Part { file: &file, offset: instance.source.offset, length: instance.source.length };
+        let part = Part {
+            file: &file,
+            offset: instance.source.offset,
+            length: instance.source.length,
+        };
         match (header.pixel_data, coding) {
-            (PixelData::Native { offset, length, big_endian }, Coding::Native) => {
+            (
+                PixelData::Native {
+                    offset,
+                    length,
+                    big_endian,
+                },
+                Coding::Native,
+            ) => {
                 part.read(samples, offset + within(frame, samples.len(), length)?)?;
                 if big_endian {
                     samples.chunks_exact_mut(packing.width).for_each(<[u8]>::reverse);
@@ -162,7 +202,13 @@ impl FrameReader {
                 self.inflate(instance, part, (start, offset, length), frame, samples)?;
                 Ok(packing)
             }
-            (PixelData::Encoded { offset, extended_offsets }, Coding::Rle | Coding::Compressed) => {
+            (
+                PixelData::Encoded {
+                    offset,
+                    extended_offsets,
+                },
+                Coding::Rle | Coding::Compressed,
+            ) => {
                 let index = self.index(instance, part, offset, extended_offsets)?;
                 let bytes = index.frame(part, frame, 2 * samples.len() as u64 + (1 << 20))?;
                 if coding == Coding::Rle {
@@ -171,12 +217,20 @@ impl FrameReader {
                 }
                 self.decode(instance, &bytes, packing, samples)
             }
-            _ => Err(PixelFault::Corrupt("the pixel data are not in the form that the transfer syntax says".into())),
+            _ => Err(PixelFault::Corrupt(
+                "the pixel data are not in the form that the transfer syntax says".into(),
+            )),
         }
     }
 
     /// Decodes a compressed frame: here if it is trusted, in a child process otherwise.
-    fn decode(&self, instance: &Instance, bytes: &[u8], packing: Packing, samples: &mut [u8]) -> Result<Packing, PixelFault> {
+    fn decode(
+        &self,
+        instance: &Instance,
+        bytes: &[u8],
+        packing: Packing,
+        samples: &mut [u8],
+    ) -> Result<Packing, PixelFault> {
         let format = &instance.header.pixels;
         let too_large = |_| PixelFault::Corrupt(format!("{} rows x {} columns", format.rows, format.columns));
         let frame = EncodedFrame {
@@ -202,9 +256,17 @@ impl FrameReader {
     }
 
     /// Where the fragments of an instance lie; kept for the next frame.
-    fn index(&self, instance: &Instance, part: Part, offset: u64, extended: Option<(u64, u64)>) -> Result<Arc<FrameIndex>, PixelFault> {
+    fn index(
+        &self,
+        instance: &Instance,
+        part: Part,
+        offset: u64,
+        extended: Option<(u64, u64)>,
+    ) -> Result<Arc<FrameIndex>, PixelFault> {
         let count = instance.header.frames.len();
-        if count > 1 && let Some(Known::Fragments(index)) = self.known(&instance.source) {
+        if count > 1
+            && let Some(Known::Fragments(index)) = self.known(&instance.source)
+        {
             return Ok(index);
         }
         let index = Arc::new(FrameIndex::read(part, offset, extended, count)?);
@@ -215,10 +277,21 @@ impl FrameReader {
     }
 
     /// Takes a frame out of a deflated data set. A stream has no way in but its start, so the pixels of a multi-frame instance are inflated once and kept.
-    fn inflate(&self, instance: &Instance, part: Part, place: (u64, u64, u64), frame: usize, samples: &mut [u8]) -> Result<(), PixelFault> {
+    fn inflate(
+        &self,
+        instance: &Instance,
+        part: Part,
+        place: (u64, u64, u64),
+        frame: usize,
+        samples: &mut [u8],
+    ) -> Result<(), PixelFault> {
         let (start, offset, length) = place;
         let skip = within(frame, samples.len(), length)?;
-        let at = At { file: part.file, next: part.offset + start, end: part.offset + part.length };
+        let at = At {
+            file: part.file,
+            next: part.offset + start,
+            end: part.offset + part.length,
+        };
         let mut stream = DeflateDecoder::new(BufReader::with_capacity(1 << 16, at));
         let damaged = |error: io::Error| PixelFault::Corrupt(format!("the deflated stream cannot be read: {error}"));
         let mut begin = || io::copy(&mut stream.by_ref().take(offset), &mut io::sink()).map_err(damaged);
@@ -228,7 +301,9 @@ impl FrameReader {
         }
         let all = samples.len() as u64 * instance.header.frames.len() as u64;
         if all > self.options.memory_bytes {
-            return Err(PixelFault::Corrupt(format!("{all} bytes of deflated frames are over the memory limit")));
+            return Err(PixelFault::Corrupt(format!(
+                "{all} bytes of deflated frames are over the memory limit"
+            )));
         }
         // The lock is held while inflating: other threads want other frames of the same stream.
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
@@ -245,13 +320,19 @@ impl FrameReader {
         };
         drop(last);
         let ends = || PixelFault::Corrupt("the deflated stream ends inside the pixels".into());
-        samples.copy_from_slice(inflated.get(skip as usize..skip as usize + samples.len()).ok_or_else(ends)?);
+        samples.copy_from_slice(
+            inflated
+                .get(skip as usize..skip as usize + samples.len())
+                .ok_or_else(ends)?,
+        );
         Ok(())
     }
 
     fn known(&self, source: &Source) -> Option<Known> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.as_ref().filter(|(of, _)| of == source).map(|(_, known)| known.clone())
+        last.as_ref()
+            .filter(|(of, _)| of == source)
+            .map(|(_, known)| known.clone())
     }
 
     fn keep(&self, source: &Source, known: Known) {
@@ -263,7 +344,11 @@ impl FrameReader {
 fn within(frame: usize, frame_bytes: usize, length: u64) -> Result<u64, PixelFault> {
     let start = frame as u64 * frame_bytes as u64;
     if start + frame_bytes as u64 > length {
-        return Err(PixelFault::Corrupt(format!("the pixel data have {length} bytes, frame {} ends at {}", frame + 1, start + frame_bytes as u64)));
+        return Err(PixelFault::Corrupt(format!(
+            "the pixel data have {length} bytes, frame {} ends at {}",
+            frame + 1,
+            start + frame_bytes as u64
+        )));
     }
     Ok(start)
 }

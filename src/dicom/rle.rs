@@ -12,7 +12,11 @@ pub(super) fn decode(encoded: &[u8], width: usize, samples: &mut [u8]) -> Result
     }
     for segment in 0..count {
         let start = word(segment + 1).ok_or("the RLE header breaks off")?;
-        let end = if segment + 1 < count { word(segment + 2).ok_or("the RLE header breaks off")? } else { encoded.len() };
+        let end = if segment + 1 < count {
+            word(segment + 2).ok_or("the RLE header breaks off")?
+        } else {
+            encoded.len()
+        };
         let bytes = encoded.get(start..end).ok_or("an RLE segment lies outside the data")?;
         // Segments run from the most significant byte to the least.
         unpack(bytes, samples.iter_mut().skip(width - 1 - segment).step_by(width))?;
@@ -34,7 +38,9 @@ fn unpack<'a>(bytes: &[u8], mut out: impl ExactSizeIterator<Item = &'a mut u8>) 
             literal.iter().zip(out.by_ref()).for_each(|(byte, out)| *out = *byte);
             rest = after.get(length..).unwrap_or_default();
         } else if control != -128 {
-            let Some((&byte, after)) = after.split_first() else { break };
+            let Some((&byte, after)) = after.split_first() else {
+                break;
+            };
             out.by_ref().take((1 - control) as usize).for_each(|out| *out = byte);
             rest = after;
         } else {

@@ -53,7 +53,11 @@ pub(super) fn encoding_of(uid: &str, data_set: &[u8]) -> Encoding {
 
 /// The transfer syntax of a data set that does not name one.
 pub(super) fn guess(data_set: &[u8]) -> &'static str {
-    if looks_explicit(data_set) { EXPLICIT_LITTLE } else { IMPLICIT_LITTLE }
+    if looks_explicit(data_set) {
+        EXPLICIT_LITTLE
+    } else {
+        IMPLICIT_LITTLE
+    }
 }
 
 fn looks_explicit(data_set: &[u8]) -> bool {
@@ -67,5 +71,7 @@ pub fn is_readable(uid: &str) -> bool {
 
 /// The name of a transfer syntax in PS3.6, or "unknown".
 pub fn name(uid: &str) -> String {
-    TransferSyntaxRegistry.get(uid).map_or_else(|| "unknown".to_owned(), |syntax| syntax.name().to_owned())
+    TransferSyntaxRegistry
+        .get(uid)
+        .map_or_else(|| "unknown".to_owned(), |syntax| syntax.name().to_owned())
 }

@@ -32,7 +32,12 @@ impl Packing {
         }
         // A high bit that leaves no room for the stored bits means nothing: they are taken as the lowest ones.
         let high_bit = Some(u32::from(format.high_bit)).filter(|high| (bits - 1..allocated).contains(high));
-        Ok(Self { width: allocated as usize / 8, bits, high_bit: high_bit.unwrap_or(bits - 1), signed: format.signed })
+        Ok(Self {
+            width: allocated as usize / 8,
+            bits,
+            high_bit: high_bit.unwrap_or(bits - 1),
+            signed: format.signed,
+        })
     }
 
     /// The packing of samples that come out of a decoder: right-aligned and no wider than the codestream says. JPEG-LS cannot tell a sign, and some writers of
@@ -40,8 +45,15 @@ impl Packing {
     pub(super) fn decoded(self, codestream: &Codestream) -> Self {
         let precision = u32::from(codestream.precision);
         match codestream.signed {
-            Some(signed) if signed != self.signed && precision < self.bits => Self { bits: precision.max(1), high_bit: precision.max(1) - 1, ..self },
-            _ if precision <= self.bits => Self { high_bit: self.bits - 1, ..self },
+            Some(signed) if signed != self.signed && precision < self.bits => Self {
+                bits: precision.max(1),
+                high_bit: precision.max(1) - 1,
+                ..self
+            },
+            _ if precision <= self.bits => Self {
+                high_bit: self.bits - 1,
+                ..self
+            },
             _ => self,
         }
     }
@@ -49,7 +61,10 @@ impl Packing {
     /// Lowest and highest stored value.
     pub(super) fn range(self) -> (i32, i32) {
         if self.signed {
-            ((-1i64 << (self.bits - 1)) as i32, ((1i64 << (self.bits - 1)) - 1) as i32)
+            (
+                (-1i64 << (self.bits - 1)) as i32,
+                ((1i64 << (self.bits - 1)) - 1) as i32,
+            )
         } else {
             (0, ((1i64 << self.bits) - 1) as i32)
         }
@@ -60,7 +75,11 @@ impl Packing {
         let (up, down) = (31 - self.high_bit, 32 - self.bits);
         let one = |sample: u32| {
             let top = sample << up;
-            if self.signed { top as i32 >> down } else { (top >> down) as i32 }
+            if self.signed {
+                top as i32 >> down
+            } else {
+                (top >> down) as i32
+            }
         };
         out.clear();
         match self.width {
@@ -81,14 +100,22 @@ impl Packing {
         let (up, down) = (15 - self.high_bit, 16 - self.bits);
         let (lowest, highest) = self.range();
         let fits = |value: i32| i16::try_from(value).is_ok();
-        let Ok(add) = i16::try_from(add) else { return false };
+        let Ok(add) = i16::try_from(add) else {
+            return false;
+        };
         if highest <= i32::from(i16::MAX) {
             let stored = |sample: i16| {
                 let top = (i16::from_le(sample) as u16) << up;
-                if self.signed { top as i16 >> down } else { (top >> down) as i16 }
+                if self.signed {
+                    top as i16 >> down
+                } else {
+                    (top >> down) as i16
+                }
             };
             if fits(lowest + i32::from(add)) && fits(highest + i32::from(add)) {
-                samples.iter_mut().for_each(|sample| *sample = stored(*sample).wrapping_add(add));
+                samples
+                    .iter_mut()
+                    .for_each(|sample| *sample = stored(*sample).wrapping_add(add));
                 return true;
             }
             // Saturating and wrapping sums differ exactly where a sum does not fit; both are one instruction for eight samples.
@@ -117,7 +144,16 @@ mod tests {
     use proptest::prelude::*;
 
     fn format(bits_allocated: u16, bits_stored: u16, high_bit: u16, signed: bool) -> PixelFormat {
-        PixelFormat { rows: 1, columns: 1, samples_per_pixel: 1, bits_allocated, bits_stored, high_bit, signed, ..PixelFormat::default() }
+        PixelFormat {
+            rows: 1,
+            columns: 1,
+            samples_per_pixel: 1,
+            bits_allocated,
+            bits_stored,
+            high_bit,
+            signed,
+            ..PixelFormat::default()
+        }
     }
 
     fn unpacked(format: &PixelFormat, samples: &[u8]) -> Vec<i32> {
@@ -133,7 +169,10 @@ mod tests {
         assert_eq!(unpacked(&format(16, 12, 15, true), &0x830Fu16.to_le_bytes()), [-2000]);
         assert_eq!(unpacked(&format(16, 16, 15, true), &(-1024i16).to_le_bytes()), [-1024]);
         assert_eq!(unpacked(&format(8, 8, 7, false), &[200]), [200]);
-        assert_eq!(unpacked(&format(32, 32, 31, true), &(-70_000i32).to_le_bytes()), [-70_000]);
+        assert_eq!(
+            unpacked(&format(32, 32, 31, true), &(-70_000i32).to_le_bytes()),
+            [-70_000]
+        );
         // A high bit without room for the stored bits.
         assert_eq!(unpacked(&format(16, 12, 0, false), &0xF7FFu16.to_le_bytes()), [0x7FF]);
     }
@@ -141,7 +180,10 @@ mod tests {
     #[test]
     fn packings_without_meaning_are_refused() {
         for (allocated, stored) in [(1, 1), (12, 12), (16, 0), (16, 17), (32, 32), (64, 16), (0, 0)] {
-            assert!(Packing::of(&format(allocated, stored, 0, false)).is_err(), "{allocated} {stored}");
+            assert!(
+                Packing::of(&format(allocated, stored, 0, false)).is_err(),
+                "{allocated} {stored}"
+            );
         }
     }
 

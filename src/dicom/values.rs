@@ -20,7 +20,9 @@ pub(super) fn codes(text: &str) -> Vec<String> {
     if text.is_empty() {
         return Vec::new();
     }
-    text.split('\\').map(|value| trimmed(value).to_ascii_uppercase()).collect()
+    text.split('\\')
+        .map(|value| trimmed(value).to_ascii_uppercase())
+        .collect()
 }
 
 /// An integer string. "1.0", "+3" and padding are read; words are not.
@@ -35,7 +37,10 @@ pub(super) fn integer(text: &str) -> Option<i64> {
 /// A decimal string, such as "006.972656e-01"; a comma stands for a point. Infinities and NaN are no values.
 pub(super) fn decimal(text: &str) -> Option<f64> {
     let text = trimmed(text);
-    let value = text.parse::<f64>().ok().or_else(|| text.replace(',', ".").parse().ok())?;
+    let value = text
+        .parse::<f64>()
+        .ok()
+        .or_else(|| text.replace(',', ".").parse().ok())?;
     value.is_finite().then_some(value)
 }
 
@@ -59,8 +64,15 @@ pub(super) struct Charset(SpecificCharacterSet);
 
 impl Charset {
     pub(super) fn new(specific_character_set: &str) -> Self {
-        let named = specific_character_set.split('\\').map(trimmed).rfind(|name| !name.is_empty());
-        Self(named.and_then(SpecificCharacterSet::from_code).unwrap_or(SpecificCharacterSet::ISO_IR_6))
+        let named = specific_character_set
+            .split('\\')
+            .map(trimmed)
+            .rfind(|name| !name.is_empty());
+        Self(
+            named
+                .and_then(SpecificCharacterSet::from_code)
+                .unwrap_or(SpecificCharacterSet::ISO_IR_6),
+        )
     }
 
     pub(super) fn text(&self, bytes: &[u8]) -> String {
@@ -69,7 +81,11 @@ impl Charset {
             return plain(bytes);
         }
         let korean = self.0.name() == "ISO_IR 149";
-        let without = if korean { without_korean_escapes(bytes) } else { bytes.to_vec() };
+        let without = if korean {
+            without_korean_escapes(bytes)
+        } else {
+            bytes.to_vec()
+        };
         match self.0.decode(&without) {
             Ok(text) => trimmed(&text).to_owned(),
             Err(_) => plain(bytes),
@@ -129,8 +145,14 @@ mod tests {
         assert_eq!(Charset::new("ISO_IR 100").text(b"Buc^J\xe9r\xf4me "), "Buc^Jérôme");
         assert_eq!(Charset::new("ISO_IR 192").text("Wang^小东".as_bytes()), "Wang^小东");
         assert_eq!(Charset::new("GB18030").text(b"Wang^\xd0\xa1\xb6\xab"), "Wang^小东");
-        assert_eq!(Charset::new("\\ISO 2022 IR 149").text(b"\x1b$)C\xb1\xe8^\x1b$)C\xc8\xf1\xc1\xdf"), "김^희중");
-        assert_eq!(Charset::new("\\ISO 2022 IR 87").text(b"\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B"), "山田^太郎");
+        assert_eq!(
+            Charset::new("\\ISO 2022 IR 149").text(b"\x1b$)C\xb1\xe8^\x1b$)C\xc8\xf1\xc1\xdf"),
+            "김^희중"
+        );
+        assert_eq!(
+            Charset::new("\\ISO 2022 IR 87").text(b"\x1b$B;3ED\x1b(B^\x1b$BB@O:\x1b(B"),
+            "山田^太郎"
+        );
         assert_eq!(Charset::new("nonsense").text(b"\xe9"), "é");
     }
 }

@@ -13,7 +13,11 @@ pub(super) struct View<'a> {
 
 impl<'a> View<'a> {
     pub(super) fn new(walker: &'a Walker<'a>, elements: Vec<Element>, encoding: Encoding) -> Self {
-        Self { walker, elements, encoding }
+        Self {
+            walker,
+            elements,
+            encoding,
+        }
     }
 
     pub(super) fn encoding(&self) -> Encoding {
@@ -63,15 +67,25 @@ impl<'a> View<'a> {
         let bytes = self.bytes(tag)?;
         let big = self.encoding == Encoding::ExplicitBig;
         match *bytes {
-            [a, b, c, d] => Some(if big { u32::from_be_bytes([a, b, c, d]) } else { u32::from_le_bytes([a, b, c, d]) }),
-            [a, b, ..] => Some(u32::from(if big { u16::from_be_bytes([a, b]) } else { u16::from_le_bytes([a, b]) })),
+            [a, b, c, d] => Some(if big {
+                u32::from_be_bytes([a, b, c, d])
+            } else {
+                u32::from_le_bytes([a, b, c, d])
+            }),
+            [a, b, ..] => Some(u32::from(if big {
+                u16::from_be_bytes([a, b])
+            } else {
+                u16::from_le_bytes([a, b])
+            })),
             _ => None,
         }
     }
 
     /// The items of a sequence; none when it is absent.
     pub(super) fn items(&self, tag: Tag) -> Result<Vec<View<'a>>, Fault> {
-        let Some(sequence) = self.element(tag) else { return Ok(Vec::new()) };
+        let Some(sequence) = self.element(tag) else {
+            return Ok(Vec::new());
+        };
         self.items_of(sequence)
     }
 
@@ -80,16 +94,28 @@ impl<'a> View<'a> {
         let ranges = walker.items(sequence)?;
         ranges
             .into_iter()
-            .map(|range| Ok(View::new(walker, walker.elements(range, sequence.inside)?, sequence.inside)))
+            .map(|range| {
+                Ok(View::new(
+                    walker,
+                    walker.elements(range, sequence.inside)?,
+                    sequence.inside,
+                ))
+            })
             .collect()
     }
 
     /// The first item of a sequence.
     pub(super) fn item(&self, tag: Tag) -> Result<Option<View<'a>>, Fault> {
-        let Some(sequence) = self.element(tag) else { return Ok(None) };
+        let Some(sequence) = self.element(tag) else {
+            return Ok(None);
+        };
         let walker = self.walker;
         match walker.first_item(sequence)? {
-            Some(range) => Ok(Some(View::new(walker, walker.elements(range, sequence.inside)?, sequence.inside))),
+            Some(range) => Ok(Some(View::new(
+                walker,
+                walker.elements(range, sequence.inside)?,
+                sequence.inside,
+            ))),
             None => Ok(None),
         }
     }

@@ -77,7 +77,12 @@ pub(super) struct Walker<'a> {
 
 impl<'a> Walker<'a> {
     pub(super) fn new(data: &'a [u8], total: u64, limits: &'a Limits) -> Self {
-        Self { data, total, limits, items: Cell::new(0) }
+        Self {
+            data,
+            total,
+            limits,
+            items: Cell::new(0),
+        }
     }
 
     pub(super) fn data(&self) -> &'a [u8] {
@@ -143,7 +148,10 @@ impl<'a> Walker<'a> {
             }
             let end = self.end_of(&header, encoding, 0)?;
             if end > range.end {
-                return Err(Fault::Damaged(format!("element {} reaches out of its item", name(header.tag))));
+                return Err(Fault::Damaged(format!(
+                    "element {} reaches out of its item",
+                    name(header.tag)
+                )));
             }
             self.push(&mut elements, &header, end, encoding)?;
             at = end;
@@ -160,7 +168,10 @@ impl<'a> Walker<'a> {
             let item = self.item(at, sequence.inside, 0)?;
             let Some((content, end)) = item else { break };
             if end > sequence.content.end {
-                return Err(Fault::Damaged(format!("an item reaches out of sequence {}", name(sequence.tag))));
+                return Err(Fault::Damaged(format!(
+                    "an item reaches out of sequence {}",
+                    name(sequence.tag)
+                )));
             }
             items.push(content);
             at = end;
@@ -173,22 +184,43 @@ impl<'a> Walker<'a> {
         if sequence.content.is_empty() {
             return Ok(None);
         }
-        Ok(self.item(sequence.content.start, sequence.inside, 0)?.map(|(content, _)| content))
+        Ok(self
+            .item(sequence.content.start, sequence.inside, 0)?
+            .map(|(content, _)| content))
     }
 
-    fn push(&self, elements: &mut Vec<Element>, header: &ElementHeader, end: usize, encoding: Encoding) -> Result<(), Fault> {
+    fn push(
+        &self,
+        elements: &mut Vec<Element>,
+        header: &ElementHeader,
+        end: usize,
+        encoding: Encoding,
+    ) -> Result<(), Fault> {
         if elements.len() >= self.limits.elements {
             return Err(Fault::OverLimit(format!("more than {} elements", self.limits.elements)));
         }
-        let inside = if header.vr == VR::UN { Encoding::ImplicitLittle } else { encoding };
-        elements.push(Element { tag: header.tag, vr: header.vr, content: header.value_at..end, inside });
+        let inside = if header.vr == VR::UN {
+            Encoding::ImplicitLittle
+        } else {
+            encoding
+        };
+        elements.push(Element {
+            tag: header.tag,
+            vr: header.vr,
+            content: header.value_at..end,
+            inside,
+        });
         Ok(())
     }
 
     /// The first byte after an element's value, which may lie behind what was read.
     fn end_of(&self, header: &ElementHeader, encoding: Encoding, depth: usize) -> Result<usize, Fault> {
         if header.tag.0 == ITEM.0 {
-            return Err(Fault::Damaged(format!("{} outside a sequence at byte {}", name(header.tag), header.value_at)));
+            return Err(Fault::Damaged(format!(
+                "{} outside a sequence at byte {}",
+                name(header.tag),
+                header.value_at
+            )));
         }
         match (header.length, header.vr) {
             (Some(length), _) => self.within(header.value_at, length, header.tag),
@@ -203,10 +235,16 @@ impl<'a> Walker<'a> {
         let end = at as u64 + u64::from(length);
         if end > self.total {
             let left = self.total.saturating_sub(at as u64);
-            return Err(Fault::Damaged(format!("{} declares {length} bytes where {left} are left", name(tag))));
+            return Err(Fault::Damaged(format!(
+                "{} declares {length} bytes where {left} are left",
+                name(tag)
+            )));
         }
         if end > self.limits.header_bytes as u64 {
-            return Err(Fault::OverLimit(format!("header of more than {} bytes", self.limits.header_bytes)));
+            return Err(Fault::OverLimit(format!(
+                "header of more than {} bytes",
+                self.limits.header_bytes
+            )));
         }
         Ok(end as usize)
     }
@@ -214,7 +252,10 @@ impl<'a> Walker<'a> {
     /// Refuses the sequence that would be one too deep. Sequences of defined length are not looked into by the walk, so those who do must ask.
     pub(super) fn check_depth(&self, depth: usize) -> Result<(), Fault> {
         if depth >= self.limits.nesting {
-            return Err(Fault::OverLimit(format!("more than {} sequences inside each other", self.limits.nesting)));
+            return Err(Fault::OverLimit(format!(
+                "more than {} sequences inside each other",
+                self.limits.nesting
+            )));
         }
         Ok(())
     }
@@ -234,11 +275,17 @@ impl<'a> Walker<'a> {
             return Ok(None);
         }
         if header.tag != ITEM {
-            return Err(Fault::Damaged(format!("{} where an item should begin, at byte {at}", name(header.tag))));
+            return Err(Fault::Damaged(format!(
+                "{} where an item should begin, at byte {at}",
+                name(header.tag)
+            )));
         }
         self.items.set(self.items.get() + 1);
         if self.items.get() > self.limits.items {
-            return Err(Fault::OverLimit(format!("more than {} sequence items", self.limits.items)));
+            return Err(Fault::OverLimit(format!(
+                "more than {} sequence items",
+                self.limits.items
+            )));
         }
         let start = header.value_at;
         if let Some(length) = header.length {
@@ -258,7 +305,10 @@ impl<'a> Walker<'a> {
     /// Items have no value representation, in any encoding.
     fn item_header(&self, at: usize, encoding: Encoding) -> Result<ElementHeader, Fault> {
         let header = self.header(at, encoding)?;
-        Ok(ElementHeader { value_at: at + 8, ..header })
+        Ok(ElementHeader {
+            value_at: at + 8,
+            ..header
+        })
     }
 }
 

@@ -107,15 +107,29 @@ fn cores(
             }
         }
         if let Some((right, left)) = two_cores(&totals, least_share) {
-            let side = |component: u32| match component as usize {
-                index if index == right => Side::Right,
-                index if index == left => Side::Left,
-                _ => Side::Neither,
+            let of = |core: usize| {
+                of_cell
+                    .iter()
+                    .map(|&component| component as usize == core)
+                    .collect::<Vec<bool>>()
             };
-            return Ok(Some(of_cell.iter().map(|&component| side(component)).collect()));
+            return Ok(Some(grown(cells, [of(right), of(left)], erosion)));
         }
     }
     Ok(None)
+}
+
+/// The cores, grown by what was eroded: what a bridge thinner than that cannot be part of. Cells that both would reach belong to neither.
+fn grown(cells: &Cells, cores: [Vec<bool>; 2], by_mm: f64) -> Vec<Side> {
+    let [right, left] = &cores;
+    let (to_right, to_left) = rayon::join(|| cells.squared_distances(right), || cells.squared_distances(left));
+    let reach = by_mm * by_mm;
+    let side = |(to_right, to_left): (&f64, &f64)| match (*to_right <= reach, *to_left <= reach) {
+        (true, false) => Side::Right,
+        (false, true) => Side::Left,
+        _ => Side::Neither,
+    };
+    to_right.iter().zip(&to_left).map(side).collect()
 }
 
 /// What is left of a part after erosion; volumes in units that do not matter.
@@ -312,11 +326,8 @@ fn cut_voxels(near: &Runs, grid: &Grid, cells: &Cells, band: &Band, sides: &[Sid
     let thickness = super::slabs::thickness_mm(grid);
     let [row_mm, column_mm] = grid.spacing_mm;
     let mut network = Network::new(bounds);
-    for slice in 0..slices {
-        let (along_row, along_column) = (
-            capacity(row_mm * thickness[slice]),
-            capacity(column_mm * thickness[slice]),
-        );
+    for (slice, thick) in thickness.iter().enumerate() {
+        let (along_row, along_column) = (capacity(row_mm * thick), capacity(column_mm * thick));
         for row in 0..rows {
             for index in near.row(slice, row) {
                 let first = first_node[index] as usize;

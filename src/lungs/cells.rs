@@ -293,18 +293,18 @@ mod tests {
             thick in proptest::collection::vec(4.0f64..9.0, 5),
         ) {
             let mut uneven = grid([5, 6, 7], [1.0, 5.0, 4.5]);
-            for slice in 1..5 {
-                uneven.origins[slice][2] = uneven.origins[slice - 1][2] + thick[slice];
+            for (slice, thick) in thick.iter().enumerate().skip(1) {
+                uneven.origins[slice][2] = uneven.origins[slice - 1][2] + thick;
             }
             let cells = Cells::around(&[0..5, 0..6, 0..7], &uneven);
             prop_assert_eq!(cells.shape, [5, 6, 7]);
             let place = |cell: usize| [cells.layers[cell / 42].0, (cell / 7 % 6) as f64 * cells.edge_mm[0], (cell % 7) as f64 * cells.edge_mm[1]];
             let found = cells.squared_distances(&targets);
-            for cell in 0..targets.len() {
+            for (cell, found) in found.iter().enumerate() {
                 let expected = (0..targets.len()).filter(|&other| targets[other]).map(|other| {
                     place(cell).iter().zip(place(other)).map(|(a, b)| (a - b) * (a - b)).sum::<f64>()
                 }).fold(f64::INFINITY, f64::min);
-                prop_assert!(found[cell] == expected || (found[cell] - expected).abs() < 1e-9);
+                prop_assert!(*found == expected || (found - expected).abs() < 1e-9);
             }
         }
     }

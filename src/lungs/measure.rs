@@ -350,8 +350,8 @@ mod tests {
 
     fn volume(values: Vec<i16>, thickness: &[f64]) -> Volume {
         let mut grid = grid(SHAPE, [1.0, 0.5, 0.8]);
-        for slice in 1..SHAPE[0] {
-            grid.origins[slice][2] = grid.origins[slice - 1][2] + thickness[slice];
+        for (slice, thick) in thickness.iter().enumerate().skip(1) {
+            grid.origins[slice][2] = grid.origins[slice - 1][2] + thick;
         }
         Volume {
             grid,

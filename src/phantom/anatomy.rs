@@ -129,11 +129,12 @@ pub(crate) struct FieldTable {
 }
 
 impl FieldTable {
-    const STEP: f32 = 3.0;
+    const STEP: f32 = 4.0;
 
     /// Over the plane `z = z0 + slope * y`, out to `half` millimetres from the middle.
     pub(crate) fn new(anatomy: &Anatomy, z0: f32, slope: f32, half: [f32; 2]) -> Self {
-        let half = half.map(|h| h.min(420.0));
+        let reach = anatomy.level(z0).reach;
+        let half = [half[0].min(reach[0] + 30.0), half[1].min(reach[1] + 30.0)];
         let count = half.map(|h| (2.0 * h / Self::STEP).ceil() as usize + 2);
         let mut values = Vec::with_capacity(count[0] * count[1]);
         for row in 0..count[1] {
@@ -177,6 +178,8 @@ pub(crate) struct Level {
     muscle: [f32; 2],
     body: [f32; 2],
     upper: f32,
+    /// Beyond this far to the side and to front or back there is only air.
+    pub(crate) reach: [f32; 2],
 }
 
 /// Where a point lies with regard to the pleural cavities.
@@ -203,7 +206,7 @@ impl Anatomy {
         let cage = [draw(118.0, 138.0) * size, (draw(84.0, 100.0) + 10.0 * swollen + 5.0 * breath) * size];
         let drop = (30.0 * breath + 16.0 * swollen - 22.0 * shrunken) * size;
         let right = -draw(50.0, 66.0) * size - drop;
-        let left = right - draw(4.0, 18.0) * size;
+        let left = right - draw(2.0, 13.0) * size;
         let turn: f32 = draw(0.35, 0.8);
         let dip: f32 = draw(0.15, 0.5);
         let long = [turn.cos() * dip.cos(), -turn.sin() * dip.cos(), -dip.sin()];
@@ -225,11 +228,11 @@ impl Anatomy {
             spine_y: cage[1] * draw(0.56, 0.66),
             kyphosis: draw(4.0, 14.0) * size,
             scoliosis: draw(-7.0, 7.0) * size,
-            heart: [draw(14.0, 26.0) * size, -draw(26.0, 40.0) * size, right + draw(22.0, 36.0) * size],
+            heart: [draw(20.0, 32.0) * size, -draw(26.0, 40.0) * size, right + draw(22.0, 36.0) * size],
             heart_radii: [draw(62.0, 72.0) * heart_size, draw(43.0, 50.0) * heart_size, draw(46.0, 55.0) * heart_size],
             heart_axes: [long, across, up],
             mediastinum: draw(0.85, 1.2) * size,
-            midline: draw(-4.0, 4.0) * size,
+            midline: draw(-1.0, 6.0) * size,
             breast: if draw(0.0, 1.0) < 0.45 { draw(12.0, 40.0) * size } else { 0.0 },
             arms_down: specification.arms_down,
             shoulders: draw(0.8, 1.1) * size,
@@ -313,14 +316,17 @@ impl Anatomy {
         let shoulder = ramp(55.0, 135.0, z / self.shoulders) * self.shoulders;
         let fat = self.fat * (1.0 + 0.25 * down);
         let muscle = [half_width + self.muscle * (1.0 + 0.4 * up) + 62.0 * shoulder, half_depth + self.muscle * (0.9 - 0.25 * down.min(1.0)) - 4.0 * shoulder];
+        let body = [muscle[0] + fat * 1.15, muscle[1] + fat * 0.8];
+        let arms = if self.arms_down { 100.0 * self.scale() + 0.6 * self.fat } else { 0.0 };
         Level {
             z,
+            reach: [body[0] + arms + 8.0, body[1] + 1.1 * self.breast + middle + 28.0],
             half_width,
             half_depth,
             middle,
             spine,
             muscle,
-            body: [muscle[0] + fat * 1.15, muscle[1] + fat * 0.8],
+            body,
             upper: self.mediastinum * (31.0 - 3.0 * up - 6.0 * down.min(1.0)),
         }
     }
@@ -330,9 +336,9 @@ impl Anatomy {
         let [x, y, z] = p;
         let s = self.seed;
         Fields {
-            sheet: noise::fractal(s ^ 0x44, [x / 46.0, y / 46.0, z / 60.0]),
-            inside: noise::fractal(s ^ 0x55, [x / 15.0, y / 15.0, z / 18.0]),
-            gut: noise::fractal(s ^ 0x66, [x / 19.0, y / 19.0, z / 19.0]),
+            sheet: noise::rough(s ^ 0x44, [x / 46.0, y / 46.0, z / 60.0]),
+            inside: noise::rough(s ^ 0x55, [x / 15.0, y / 15.0, z / 18.0]),
+            gut: noise::rough(s ^ 0x66, [x / 19.0, y / 19.0, z / 19.0]),
             texture: noise::value(s ^ 0x22, [x / 7.0, y / 7.0, z / 9.0]),
             mottle: noise::value(s ^ 0x77, [x / 17.0, y / 17.0, z / 17.0]),
             fissure: [noise::value(s ^ 0x88, [x / 45.0, y / 45.0, z / 45.0]), noise::value(s ^ 0x99, [x / 45.0, y / 45.0, z / 45.0])],

@@ -23,19 +23,31 @@ fn signed(h: u32) -> f32 {
     (h as f32) * (2.0 / 4_294_967_296.0) - 1.0
 }
 
+/// Rounds down; quicker than the library's where that is not inlined.
+fn floor(v: f32) -> i32 {
+    let cut = v as i32;
+    cut - i32::from(v < cut as f32)
+}
+
 /// Smooth noise between -1 and 1; it changes over about one unit of `p`.
 pub(crate) fn value(seed: u32, p: [f32; 3]) -> f32 {
-    let cell = p.map(f32::floor);
-    let [x, y, z] = cell.map(|c| c as i32);
-    let mut t = [0.0; 3];
-    for axis in 0..3 {
-        let f = p[axis] - cell[axis];
-        t[axis] = f * f * (3.0 - 2.0 * f);
-    }
-    let mix = |a: f32, b: f32, t: f32| a + (b - a) * t;
-    let at = |dx: i32, dy: i32, dz: i32| signed(lattice(seed, x.wrapping_add(dx), y.wrapping_add(dy), z.wrapping_add(dz)));
-    let plane = |dz: i32| mix(mix(at(0, 0, dz), at(1, 0, dz), t[0]), mix(at(0, 1, dz), at(1, 1, dz), t[0]), t[1]);
-    mix(plane(0), plane(1), t[2])
+    let (x, y, z) = (floor(p[0]), floor(p[1]), floor(p[2]));
+    let smooth = |f: f32| f * f * (3.0 - 2.0 * f);
+    let (tx, ty, tz) = (smooth(p[0] - x as f32), smooth(p[1] - y as f32), smooth(p[2] - z as f32));
+    let (right, below, above) = (x.wrapping_add(1), y.wrapping_add(1), z.wrapping_add(1));
+    let line = |y: i32, z: i32| {
+        let (a, b) = (signed(lattice(seed, x, y, z)), signed(lattice(seed, right, y, z)));
+        a + (b - a) * tx
+    };
+    let (a, b) = (line(y, z), line(below, z));
+    let (c, d) = (line(y, above), line(below, above));
+    let (near, far) = (a + (b - a) * ty, c + (d - c) * ty);
+    near + (far - near) * tz
+}
+
+/// Two octaves of `value`, between about -1 and 1.
+pub(crate) fn rough(seed: u32, p: [f32; 3]) -> f32 {
+    0.66 * value(seed, p) + 0.34 * value(seed ^ 0x51ed, p.map(|c| c * 2.07))
 }
 
 /// Three octaves of `value`, between about -1 and 1.
@@ -46,7 +58,7 @@ pub(crate) fn fractal(seed: u32, p: [f32; 3]) -> f32 {
 
 /// Cellular noise (after Worley): distances to the nearest and the second nearest of one random point a unit cell, and a number of the nearest one.
 pub(crate) fn cells(seed: u32, p: [f32; 3]) -> (f32, f32, u32) {
-    let cell = p.map(|c| c.floor() as i32);
+    let cell = p.map(floor);
     let (mut first, mut second, mut owner) = (f32::MAX, f32::MAX, 0);
     for dz in -1..=1 {
         for dy in -1..=1 {

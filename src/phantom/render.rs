@@ -178,6 +178,10 @@ impl Scene<'_> {
             for column in 0..columns {
                 let k = row * columns + column;
                 let straight = self.to_body(self.place(origin, row, column));
+                if straight[0].abs() > level.reach[0] + 12.0 || straight[1].abs() > level.reach[1] + 12.0 {
+                    (plane.hu[k], plane.lung[k], plane.drowned[k]) = (self.table(straight), 0.0, 0.0);
+                    continue;
+                }
                 let [dx, dy] = self.anatomy.warp(straight);
                 let p = [straight[0] + dx, straight[1] + dy, straight[2]];
                 (plane.hu[k], plane.lung[k], plane.drowned[k]) = self.voxel(&level, p, &table.at(p[0], p[1]), edge, contrast);
@@ -233,7 +237,9 @@ impl Scene<'_> {
         let down = if self.specification.position == Position::Prone { -1.0 } else { 1.0 };
         let sink = down * (y / (90.0 * s)).clamp(-1.2, 1.2);
         let hanging = if sink > 0.0 { 46.0 * sink + 26.0 * ramp(16.0, 2.0, depth) * sink } else { 24.0 * sink };
-        let mottle = 14.0 * fields.mottle + 24.0 * noise::value(seed ^ 0x1002, [x / 2.6, y / 2.6, z / 3.2]).max(-0.4);
+        // Vessels too thin to be drawn one by one make the fine texture uneven towards the dense side.
+        let fine = noise::value(seed ^ 0x1002, [x / 2.6, y / 2.6, z / 3.2]);
+        let mottle = 16.0 * fields.mottle + 22.0 * fine + 260.0 * ramp(0.25, 1.0, fine) * (0.35 + 0.65 * ramp(3.0, 25.0, depth));
         let (_, fissure) = lobe(self.anatomy, p, cavity.side, fields);
         let leaf = 190.0 * ramp(1.3, 0.2, fissure) * ramp(6.0, 16.0, depth.max(10.0)) / self.thickness().clamp(1.0, 4.0);
         let clean = self.lung_hu + hanging + mottle + leaf;

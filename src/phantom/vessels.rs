@@ -59,8 +59,8 @@ struct Node {
 
 fn tree(anatomy: &Anatomy, side: usize, kind: Kind, root: [f32; 3], density: f32, rng: &mut ChaCha8Rng) -> Vec<Segment> {
     let (wanted, margin, tip, exponent, most) = match kind {
-        Kind::Artery => ((1000.0 * density) as usize, 3.0, 0.52_f32, 2.75, 8.0),
-        Kind::Vein => ((800.0 * density) as usize, 3.0, 0.52, 2.75, 7.5),
+        Kind::Artery => ((1200.0 * density) as usize, 2.5, 0.58_f32, 2.75, 8.5),
+        Kind::Vein => ((950.0 * density) as usize, 2.5, 0.58, 2.75, 8.0),
         Kind::Airway => (80, 12.0, 0.75, 2.8, 5.2),
     };
     let mut points = strewn(anatomy, side, wanted, margin, rng);

@@ -1,13 +1,14 @@
 //! What the network made of a series in, everything that a user keeps out: the mask on the source slices, cleaned, parted, measured, judged, and the files made of it.
 
 use super::{
-    Artifact, CT, Format, MASK, PIPELINE_REVISION, Predicted, REPORT, SEGMENTATION, SegmentError, Segmented, Segments, Stage, Timings, Tools, TransferSyntax,
+    Artifact, CT, Format, MASK, OVERLAY, OutputSettings, PIPELINE_REVISION, Predicted, REPORT, SEGMENTATION, SegmentError, Segmented, Segments, Stage, Timings, Tools, TransferSyntax,
 };
 use crate::lungs::{CleanReport, Measurements, Sides, clean, judge_mask, measure, sides};
 use crate::model::{Manifest, MaskBack, Provider};
+use crate::output::overlay::Caption;
 use crate::output::report::{FileFacts, ModelFacts, Report, SCHEMA, SeriesIdentity, StageSeconds, VolumeFacts, WindowFacts};
 use crate::output::segmentation::{build, content_description, default_series_number};
-use crate::output::{Concept, Frames, ModelIdentity, SegmentDescription, SegmentationRequest, nifti, read_back};
+use crate::output::{Concept, Frames, ModelIdentity, SegmentDescription, SegmentationRequest, nifti, overlay, read_back};
 use crate::series::{Code, Finding, Series, Usable, Verdict};
 use crate::volume::{Mask, Volume, Way, mask_back};
 
@@ -144,28 +145,73 @@ fn lungs(mut mask: Mask, volume: &Volume, timings: &mut Timings, tools: &Tools) 
     })
 }
 
-/// Every result but the report.
-fn make(series: &Series, usable: &Usable, volume: &Volume, lungs: &Lungs, model: &ModelFacts, tools: &Tools) -> Result<(Vec<Artifact>, Vec<FileFacts>), SegmentError> {
+/// A file and what has to be known of it, where it was wanted.
+type Made = Result<Option<(Artifact, String)>, SegmentError>;
+
+/// Every result but the report, made side by side.
+fn make(
+    series: &Series,
+    usable: &Usable,
+    volume: &Volume,
+    lungs: &Lungs,
+    model: &ModelFacts,
+    tools: &Tools,
+) -> Result<(Vec<Artifact>, Vec<FileFacts>), SegmentError> {
     let wants = |format| tools.settings.output.wants(format);
+    let found = !lungs.found(Code::LungsNotFound);
+    let one = |wanted: bool, name: &'static str, make: &dyn Fn() -> Result<(Vec<u8>, String), SegmentError>| -> Made {
+        let made = wanted.then(make).transpose()?;
+        Ok(made.map(|(bytes, note)| (Artifact { name, bytes }, note)))
+    };
+    // What the closures need of the tools; the observer may not be shared between threads.
+    let (output, manifest) = (&tools.settings.output, tools.manifest);
+    let segmentation = || {
+        one(wants(Format::Seg) && found && usable.identity_valid, SEGMENTATION, &|| {
+            Ok((segmentation(series, usable, volume, lungs, model, output, manifest)?, String::new()))
+        })
+    };
+    let mask = || {
+        one(wants(Format::Nifti) && found, MASK, &|| {
+            let image = nifti::mask(&lungs.mask, &volume.grid)?;
+            Ok((image.bytes, resampled(image.resampled)))
+        })
+    };
+    let ct = || {
+        one(wants(Format::Ct), CT, &|| {
+            let image = nifti::ct(volume)?;
+            Ok((image.bytes, resampled(image.resampled)))
+        })
+    };
+    let picture = || {
+        one(wants(Format::Png), OVERLAY, &|| Ok((overlay::draw(volume, &lungs.mask, &caption(series, usable, lungs, model))?, String::new())))
+    };
+    let ((segmentation, mask), (ct, picture)) = rayon::join(|| rayon::join(segmentation, mask), || rayon::join(ct, picture));
     let mut artifacts = Vec::new();
     let mut files = Vec::new();
-    let mut keep = |name: &'static str, bytes: Vec<u8>, note: String| {
-        files.push(FileFacts { name, bytes: bytes.len(), note });
-        artifacts.push(Artifact { name, bytes });
-    };
-    let empty = lungs.found(Code::LungsNotFound);
-    if wants(Format::Seg) && !empty && usable.identity_valid {
-        keep(SEGMENTATION, segmentation(series, usable, volume, lungs, model, tools)?, String::new());
-    }
-    if wants(Format::Nifti) && !empty {
-        let image = nifti::mask(&lungs.mask, &volume.grid)?;
-        keep(MASK, image.bytes, resampled(image.resampled));
-    }
-    if wants(Format::Ct) {
-        let image = nifti::ct(volume)?;
-        keep(CT, image.bytes, resampled(image.resampled));
+    for (artifact, note) in [segmentation?, mask?, ct?, picture?].into_iter().flatten() {
+        files.push(FileFacts { name: artifact.name, bytes: artifact.bytes.len(), note });
+        artifacts.push(artifact);
     }
     Ok((artifacts, files))
+}
+
+/// What stands beside the picture: nothing that names a person, and no free text.
+fn caption(series: &Series, usable: &Usable, lungs: &Lungs, model: &ModelFacts) -> Caption {
+    let header = usable.stack.slices.first().and_then(|slice| series.instances.get(slice.instance)).map(|instance| &instance.header);
+    let measured = &lungs.measured;
+    let volumes = match (&measured.right, &measured.left) {
+        _ if lungs.found(Code::LungsNotFound) => overlay::Lungs::NotFound,
+        (Some(right), Some(left)) => overlay::Lungs::Apart { right_ml: right.volume_ml, left_ml: left.volume_ml },
+        _ => overlay::Lungs::Together(measured.total.volume_ml),
+    };
+    Caption {
+        modality: header.map(|h| h.modality.clone()).unwrap_or_default(),
+        kernel: header.map(|h| h.convolution_kernel.clone()).unwrap_or_default(),
+        slice_thickness_mm: header.and_then(|h| h.slice_thickness_mm),
+        model: format!("{} {}", model.name, model.version),
+        lungs: volumes,
+        findings: usable.verdict.findings.iter().chain(&lungs.findings).map(|finding| finding.code.to_string()).collect(),
+    }
 }
 
 /// What has to be known of an image whose slices no affine can place.
@@ -178,15 +224,22 @@ fn resampled(resampled: bool) -> String {
 }
 
 /// The DICOM Segmentation, read back by other code and held against the mask.
-fn segmentation(series: &Series, usable: &Usable, volume: &Volume, lungs: &Lungs, model: &ModelFacts, tools: &Tools) -> Result<Vec<u8>, SegmentError> {
-    let output = &tools.settings.output;
+fn segmentation(
+    series: &Series,
+    usable: &Usable,
+    volume: &Volume,
+    lungs: &Lungs,
+    model: &ModelFacts,
+    output: &OutputSettings,
+    manifest: &Manifest,
+) -> Result<Vec<u8>, SegmentError> {
     let findings: Vec<Finding> = lungs.findings.iter().chain(&usable.verdict.findings).cloned().collect();
     let header = series.instances.first().map(|instance| &instance.header);
     let request = SegmentationRequest {
         series,
         stack: &usable.stack,
         mask: &lungs.mask,
-        segments: segments(output.segments, lungs, tools.manifest),
+        segments: segments(output.segments, lungs, manifest),
         frames: Frames::from(output.frames),
         deflated: output.transfer_syntax == TransferSyntax::Deflated,
         series_number: default_series_number(header.and_then(|h| h.series_number)),

@@ -36,14 +36,23 @@ pub(crate) fn header(tag: (u16, u16), vr: &str, length: u32) -> Vec<u8> {
 
 /// An item or delimiter.
 pub(crate) fn item(element: u16, length: u32) -> Vec<u8> {
-    [&0xFFFEu16.to_le_bytes()[..], &element.to_le_bytes(), &length.to_le_bytes()].concat()
+    [
+        &0xFFFEu16.to_le_bytes()[..],
+        &element.to_le_bytes(),
+        &length.to_le_bytes(),
+    ]
+    .concat()
 }
 
 /// Preamble and meta group.
 pub(crate) fn meta(transfer_syntax: &str) -> Vec<u8> {
     let mut bytes = vec![0; 128];
     bytes.extend_from_slice(b"DICM");
-    let group = [element((2, 2), "UI", b"1.2.840.10008.5.1.4.1.1.2"), element((2, 0x10), "UI", transfer_syntax.as_bytes())].concat();
+    let group = [
+        element((2, 2), "UI", b"1.2.840.10008.5.1.4.1.1.2"),
+        element((2, 0x10), "UI", transfer_syntax.as_bytes()),
+    ]
+    .concat();
     bytes.extend(element((2, 0), "UL", &(group.len() as u32).to_le_bytes()));
     bytes.extend(group);
     bytes
@@ -94,7 +103,9 @@ pub(crate) fn encapsulated(fragments: &[&[u8]]) -> Vec<u8> {
 /// A picture with smooth and rough parts.
 pub(crate) fn picture(rows: u16, columns: u16) -> Vec<i16> {
     let value = |row: i32, column: i32| (row * 7 - column * 3 + (row * column) % 61 - 700) as i16;
-    (0..i32::from(rows)).flat_map(|row| (0..i32::from(columns)).map(move |column| value(row, column))).collect()
+    (0..i32::from(rows))
+        .flat_map(|row| (0..i32::from(columns)).map(move |column| value(row, column)))
+        .collect()
 }
 
 pub(crate) fn little_endian(samples: &[i16]) -> Vec<u8> {
@@ -103,12 +114,22 @@ pub(crate) fn little_endian(samples: &[i16]) -> Vec<u8> {
 
 /// A whole uncompressed file.
 pub(crate) fn native(rows: u16, columns: u16) -> Vec<u8> {
-    [meta(EXPLICIT), data_set(rows, columns, true), element((0x7FE0, 0x10), "OW", &little_endian(&picture(rows, columns)))].concat()
+    [
+        meta(EXPLICIT),
+        data_set(rows, columns, true),
+        element((0x7FE0, 0x10), "OW", &little_endian(&picture(rows, columns))),
+    ]
+    .concat()
 }
 
 /// A whole JPEG-LS file.
 pub(crate) fn jpeg_ls(rows: u16, columns: u16) -> Vec<u8> {
-    [meta(JPEG_LS), data_set(rows, columns, true), encapsulated(&[&jpeg_ls_frame(rows, columns)])].concat()
+    [
+        meta(JPEG_LS),
+        data_set(rows, columns, true),
+        encapsulated(&[&jpeg_ls_frame(rows, columns)]),
+    ]
+    .concat()
 }
 
 /// The picture as JPEG-LS.
@@ -116,11 +137,17 @@ pub(crate) fn jpeg_ls_frame(rows: u16, columns: u16) -> Vec<u8> {
     use dicom_encoding::adapters::EncodeOptions;
     use dicom_encoding::transfer_syntax::TransferSyntaxIndex as _;
     use dicom_object::{FileDicomObject, InMemDicomObject};
-    let syntax = dicom_transfer_syntax_registry::TransferSyntaxRegistry.get(JPEG_LS).unwrap();
+    let syntax = dicom_transfer_syntax_registry::TransferSyntaxRegistry
+        .get(JPEG_LS)
+        .unwrap();
     let bytes = native(rows, columns);
     let object: FileDicomObject<InMemDicomObject> = dicom_object::from_reader(bytes.as_slice()).unwrap();
     let mut out = Vec::new();
-    syntax.pixel_data_writer().unwrap().encode_frame(&object, 0, EncodeOptions::default(), &mut out).unwrap();
+    syntax
+        .pixel_data_writer()
+        .unwrap()
+        .encode_frame(&object, 0, EncodeOptions::default(), &mut out)
+        .unwrap();
     out
 }
 

@@ -10,7 +10,7 @@ of the SOP Instance UID, then a colon and the frame from 0. The same image in se
 SimpleITK reads each file by itself (a multi-frame file as one volume); its values must equal stored * slope + intercept exactly where these are whole numbers,
 and within one unit in the last place of float32 elsewhere.
 
-Needs pydicom with pylibjpeg, pylibjpeg-libjpeg, pylibjpeg-openjpeg and pyjpegls, SimpleITK and numpy; for variants dcmtk, gdcmconv and ojph_compress.
+Needs pydicom with pylibjpeg, pylibjpeg-libjpeg, pylibjpeg-openjpeg and pyjpegls, SimpleITK and numpy; for variants imagecodecs, dcmtk, gdcmconv and ojph_compress.
 """
 import argparse
 import hashlib
@@ -124,23 +124,25 @@ PROGRAMS = {
 
 
 def htj2k(d, path):
-    """OpenJPH takes raw samples with their sign and depth."""
-    signed, bits = bool(d.PixelRepresentation), int(d.BitsStored)
-    with tempfile.TemporaryDirectory() as t:
-        Path(f"{t}/in.raw").write_bytes(d.pixel_array.astype("<i2" if signed else "<u2").tobytes())
-        done = subprocess.run(["ojph_compress", "-i", f"{t}/in.raw", "-o", f"{t}/out.j2c", "-dims", f"{{{d.Columns},{d.Rows}}}", "-num_comps", "1",
-                               "-signed", "true" if signed else "false", "-bit_depth", str(bits), "-downsamp", "{1,1}", "-reversible", "true"],
-                              capture_output=True, text=True)
-        if done.returncode or not Path(f"{t}/out.j2c").exists():
-            return False
-        d.PixelData = encapsulate([Path(f"{t}/out.j2c").read_bytes()])
+    """OpenJPH: its program for unsigned samples of their own depth, its library for signed ones, which the program cuts off at zero."""
+    if d.PixelRepresentation:
+        import imagecodecs
+        code = imagecodecs.htj2k_encode(d.pixel_array, reversible=True)
+    else:
+        with tempfile.TemporaryDirectory() as t:
+            Path(f"{t}/in.pgm").write_bytes(f"P5 {d.Columns} {d.Rows} {2 ** d.BitsStored - 1}\n".encode() + d.pixel_array.astype(">u2").tobytes())
+            done = subprocess.run(["ojph_compress", "-i", f"{t}/in.pgm", "-o", f"{t}/out.j2c", "-reversible", "true"], capture_output=True, text=True)
+            if done.returncode or not Path(f"{t}/out.j2c").exists():
+                return False
+            code = Path(f"{t}/out.j2c").read_bytes()
+    d.PixelData = encapsulate([code])
     d["PixelData"].VR = "OB"
     d.file_meta.TransferSyntaxUID = "1.2.840.10008.1.2.4.201"
     d.save_as(path)
     return True
 
 
-def variants(folder, out, per_folder):
+def variants(folder, out, per_folder, only):
     made, failed = {}, {}
     by_folder = {}
     for path in sorted(p for p in Path(folder).rglob("*") if p.is_file()):
@@ -163,6 +165,8 @@ def variants(folder, out, per_folder):
                 raw = f"{t}/raw.dcm"
                 d.save_as(raw)
                 for name, program in PROGRAMS.items():
+                    if only and name not in only:
+                        continue
                     if not shutil.which(program[0]):
                         failed[name] = f"{program[0]} is not installed"
                         continue
@@ -174,6 +178,8 @@ def variants(folder, out, per_folder):
                         target.unlink(missing_ok=True)
                     else:
                         made[name] = made.get(name, 0) + 1
+            if only and "htj2k" not in only:
+                continue
             target = Path(out) / "htj2k" / f"{number:03}_{index:03}.dcm"
             target.parent.mkdir(parents=True, exist_ok=True)
             if int(d.get("NumberOfFrames", 1) or 1) == 1 and d.BitsAllocated == 16 and htj2k(d, target):
@@ -191,12 +197,13 @@ def main():
     two = commands.add_parser("variants")
     two.add_argument("folder")
     two.add_argument("out")
-    two.add_argument("--per-folder", type=int, default=3)
+    two.add_argument("--per-folder", type=int, default=3, help="first, last and evenly between")
+    two.add_argument("--only", action="append", default=[], help="a kind of copy, such as htj2k; may be repeated")
     arguments = parser.parse_args()
     if arguments.command == "reference":
         reference(arguments.folder, arguments.out)
     else:
-        variants(arguments.folder, arguments.out, arguments.per_folder)
+        variants(arguments.folder, arguments.out, arguments.per_folder, arguments.only)
 
 
 if __name__ == "__main__":
