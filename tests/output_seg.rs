@@ -38,7 +38,16 @@ fn hold(bytes: &[u8], request: &SegmentationRequest, ct: &Path, name: &str) {
         // What the source says of patient, study and trial is copied as it is, with its faults.
         let source = complaints("dciodvfy", &files(ct)[..1], &["Error", "Warning"]);
         let copied = |line: &str| {
-            line.starts_with("Warning") || ["Patient", "PatientStudy", "GeneralStudy", "ClinicalTrialSubject", "ClinicalTrialStudy"].iter().any(|module| line.contains(&format!("Module=<{module}>")))
+            line.starts_with("Warning")
+                || [
+                    "Patient",
+                    "PatientStudy",
+                    "GeneralStudy",
+                    "ClinicalTrialSubject",
+                    "ClinicalTrialStudy",
+                ]
+                .iter()
+                .any(|module| line.contains(&format!("Module=<{module}>")))
         };
         let found = complaints("dciodvfy", std::slice::from_ref(&path), &["Error", "Warning"]);
         let ours: Vec<&String> = found

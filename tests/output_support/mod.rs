@@ -1,6 +1,12 @@
 //! What the tests of `output` share: real series with their masks, and other people's programs.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout
+)]
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -144,12 +150,18 @@ impl StoredFrames for InPlace<'_> {
     }
 
     fn read_plus(&self, slice: &Slice, add: i32, out: &mut [i16]) -> Result<bool, PixelError> {
-        self.0.read_i16(&self.1.instances[slice.instance], slice.frame, out, add)
+        self.0
+            .read_i16(&self.1.instances[slice.instance], slice.frame, out, add)
     }
 }
 
 /// The volume of a stack in HU.
 pub fn volume(series: &Series, stack: &Stack) -> Volume {
-    let options = DecodeOptions { trust_input: true, ..DecodeOptions::default() };
-    load(stack, &series.instances, &InPlace(FrameReader::new(options), series)).expect("a volume").volume
+    let options = DecodeOptions {
+        trust_input: true,
+        ..DecodeOptions::default()
+    };
+    load(stack, &series.instances, &InPlace(FrameReader::new(options), series))
+        .expect("a volume")
+        .volume
 }
