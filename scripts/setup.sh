@@ -61,7 +61,12 @@ PYTHON
 
 # What the tests compare with: DICOM validators and toolkits, and a Python environment of pinned packages.
 tests() {
-    debian dcmdump:dcmtk dciodvfy:dicom3tools gdcmconv:libgdcm-tools ojph_compress:openjph-tools
+    debian dcmdump:dcmtk dciodvfy:dicom3tools gdcmconv:libgdcm-tools ojph_compress:openjph-tools unshare:util-linux
+    if ! command -v Orthanc >/dev/null 2>&1 || ! ls /usr/share/orthanc/plugins/libOrthancDicomWeb.so >/dev/null 2>&1; then
+        # The tests start an Orthanc of their own; the service that the package brings must not run beside it.
+        [ -d /run/systemd/system ] && systemctl mask --quiet orthanc
+        debian no-orthanc-yet:orthanc no-plugin-yet:orthanc-dicomweb
+    fi
     local stamp=.venv/requirements.sha256 sum
     sum=$(sha256sum tests/goldens/requirements.txt | cut -d' ' -f1)
     [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$sum" ] && return

@@ -1,1 +1,194 @@
-//! To be written.
+//! Settings: the built-in defaults (`config/default.toml`), then a file, then the environment.
+//!
+//! Each room declares its own settings; they are put together here. A key that nobody knows is an error, so that a misspelt limit does not silently keep its default.
+
+use std::path::{Path, PathBuf};
+
+use figment::Figment;
+use figment::providers::{Env, Format, Toml};
+use serde::Deserialize;
+
+use crate::dicom::DecodeOptions;
+use crate::lungs::MaskLimits;
+use crate::model::{Device, Overrides, SessionOptions};
+use crate::segment::{self, OutputSettings};
+use crate::series::SeriesLimits;
+
+/// The defaults, with a comment on every option.
+pub const DEFAULTS: &str = include_str!("../config/default.toml");
+
+/// Every setting of Hilum.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// How frames are decoded.
+    pub decoder: DecoderSettings,
+    /// When a series is refused or remarked upon.
+    pub series: SeriesLimits,
+    /// When a mask is remarked upon.
+    pub mask: MaskLimits,
+    /// Which network runs, and where.
+    pub model: ModelSettings,
+    /// Deviations from the network's manifest.
+    pub overrides: Overrides,
+    /// What is made.
+    pub output: OutputSettings,
+}
+
+/// Limits of the process that decodes compressed frames.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DecoderSettings {
+    /// Decode in this process, without limits: for input that is trusted.
+    pub trust_input: bool,
+    /// Most memory of a decoder process, in bytes.
+    pub memory_bytes: u64,
+    /// Most seconds for one frame.
+    pub seconds_per_frame: f64,
+}
+
+/// Which network runs, and where.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelSettings {
+    /// The network: a name in `folder`, or the path of a manifest.
+    pub name: String,
+    /// Where networks lie.
+    pub folder: PathBuf,
+    /// auto, cpu, cuda or tensorrt.
+    pub device: Device,
+    /// ONNX Runtime's library or its folder; empty: it is looked for.
+    pub runtime_library: PathBuf,
+    /// Threads on the CPU; 0: all cores.
+    pub threads: usize,
+    /// Number of the GPU.
+    pub gpu: i32,
+    /// Most memory on the GPU in bytes; 0: no limit.
+    pub gpu_memory_limit_bytes: usize,
+    /// TensorRT may compute in half precision.
+    pub tensorrt_half_precision: bool,
+    /// Where TensorRT's engines are kept; empty: they are built every time.
+    pub cache_folder: PathBuf,
+}
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file that was named is not there.
+    #[error("there is no configuration file {}", .0.display())]
+    Missing(PathBuf),
+    /// A key is unknown, missing or of the wrong type; the message says where it came from.
+    #[error("configuration: {0}")]
+    Invalid(Box<figment::Error>),
+}
+
+impl Settings {
+    /// The defaults, `file` over them, and the environment over both: `HILUM_MODEL__DEVICE=cpu` sets `model.device`.
+    ///
+    /// # Errors
+    /// A file that is not there, or a key that does not belong.
+    pub fn load(file: Option<&Path>) -> Result<Settings, ConfigError> {
+        let mut figment = Figment::from(Toml::string(DEFAULTS));
+        if let Some(path) = file {
+            if !path.is_file() {
+                return Err(ConfigError::Missing(path.to_owned()));
+            }
+            figment = figment.merge(Toml::file_exact(path));
+        }
+        // Only names with a section are settings; HILUM_CONFIG, HILUM_LOG and the tests' variables are not.
+        let environment = Env::prefixed("HILUM_").filter(|key| key.as_str().contains("__")).split("__");
+        figment.merge(environment).extract().map_err(|error| ConfigError::Invalid(Box::new(error)))
+    }
+
+    /// What `segment` is given.
+    #[must_use]
+    pub fn segment(&self) -> segment::Settings {
+        segment::Settings { series: self.series.clone(), mask: self.mask.clone(), output: self.output.clone() }
+    }
+}
+
+impl DecoderSettings {
+    /// What the frame reader is given.
+    #[must_use]
+    pub fn options(&self) -> DecodeOptions {
+        DecodeOptions {
+            trust_input: self.trust_input,
+            memory_bytes: self.memory_bytes,
+            seconds_per_frame: self.seconds_per_frame,
+            ..DecodeOptions::default()
+        }
+    }
+}
+
+impl ModelSettings {
+    /// What the session is given.
+    #[must_use]
+    pub fn session_options(&self) -> SessionOptions {
+        let given = |path: &PathBuf| (!path.as_os_str().is_empty()).then(|| path.clone());
+        SessionOptions {
+            device: self.device,
+            runtime_library: given(&self.runtime_library),
+            threads: (self.threads > 0).then_some(self.threads),
+            batch: None,
+            gpu: self.gpu,
+            gpu_memory_limit_bytes: (self.gpu_memory_limit_bytes > 0).then_some(self.gpu_memory_limit_bytes),
+            tensorrt_half_precision: self.tensorrt_half_precision,
+            cache_folder: given(&self.cache_folder),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn with(text: &str) -> Result<Settings, Box<figment::Error>> {
+        Figment::from(Toml::string(DEFAULTS)).merge(Toml::string(text)).extract().map_err(Box::new)
+    }
+
+    #[test]
+    fn the_file_of_defaults_says_what_the_rooms_say() {
+        let settings = with("").unwrap();
+        assert_eq!(settings.series, SeriesLimits::default());
+        assert_eq!(settings.mask, MaskLimits::default());
+        assert_eq!(settings.output, OutputSettings::default());
+        assert_eq!(settings.overrides, Overrides::default());
+        let (decoder, default) = (settings.decoder.options(), DecodeOptions::default());
+        assert_eq!((decoder.trust_input, decoder.memory_bytes), (default.trust_input, default.memory_bytes));
+        assert!((decoder.seconds_per_frame - default.seconds_per_frame).abs() < 1e-9);
+        assert_eq!(settings.model.session_options(), SessionOptions::default());
+    }
+
+    #[test]
+    fn every_option_is_commented() {
+        let mut commented = false;
+        for line in DEFAULTS.lines() {
+            let line = line.trim();
+            if line.starts_with('#') {
+                commented = true;
+            } else if line.is_empty() || line.starts_with('[') {
+                commented = false;
+            } else {
+                assert!(commented, "no comment above: {line}");
+                commented = false;
+            }
+        }
+    }
+
+    #[test]
+    fn a_misspelt_key_is_an_error_that_names_it() {
+        let error = with("[series]\nmin_slice = 3").unwrap_err().to_string();
+        assert!(error.contains("min_slice"), "{error}");
+    }
+
+    #[test]
+    fn a_later_value_wins() {
+        assert_eq!(with("[model]\nthreads = 3").unwrap().model.session_options().threads, Some(3));
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_named() {
+        let error = Settings::load(Some(Path::new("/nowhere/hilum.toml"))).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/hilum.toml"), "{error}");
+    }
+}

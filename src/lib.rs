@@ -5,27 +5,27 @@
 //!
 //! Research use only.
 
-/// The subcommands of the `hilum` program.
-pub mod cli;
-/// Settings: compiled-in defaults, then a file, then the environment.
-pub mod config;
 /// Bytes to plain headers and frames; limits, transfer syntaxes, derived UIDs.
 pub mod dicom;
-/// Dice and surface distances between masks.
-pub mod evaluate;
+/// Headers of one series to a stack of sorted slices and a verdict; every code that a user can meet.
+pub mod series;
+/// A stack and a frame reader to a volume in HU on its grid; to the network's grid and back.
+pub mod volume;
 /// A mask to a cleaned mask with right and left told apart, measured, and judged a second time.
 pub mod lungs;
 /// The manifest of a network, windows and blending, the ONNX Runtime session.
 pub mod model;
 /// DICOM Segmentation, NIfTI, overlay picture, report: as bytes.
 pub mod output;
-/// Synthetic chests with their true masks.
-pub mod phantom;
 /// The way in three steps, `prepare`, `predict`, `finish`; the command line calls only this.
 pub mod segment;
-/// Headers of one series to a stack of sorted slices and a verdict; every code that a user can meet.
-pub mod series;
+/// Synthetic chests with their true masks.
+pub mod phantom;
+/// Dice and surface distances between masks.
+pub mod evaluate;
+/// Settings: compiled-in defaults, then a file, then the environment.
+pub mod config;
 /// Logs.
 pub mod telemetry;
-/// A stack and a frame reader to a volume in HU on its grid; to the network's grid and back.
-pub mod volume;
+/// The subcommands of the `hilum` program.
+pub mod cli;

@@ -1,3 +1,7 @@
-//! The `hilum` program.
+//! The `hilum` program: parses nothing itself, see `hilum::cli`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    hilum::cli::main()
+}

@@ -3,6 +3,37 @@
 //! This room alone knows dicom-rs. It reads the header of an instance without its pixels, and later the stored values of one frame of it. What arrives is
 //! not trusted: lengths are checked before anything is allocated, and compressed pixels are decoded by a child process under memory and time limits.
 
+mod child;
+mod codec;
+mod codestream;
+mod discover;
+mod error;
+mod fault;
+mod fragments;
+mod frames;
+mod header;
+mod identity;
+mod limits;
+mod pool;
+mod prefix;
+mod reader;
+mod rle;
+mod syntax;
+mod uid;
+mod unpack;
+mod values;
+mod view;
+mod walk;
+
+pub use child::{DECODER_SUBCOMMAND, DecoderLimits, run_decoder, serve_decoder};
+pub use discover::{Discovery, Skipped, discover};
+pub use error::{DicomError, PixelError};
+pub use header::read_header;
+pub use limits::Limits;
+pub use reader::{DecodeOptions, FrameReader};
+pub use syntax::{is_readable as is_readable_syntax, name as syntax_name};
+pub use uid::{derived_uid, is_valid_uid};
+
 pub mod segmentation_reader;
 pub mod write_ct;
 
@@ -227,6 +258,20 @@ pub enum PixelData {
         /// Explicit VR big endian.
         big_endian: bool,
     },
-    /// Encapsulated, or inside a deflated data set: a decoder is needed.
-    Encoded,
+    /// Inside a deflated data set: the stream begins at `start`, counted from the first byte of the instance, and the value at `offset` of the inflated bytes.
+    Deflated {
+        /// First byte of the deflated stream.
+        start: u64,
+        /// First byte of the value in the inflated data set.
+        offset: u64,
+        /// Declared length in bytes.
+        length: u64,
+    },
+    /// Encapsulated: a decoder is needed. `offset` is the first byte of the sequence of fragments, counted from the first byte of the instance.
+    Encoded {
+        /// First byte of the sequence of fragments.
+        offset: u64,
+        /// Place and length in bytes of the value of ExtendedOffsetTable, if there is one.
+        extended_offsets: Option<(u64, u64)>,
+    },
 }

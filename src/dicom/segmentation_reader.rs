@@ -105,7 +105,14 @@ impl SegmentationObject {
                 }
             }
             Packing::Labels8 => {
-                for (k, value) in self.pixels.iter().skip(start).take(area).enumerate().filter(|(_, value)| **value > 0) {
+                for (k, value) in self
+                    .pixels
+                    .iter()
+                    .skip(start)
+                    .take(area)
+                    .enumerate()
+                    .filter(|(_, value)| **value > 0)
+                {
                     mark(k, u16::from(*value));
                 }
             }
@@ -147,7 +154,10 @@ pub fn read_segmentation(bytes: &[u8]) -> Result<SegmentationObject, Segmentatio
         }
         _ => return Err(SegmentationError::TransferSyntax(syntax)),
     };
-    let mut walker = Walker { explicit, left: ELEMENTS };
+    let mut walker = Walker {
+        explicit,
+        left: ELEMENTS,
+    };
     let mut data: &[u8] = body;
     let object = walker.data_set(&mut data, false, 0)?;
     let class = text(&object, (0x0008, 0x0016));
@@ -156,21 +166,35 @@ pub fn read_segmentation(bytes: &[u8]) -> Result<SegmentationObject, Segmentatio
         return Err(SegmentationError::NotSegmentation(class));
     }
     let rows = usize::from(short(&object, (0x0028, 0x0010)).ok_or(SegmentationError::Damaged("Rows is missing"))?);
-    let columns = usize::from(short(&object, (0x0028, 0x0011)).ok_or(SegmentationError::Damaged("Columns is missing"))?);
+    let columns =
+        usize::from(short(&object, (0x0028, 0x0011)).ok_or(SegmentationError::Damaged("Columns is missing"))?);
     let frames = frames(&object, label_map)?;
     let packing = packing(&object, label_map)?;
     let pixels = find(&object, (0x7fe0, 0x0010)).map_or(&[][..], |element| element.value);
     let area = rows * columns;
-    let voxels = area.checked_mul(frames.len()).ok_or(SegmentationError::TooLarge("rows, columns and frames"))?;
+    let voxels = area
+        .checked_mul(frames.len())
+        .ok_or(SegmentationError::TooLarge("rows, columns and frames"))?;
     let needed = match packing {
         Packing::Bits => voxels.div_ceil(8),
         Packing::Bytes { .. } | Packing::Labels8 => voxels,
-        Packing::Labels16 => voxels.checked_mul(2).ok_or(SegmentationError::TooLarge("rows, columns and frames"))?,
+        Packing::Labels16 => voxels
+            .checked_mul(2)
+            .ok_or(SegmentationError::TooLarge("rows, columns and frames"))?,
     };
     if pixels.len() < needed {
-        return Err(SegmentationError::Damaged("there are fewer pixels than rows, columns and frames ask for"));
+        return Err(SegmentationError::Damaged(
+            "there are fewer pixels than rows, columns and frames ask for",
+        ));
     }
-    Ok(SegmentationObject { rows, columns, segments: segments(&object), frames, packing, pixels: pixels[..needed].to_vec() })
+    Ok(SegmentationObject {
+        rows,
+        columns,
+        segments: segments(&object),
+        frames,
+        packing,
+        pixels: pixels[..needed].to_vec(),
+    })
 }
 
 fn packing(object: &DataSet, label_map: bool) -> Result<Packing, SegmentationError> {
@@ -181,10 +205,14 @@ fn packing(object: &DataSet, label_map: bool) -> Result<Packing, SegmentationErr
         (true, _, 16) => Ok(Packing::Labels16),
         (false, "FRACTIONAL", 8) => {
             let most = short(object, (0x0062, 0x000e)).unwrap_or(255).clamp(1, 255);
-            Ok(Packing::Bytes { half: most.div_ceil(2) as u8 })
+            Ok(Packing::Bytes {
+                half: most.div_ceil(2) as u8,
+            })
         }
         (false, _, 1) => Ok(Packing::Bits),
-        _ => Err(SegmentationError::Damaged("BitsAllocated does not fit the SegmentationType")),
+        _ => Err(SegmentationError::Damaged(
+            "BitsAllocated does not fit the SegmentationType",
+        )),
     }
 }
 
@@ -210,17 +238,28 @@ fn frames(object: &DataSet, label_map: bool) -> Result<Vec<SegmentationFrame>, S
         .iter()
         .map(|own| {
             // A functional group stands with the frame or is shared.
-            let group = |tag| items(own, tag).first().or_else(|| shared.and_then(|shared| items(shared, tag).first()));
+            let group = |tag| {
+                items(own, tag)
+                    .first()
+                    .or_else(|| shared.and_then(|shared| items(shared, tag).first()))
+            };
             let numbers = |group_tag, tag| group(group_tag).and_then(|group| decimals(group, tag));
             let position = numbers((0x0020, 0x9113), (0x0020, 0x0032));
             let orientation = numbers((0x0020, 0x9116), (0x0020, 0x0037));
             let spacing = numbers((0x0028, 0x9110), (0x0028, 0x0030));
             let segment = group((0x0062, 0x000a)).and_then(|group| short(group, (0x0062, 0x000b)));
             Ok(SegmentationFrame {
-                segment: if label_map { None } else { Some(segment.ok_or(SegmentationError::Damaged("a frame names no segment"))?) },
+                segment: if label_map {
+                    None
+                } else {
+                    Some(segment.ok_or(SegmentationError::Damaged("a frame names no segment"))?)
+                },
                 position: exactly(position).ok_or(SegmentationError::Damaged("a frame has no ImagePositionPatient"))?,
-                orientation: exactly(orientation).ok_or(SegmentationError::Damaged("a frame has no ImageOrientationPatient"))?,
-                pixel_spacing_mm: exactly(spacing).filter(|s: &[f64; 2]| s.iter().all(|s| *s > 0.0)).ok_or(SegmentationError::Damaged("a frame has no PixelSpacing"))?,
+                orientation: exactly(orientation)
+                    .ok_or(SegmentationError::Damaged("a frame has no ImageOrientationPatient"))?,
+                pixel_spacing_mm: exactly(spacing)
+                    .filter(|s: &[f64; 2]| s.iter().all(|s| *s > 0.0))
+                    .ok_or(SegmentationError::Damaged("a frame has no PixelSpacing"))?,
             })
         })
         .collect()
@@ -260,14 +299,19 @@ fn short(set: &DataSet, tag: Tag) -> Option<u16> {
 }
 
 fn decimals(set: &DataSet, tag: Tag) -> Option<Vec<f64>> {
-    let numbers: Option<Vec<f64>> = text(set, tag).split('\\').map(|part| part.trim().parse().ok()).collect();
+    let numbers: Option<Vec<f64>> = text(set, tag)
+        .split('\\')
+        .map(|part| part.trim().parse().ok())
+        .collect();
     numbers.filter(|numbers| numbers.iter().all(|number| number.is_finite()))
 }
 
 fn inflate(bytes: &[u8]) -> Result<Vec<u8>, SegmentationError> {
     let mut out = Vec::new();
     let mut decoder = flate2::read::DeflateDecoder::new(bytes).take(INFLATED + 1);
-    decoder.read_to_end(&mut out).map_err(|_| SegmentationError::Damaged("the deflated data set cannot be inflated"))?;
+    decoder
+        .read_to_end(&mut out)
+        .map_err(|_| SegmentationError::Damaged("the deflated data set cannot be inflated"))?;
     if out.len() as u64 > INFLATED {
         return Err(SegmentationError::TooLarge("the deflated data set"));
     }
@@ -276,11 +320,18 @@ fn inflate(bytes: &[u8]) -> Result<Vec<u8>, SegmentationError> {
 
 /// The file meta group, always explicit VR little endian, and what follows it.
 fn meta_group(bytes: &[u8]) -> Result<(DataSet<'_>, &[u8]), SegmentationError> {
-    let mut walker = Walker { explicit: true, left: 1000 };
+    let mut walker = Walker {
+        explicit: true,
+        left: 1000,
+    };
     let mut rest = bytes;
     let mut meta = Vec::new();
     while rest.get(..2) == Some(&[2, 0]) {
-        meta.push(walker.element(&mut rest, 0)?.ok_or(SegmentationError::Damaged("the file meta group ends early"))?);
+        meta.push(
+            walker
+                .element(&mut rest, 0)?
+                .ok_or(SegmentationError::Damaged("the file meta group ends early"))?,
+        );
     }
     Ok((meta, rest))
 }
@@ -316,12 +367,20 @@ fn u32_of(data: &mut &[u8]) -> Result<u32, SegmentationError> {
 
 impl Walker {
     fn count(&mut self) -> Result<(), SegmentationError> {
-        self.left = self.left.checked_sub(1).ok_or(SegmentationError::TooLarge("more elements than any segmentation has"))?;
+        self.left = self
+            .left
+            .checked_sub(1)
+            .ok_or(SegmentationError::TooLarge("more elements than any segmentation has"))?;
         Ok(())
     }
 
     /// Elements until the data end, or, in an item of undefined length, until its delimiter.
-    fn data_set<'a>(&mut self, data: &mut &'a [u8], delimited: bool, depth: usize) -> Result<DataSet<'a>, SegmentationError> {
+    fn data_set<'a>(
+        &mut self,
+        data: &mut &'a [u8],
+        delimited: bool,
+        depth: usize,
+    ) -> Result<DataSet<'a>, SegmentationError> {
         let mut set = Vec::new();
         // Trailing padding shorter than an element header is left alone.
         while data.len() >= 8 {
@@ -331,7 +390,11 @@ impl Walker {
                 None => return Err(SegmentationError::Damaged("a delimiter stands where none belongs")),
             }
         }
-        if delimited { Err(SegmentationError::Damaged("an item does not end")) } else { Ok(set) }
+        if delimited {
+            Err(SegmentationError::Damaged("an item does not end"))
+        } else {
+            Ok(set)
+        }
     }
 
     /// The next element; `None` for the end of an item.
@@ -346,7 +409,10 @@ impl Walker {
         let length = if self.explicit {
             let vr = take(data, 2)?;
             sequence = vr == b"SQ";
-            if matches!(vr, b"OB" | b"OD" | b"OF" | b"OL" | b"OV" | b"OW" | b"SQ" | b"SV" | b"UC" | b"UN" | b"UR" | b"UT" | b"UV") {
+            if matches!(
+                vr,
+                b"OB" | b"OD" | b"OF" | b"OL" | b"OV" | b"OW" | b"SQ" | b"SV" | b"UC" | b"UN" | b"UR" | b"UT" | b"UV"
+            ) {
                 take(data, 2)?;
                 u32_of(data)?
             } else {
@@ -360,7 +426,11 @@ impl Walker {
             return Err(SegmentationError::TransferSyntax("encapsulated".to_owned()));
         }
         if !sequence {
-            return Ok(Some(Element { tag, value: take(data, length as usize)?, items: Vec::new() }));
+            return Ok(Some(Element {
+                tag,
+                value: take(data, length as usize)?,
+                items: Vec::new(),
+            }));
         }
         if depth >= NESTING {
             return Err(SegmentationError::TooLarge("sequences inside sequences"));
@@ -374,7 +444,12 @@ impl Walker {
         Ok(Some(Element { tag, value: &[], items }))
     }
 
-    fn items<'a>(&mut self, data: &mut &'a [u8], delimited: bool, depth: usize) -> Result<Vec<DataSet<'a>>, SegmentationError> {
+    fn items<'a>(
+        &mut self,
+        data: &mut &'a [u8],
+        delimited: bool,
+        depth: usize,
+    ) -> Result<Vec<DataSet<'a>>, SegmentationError> {
         let mut items = Vec::new();
         while !data.is_empty() {
             self.count()?;
@@ -387,10 +462,18 @@ impl Walker {
                     let mut inside = take(data, length as usize)?;
                     items.push(self.data_set(&mut inside, false, depth + 1)?);
                 }
-                _ => return Err(SegmentationError::Damaged("something else than an item stands in a sequence")),
+                _ => {
+                    return Err(SegmentationError::Damaged(
+                        "something else than an item stands in a sequence",
+                    ));
+                }
             }
         }
-        if delimited { Err(SegmentationError::Damaged("a sequence does not end")) } else { Ok(items) }
+        if delimited {
+            Err(SegmentationError::Damaged("a sequence does not end"))
+        } else {
+            Ok(items)
+        }
     }
 }
 
@@ -398,6 +481,9 @@ impl Walker {
 fn is_sequence(tag: Tag) -> bool {
     matches!(
         tag,
-        (0x0062, 0x0002 | 0x000a | 0x000f | 0x0011) | (0x5200, 0x9229 | 0x9230) | (0x0020, 0x9113 | 0x9116) | (0x0028, 0x9110)
+        (0x0062, 0x0002 | 0x000a | 0x000f | 0x0011)
+            | (0x5200, 0x9229 | 0x9230)
+            | (0x0020, 0x9113 | 0x9116)
+            | (0x0028, 0x9110)
     )
 }

@@ -83,7 +83,11 @@ pub struct CtImage<'a> {
 /// [`WriteError::Size`] when values and size disagree, [`WriteError::Coding`] when an encoder fails.
 pub fn write_ct(image: &CtImage, coding: CtCoding) -> Result<Vec<u8>, WriteError> {
     if image.stored.len() != usize::from(image.rows) * usize::from(image.columns) {
-        return Err(WriteError::Size { found: image.stored.len(), rows: image.rows, columns: image.columns });
+        return Err(WriteError::Size {
+            found: image.stored.len(),
+            rows: image.rows,
+            columns: image.columns,
+        });
     }
     let failed = |error: &dyn std::fmt::Display| WriteError::Coding(error.to_string());
     let mut object = data_set(image);
@@ -95,7 +99,11 @@ pub fn write_ct(image: &CtImage, coding: CtCoding) -> Result<Vec<u8>, WriteError
     };
     if coding == CtCoding::Rle {
         let frame = rle_frame(image.stored);
-        object.put(DataElement::new(tags::PIXEL_DATA, VR::OB, PixelFragmentSequence::new_fragments(vec![frame])));
+        object.put(DataElement::new(
+            tags::PIXEL_DATA,
+            VR::OB,
+            PixelFragmentSequence::new_fragments(vec![frame]),
+        ));
     }
     let meta = FileMetaTableBuilder::new()
         .media_storage_sop_class_uid(uids::CT_IMAGE_STORAGE)
@@ -113,7 +121,8 @@ pub fn write_ct(image: &CtImage, coding: CtCoding) -> Result<Vec<u8>, WriteError
             bytes.extend_from_slice(b"DICM");
             file.write_meta(&mut bytes).map_err(|error| failed(&error))?;
             let mut plain = Vec::with_capacity(image.stored.len() * 2 + 4096);
-            file.write_dataset_with_ts(&mut plain, &entries::EXPLICIT_VR_LITTLE_ENDIAN.erased()).map_err(|error| failed(&error))?;
+            file.write_dataset_with_ts(&mut plain, &entries::EXPLICIT_VR_LITTLE_ENDIAN.erased())
+                .map_err(|error| failed(&error))?;
             let mut encoder = flate2::write::DeflateEncoder::new(bytes, flate2::Compression::default());
             encoder.write_all(&plain).map_err(|error| failed(&error))?;
             bytes = encoder.finish().map_err(|error| failed(&error))?;
@@ -122,7 +131,8 @@ pub fn write_ct(image: &CtImage, coding: CtCoding) -> Result<Vec<u8>, WriteError
             }
         }
         CtCoding::JpegLs => {
-            file.transcode(&entries::JPEG_LS_LOSSLESS_IMAGE_COMPRESSION.erased()).map_err(|error| failed(&error))?;
+            file.transcode(&entries::JPEG_LS_LOSSLESS_IMAGE_COMPRESSION.erased())
+                .map_err(|error| failed(&error))?;
             file.write_all(&mut bytes).map_err(|error| failed(&error))?;
         }
         _ => file.write_all(&mut bytes).map_err(|error| failed(&error))?,
@@ -150,10 +160,26 @@ fn data_set(image: &CtImage) -> InMemDicomObject {
     number(tags::BITS_STORED, image.bits_stored);
     number(tags::HIGH_BIT, image.bits_stored.saturating_sub(1));
     number(tags::PIXEL_REPRESENTATION, u16::from(image.signed));
-    object.put(DataElement::new(tags::PHOTOMETRIC_INTERPRETATION, VR::CS, PrimitiveValue::from("MONOCHROME2")));
-    object.put(DataElement::new(tags::SOP_CLASS_UID, VR::UI, PrimitiveValue::from(uids::CT_IMAGE_STORAGE)));
-    object.put(DataElement::new(tags::SOP_INSTANCE_UID, VR::UI, PrimitiveValue::from(image.sop_instance_uid)));
-    object.put(DataElement::new(tags::PIXEL_DATA, VR::OW, PrimitiveValue::U16(image.stored.iter().copied().collect())));
+    object.put(DataElement::new(
+        tags::PHOTOMETRIC_INTERPRETATION,
+        VR::CS,
+        PrimitiveValue::from("MONOCHROME2"),
+    ));
+    object.put(DataElement::new(
+        tags::SOP_CLASS_UID,
+        VR::UI,
+        PrimitiveValue::from(uids::CT_IMAGE_STORAGE),
+    ));
+    object.put(DataElement::new(
+        tags::SOP_INSTANCE_UID,
+        VR::UI,
+        PrimitiveValue::from(image.sop_instance_uid),
+    ));
+    object.put(DataElement::new(
+        tags::PIXEL_DATA,
+        VR::OW,
+        PrimitiveValue::U16(image.stored.iter().copied().collect()),
+    ));
     object
 }
 
@@ -174,7 +200,13 @@ fn rle_frame(stored: &[u16]) -> Vec<u8> {
 }
 
 fn pack_bits(bytes: &[u8], out: &mut Vec<u8>) {
-    let run = |from: usize| bytes[from..].iter().take(128).take_while(|byte| **byte == bytes[from]).count();
+    let run = |from: usize| {
+        bytes[from..]
+            .iter()
+            .take(128)
+            .take_while(|byte| **byte == bytes[from])
+            .count()
+    };
     let mut at = 0;
     while at < bytes.len() {
         let same = run(at);

@@ -1,100 +1,7 @@
-//! Every code that a user can meet in a verdict, in one place.
-//!
-//! A finding has a stable snake_case code, a sentence that a radiographer understands, and the slices or UIDs concerned. The same codes stand in the
-//! report, in the log and in every interface.
+//! What is said about a series: findings and the verdict they add up to.
 
+use super::codes::{Code, Kind};
 use serde::{Deserialize, Serialize};
-
-/// What a verdict can say. The names, in snake_case, are stable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Code {
-    // The series is refused.
-    /// The SOP class is not a CT image.
-    NotCt,
-    /// A scout view.
-    Localizer,
-    /// A maximum or minimum intensity projection, or the like.
-    DerivedProjection,
-    /// A secondary capture.
-    SecondaryCapture,
-    /// Position, orientation or pixel spacing is missing or impossible.
-    NoGeometry,
-    /// Fewer slices than a volume needs.
-    TooFewSlices,
-    /// PatientID, issuer, name or birth date differ within the series.
-    MixedPatients,
-    /// More than one FrameOfReferenceUID.
-    MixedFramesOfReference,
-    /// Slices are not parallel.
-    MixedOrientation,
-    /// Rows or Columns differ.
-    MixedMatrix,
-    /// PixelSpacing differs.
-    MixedPixelSpacing,
-    /// The estimated memory is over the limit.
-    TooLarge,
-    /// A hole too wide to bridge.
-    SlicesMissing,
-    /// Two contents at one position.
-    ConflictingSlices,
-    /// Voxel values are not Hounsfield units.
-    NotHu,
-    /// The pixels are coded in a way that Hilum does not read.
-    UnsupportedTransferSyntax,
-    /// Pixels are missing or cannot be decoded.
-    CorruptPixels,
-
-    // The series is repaired: what was read was changed.
-    /// Copies of an instance, or equal slices at one position, were left out.
-    DuplicateInstancesDropped,
-    /// Of several acquisitions the longest was taken.
-    AcquisitionChosen,
-    /// A narrow hole is filled by interpolation.
-    GapBridged,
-    /// Scout views inside the series were left out.
-    LocalizersDropped,
-
-    // Notes: the series is accepted as it is.
-    /// InstanceNumber does not follow the positions.
-    InstanceNumbersDisagree,
-    /// The distance between slices is not the same everywhere.
-    UnevenSpacing,
-    /// Slices are sheared along the table.
-    GantryTilt,
-    /// Rescale differs from slice to slice.
-    RescaleVaries,
-    /// Pixels went through lossy compression.
-    LossyCompressed,
-    /// Padding values lie outside the field of view.
-    PaddingPresent,
-    /// ImageType says DERIVED.
-    Derived,
-    /// UIDs are absent or malformed.
-    IdentityInvalid,
-    /// Oblique, coronal or sagittal slices.
-    NotAxial,
-    /// A sharp kernel distorts density figures.
-    SharpKernel,
-    /// Contrast medium distorts density figures.
-    Contrast,
-    /// Thick slices distort density figures.
-    ThickSlices,
-
-    // The second verdict, on the mask.
-    /// No lungs.
-    LungsNotFound,
-    /// Only one lung.
-    OneLungMissing,
-    /// A volume that no patient has.
-    ImplausibleVolume,
-    /// The lungs leave the field of view.
-    LungsCut,
-    /// Many separate pieces.
-    ManyComponents,
-    /// Right and left cannot be told apart.
-    SidesUncertain,
-}
 
 /// What became of a series.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -102,7 +9,7 @@ pub enum Code {
 pub enum Outcome {
     /// Taken as it is.
     Accepted,
-    /// Taken, with something changed or left out.
+    /// Taken, with something left out, bridged or put right.
     Repaired,
     /// Not taken.
     Refused,
@@ -127,4 +34,51 @@ pub struct Verdict {
     pub outcome: Outcome,
     /// What was noticed.
     pub findings: Vec<Finding>,
+}
+
+/// `Finding::concerns` holds at most this many.
+pub const MAX_CONCERNS: usize = 36;
+
+impl Finding {
+    /// A finding about the series as a whole.
+    pub fn new(code: Code, sentence: impl Into<String>) -> Self {
+        Self {
+            code,
+            sentence: sentence.into(),
+            concerns: Vec::new(),
+        }
+    }
+
+    /// The same, with the slices or UIDs concerned (the first few dozen are kept).
+    #[must_use]
+    pub fn about(mut self, concerns: impl IntoIterator<Item = String>) -> Self {
+        self.concerns.extend(concerns);
+        self.concerns.truncate(MAX_CONCERNS);
+        self
+    }
+}
+
+impl Verdict {
+    /// The verdict that findings add up to: one that refuses decides and comes first, one that repairs comes next, notes change nothing. Findings about
+    /// the mask do not belong here.
+    pub fn from_findings(mut findings: Vec<Finding>) -> Self {
+        let rank = |finding: &Finding| match finding.code.kind() {
+            Kind::Refuses => 0,
+            Kind::Repairs => 1,
+            Kind::Notes | Kind::Mask => 2,
+        };
+        // A stable sort: within a kind the order of discovery stays, which is the order of weight.
+        findings.sort_by_key(rank);
+        let outcome = match findings.first().map(|finding| finding.code.kind()) {
+            Some(Kind::Refuses) => Outcome::Refused,
+            Some(Kind::Repairs) => Outcome::Repaired,
+            _ => Outcome::Accepted,
+        };
+        Self { outcome, findings }
+    }
+
+    /// Whether a finding with this code is among them.
+    pub fn has(&self, code: Code) -> bool {
+        self.findings.iter().any(|finding| finding.code == code)
+    }
 }

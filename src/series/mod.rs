@@ -1,8 +1,31 @@
 //! Headers of one series in, a stack of sorted slices and the verdict out.
 
+mod acquisitions;
+mod codes;
 mod findings;
+mod group;
+mod identity;
+mod judge;
+mod kernel;
+mod limits;
+mod members;
+mod memory;
+mod notes;
+mod plane;
+mod steps;
+mod values;
+mod vector;
+mod wording;
+#[cfg(test)]
+mod tests;
 
-pub use findings::{Code, Finding, Outcome, Verdict};
+pub use codes::{Code, Kind};
+pub use findings::{Finding, MAX_CONCERNS, Outcome, Verdict};
+pub use group::group;
+pub use judge::{Candidate, Judgement, Settled, Usable, judge};
+pub use limits::SeriesLimits;
+pub use memory::{REFERENCE_GRID_MM, estimated_memory_bytes};
+pub use values::corrupt_pixels;
 
 use crate::dicom::{Instance, Rescale};
 

@@ -1,6 +1,26 @@
 //! A stack and a frame reader in, a volume in Hounsfield units on its grid out; from there to the network's grid and back.
 
+mod back;
+mod crop;
+mod general;
+mod grid;
+mod load;
+mod network;
+mod resample;
+mod separable;
+mod values;
+
 use serde::{Deserialize, Serialize};
+
+pub use back::{Way, mask_back};
+pub use crop::{VoxelBox, crop_to_body};
+pub use load::{LoadError, Loaded, SliceError, StoredFrames, load};
+pub use network::{GridError, even_grid, network_grid};
+pub use resample::{resample, resample_hu, resample_labels};
+pub use values::{NotHu, ValueSummary};
+
+/// What padding becomes for the network, and what lies outside the stack: air.
+pub const AIR_HU: f32 = -1000.0;
 
 /// The grid of a stack of slices: parallel slices of one matrix, every slice with an origin of its own. LPS millimetres, voxel centres.
 ///

@@ -1,0 +1,176 @@
+"""Prepared cases and a network in; Dice against the reference masks, case by case, on the network's grid, out.
+
+    evaluate.py MODEL.onnx CASE.npz... [--painted] [--markdown]
+
+The way is the reference pipeline's (MONAI's sliding windows, overlap 0.25, constant blending, cut at probability 0.5, the
+two largest components), without the steps on the source slices. `--painted` adds, for each case of more than one slice,
+the same chest with a lobe's worth of airless lung painted in by `paint_to_measure`, which training never uses: Dice, and
+the part of the painted lung that the network still calls lung.
+"""
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from scipy import ndimage
+
+ROI = (32, 224, 224)
+OVERLAP = 0.25
+WINDOW_HU = (-1500.0, 500.0)
+BODY_HU = -500.0
+SMALLEST_COMPONENT = 0.1   # of the largest, for the second one to be kept
+
+
+def scale(hu):
+    low, high = WINDOW_HU
+    return np.clip((hu.astype(np.float32) - low) / (high - low), 0, 1)
+
+
+def starts(length, roi):
+    """Where windows begin along an axis, as in MONAI's `sliding_window_inference`."""
+    if length <= roi:
+        return [0]
+    step = max(1, int(roi * (1 - OVERLAP)))
+    return [min(k * step, length - roi) for k in range(-(-(length - roi) // step) + 1)]
+
+
+def body_box(hu, margin=8):
+    """The box around everything denser than air, as the manifest crops it."""
+    body = hu > BODY_HU
+    box = []
+    for axis in range(3):
+        there = np.flatnonzero(body.any(tuple(a for a in range(3) if a != axis)))
+        if not len(there):
+            return tuple(slice(0, n) for n in hu.shape)
+        box.append(slice(max(0, there[0] - margin), min(hu.shape[axis], there[-1] + 1 + margin)))
+    return tuple(box)
+
+
+def predict(network, hu):
+    """Logits of the size of `hu`. `network` maps a window, float32 of ROI, to its logits. Outside the body: no lung."""
+    logits = np.full(hu.shape, -20, np.float32)
+    box = body_box(hu)
+    image = scale(hu[box])
+    pad = [(max(0, r - n) // 2, max(0, r - n) - max(0, r - n) // 2) for r, n in zip(ROI, image.shape)]
+    image = np.pad(image, pad)
+    total, weight = np.zeros_like(image), np.zeros_like(image)
+    for z in starts(image.shape[0], ROI[0]):
+        for y in starts(image.shape[1], ROI[1]):
+            for x in starts(image.shape[2], ROI[2]):
+                window = (slice(z, z + ROI[0]), slice(y, y + ROI[1]), slice(x, x + ROI[2]))
+                total[window] += network(np.ascontiguousarray(image[window]))
+                weight[window] += 1
+    total /= weight
+    logits[box] = total[tuple(slice(before, n - after) for (before, after), n in zip(pad, total.shape))]
+    return logits
+
+
+def two_largest(mask):
+    labels, count = ndimage.label(mask, np.ones((3, 3, 3)))
+    sizes = np.bincount(labels.ravel())[1:]
+    if count < 2:
+        return mask
+    first, second = np.argsort(sizes)[::-1][:2]
+    keep = [first + 1] + ([second + 1] if sizes[second] > SMALLEST_COMPONENT * sizes[first] else [])
+    return np.isin(labels, keep)
+
+
+def segment(network, hu):
+    return two_largest(predict(network, hu) > 0)
+
+
+def dice(a, b):
+    total = a.sum() + b.sum()
+    return 2 * (a & b).sum() / total if total else 1.0
+
+
+def paint_to_measure(hu, lung, seed):
+    """A part of the larger lung below a tilted plane filled with the texture of this patient's own soft tissue: (HU, where).
+
+    The values are taken from a cube of muscle, liver or heart of the same scan, mirrored until it fills the lung, so that
+    noise and grain are the scan's own; vessels stay. Nothing of this is shared with `disease.py`.
+    """
+    rng = np.random.default_rng(seed)
+    sides = [(lung == side) for side in (1, 2)]
+    side = max(sides, key=lambda s: s.sum())
+    z, y, x = np.nonzero(side)
+    tilt = rng.uniform(-1, 1, 2)
+    height = -5.0 * z + 0.8 * (tilt[0] * y + tilt[1] * x)
+    part = height >= np.quantile(height, 1 - rng.uniform(0.2, 0.45))
+    where = np.zeros(hu.shape, bool)
+    where[z[part], y[part], x[part]] = True
+
+    cube = (4, 24, 24)
+    tissue = ((hu > -20) & (hu < 200)).astype(np.float32)
+    full = ndimage.uniform_filter(tissue, cube)
+    a, b, c = np.unravel_index(np.argmax(full + 1e-3 * rng.random(full.shape)), full.shape)
+    block = hu[tuple(slice(max(0, i - n // 2), max(0, i - n // 2) + n) for i, n in zip((a, b, c), cube))].astype(np.float32)
+    block = np.clip(block, -50, 200)
+    for axis in range(3):
+        block = np.concatenate([block, np.flip(block, axis)], axis)
+    tiled = np.tile(block, [-(-n // m) for n, m in zip(hu.shape, block.shape)])[tuple(slice(0, n) for n in hu.shape)]
+    soft = ndimage.gaussian_filter(where.astype(np.float32), (0, 1.2, 1.2)) * side
+    painted = np.where(tiled > hu, hu + soft * (tiled - hu), hu)
+    return painted, where & (hu < -300)
+
+
+def onnx_network(path, threads=2):
+    import onnxruntime
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    return lambda window: session.run(["logits"], {"image": window[None, None]})[0][0, 0]
+
+
+def rows(network, paths, painted=False):
+    """A row a case: name, Dice (None where there is no lung), false volume in mL, and for painted chests Dice and the part kept."""
+    voxel_ml = 5 * 0.8 * 0.8 / 1000
+    for path in paths:
+        with np.load(path) as arrays:
+            hu, lung = arrays["hu"], arrays["lung"]
+        flat = len(hu) == 1
+        if flat:
+            hu, lung = (np.repeat(a, ROI[0], 0) for a in (hu, lung))
+        begun = time.monotonic()
+        found = segment(network, hu)
+        row = {"case": Path(path).stem, "slices": 1 if flat else len(hu), "seconds": time.monotonic() - begun, "dice": dice(found, lung > 0) if lung.any() else None,
+               "missed_ml": ((lung > 0) & ~found).sum() * voxel_ml, "added_ml": (found & (lung == 0)).sum() * voxel_ml}
+        if painted and not flat and lung.any():
+            ill, where = paint_to_measure(hu.astype(np.float32), lung, seed=len(hu))
+            found = segment(network, ill)
+            row |= {"painted_dice": dice(found, lung > 0), "painted_kept": (found & where).sum() / max(1, where.sum())}
+        yield row
+
+
+def line(row, markdown):
+    cells = [row["case"], str(row["slices"])]
+    cells += ["no lung" if row["dice"] is None else f"{row['dice']:.3f}", f"{row['missed_ml']:.0f}", f"{row['added_ml']:.0f}"]
+    cells += [f"{row[key]:.3f}" if key in row else "" for key in ("painted_dice", "painted_kept")]
+    return "| " + " | ".join(cells) + " |" if markdown else f"{cells[0]:56}" + " ".join(f"{c:>10}" for c in cells[1:])
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("cases", nargs="+", type=Path)
+    parser.add_argument("--painted", action="store_true")
+    parser.add_argument("--markdown", action="store_true")
+    p = parser.parse_args()
+    head = ["case", "slices", "Dice", "missed mL", "added mL", "painted Dice", "painted kept"]
+    if p.markdown:
+        print("| " + " | ".join(head) + " |\n|" + " --- |" * len(head))
+    else:
+        print(f"{head[0]:56}" + " ".join(f"{h[:10]:>10}" for h in head[1:]))
+    scores = []
+    for row in rows(onnx_network(p.model), p.cases, p.painted):
+        print(line(row, p.markdown), flush=True)
+        scores += [row["dice"]] if row["dice"] is not None else []
+    if scores:
+        print(f"\nmean {np.mean(scores):.3f}, lowest {min(scores):.3f}, standard deviation {np.std(scores):.3f}, {len(scores)} cases with lung")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,147 @@
+"""What training is fed: cases on the network's grid, crops, painted disease.
+
+    python -m pytest onnx
+"""
+import numpy as np
+import nibabel as nib
+import pytest
+from pydicom.dataset import FileDataset, FileMetaDataset
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+
+import augment
+import disease
+import evaluate
+import prepare
+
+
+def chest(shape=(40, 120, 140)):
+    """HU, lung and inward distance of two boxes of lung in a box of soft tissue."""
+    hu = np.full(shape, -1000, np.int16)
+    hu[:, 10:-10, 10:-10] = 40
+    lung = np.zeros(shape, np.uint8)
+    lung[4:-4, 25:-25, 20:60], lung[4:-4, 25:-25, 80:120] = 1, 2
+    hu[lung > 0] = -850
+    inward = np.zeros(shape, np.uint8)
+    for side, (first, last) in ((1, (20, 60)), (2, (80, 120))):
+        _, rows, columns = np.indices(shape)
+        depth = np.minimum.reduce([rows - 24, shape[1] - 25 - rows, columns - first + 1, last - columns])
+        inward[lung == side] = (0.8 * depth[lung == side]).clip(1, 255)
+    return hu, lung, inward
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory):
+    path = tmp_path_factory.mktemp("cases") / "boxes.npz"
+    hu, lung, inward = chest()
+    np.savez_compressed(path, hu=hu, lung=lung, inward=inward)
+    return augment.Case.load(path)
+
+
+def write_series(folder, hu, across, down, spacing, thickness):
+    """A CT series of [slice][row][column], its slices named in an order that is not theirs."""
+    normal = np.cross(across, down)
+    for index, pixels in enumerate(hu):
+        meta = FileMetaDataset()
+        meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = CTImageStorage, generate_uid()
+        meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        s = FileDataset(None, {}, file_meta=meta, preamble=b"\0" * 128)
+        s.SOPClassUID, s.SOPInstanceUID, s.Modality = meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, "CT"
+        s.Rows, s.Columns = pixels.shape
+        s.SamplesPerPixel, s.PhotometricInterpretation, s.BitsAllocated, s.BitsStored, s.HighBit, s.PixelRepresentation = 1, "MONOCHROME2", 16, 16, 15, 1
+        s.RescaleSlope, s.RescaleIntercept, s.SliceThickness, s.PixelSpacing = 1, -24, thickness, [spacing, spacing]
+        s.ImageOrientationPatient = [*across, *down]
+        s.ImagePositionPatient = [float(v) for v in normal * thickness * index]
+        s.PixelData = (pixels.astype(np.int16) + 24).tobytes()
+        s.save_as(folder / f"{(index * 7) % len(hu):03}.dcm", enforce_file_format=True)
+
+
+@pytest.mark.parametrize("across, down", [((1, 0, 0), (0, 1, 0)), ((-1, 0, 0), (0, -1, 0)), ((0, 1, 0), (-1, 0, 0)), ((-1, 0, 0), (0, 1, 0))])
+def test_a_case_is_turned_into_the_patients_directions(tmp_path, across, down):
+    """Supine, prone, on the side, and feet first: the stored voxels differ, the prepared ones do not."""
+    across, down = np.array(across, float), np.array(down, float)
+    rng = np.random.default_rng(0)
+    patient = rng.integers(-1000, 200, (6, 8, 10))            # foot to head, front to back, right to left
+    lung = np.zeros(patient.shape, np.uint8)
+    lung[:, 2:6, 1:4], lung[:, 2:6, 6:9] = 1, 2
+    directions = np.eye(4)
+    directions[:3, :3] = np.stack([across, down, np.cross(across, down)], 1)
+    from_patient = nib.orientations.ornt_transform(nib.orientations.io_orientation(np.eye(4)), nib.orientations.io_orientation(directions))
+    stored = nib.orientations.apply_orientation(patient.transpose(2, 1, 0), from_patient)
+    (tmp_path / "ct").mkdir()
+    write_series(tmp_path / "ct", stored.transpose(2, 1, 0), across, down, 0.8, 5.0)
+    mask = nib.orientations.apply_orientation(lung.transpose(2, 1, 0), from_patient)
+    nib.save(nib.Nifti1Image(mask, np.diag([-1.0, -1, 1, 1]) @ directions @ np.diag([0.8, 0.8, 5, 1])), tmp_path / "mask.nii.gz")
+    arrays = prepare.prepare(tmp_path)
+    np.testing.assert_array_equal(arrays["hu"], patient)
+    np.testing.assert_array_equal(arrays["lung"], lung)
+    assert arrays["inward"][lung == 0].max() == 0 and arrays["inward"][lung > 0].min() >= 1
+
+
+def test_sampling_is_monais_spacing():
+    transforms = pytest.importorskip("monai.transforms", reason="monai is not installed")
+    import torch
+    from monai.data import MetaTensor
+    volume = np.random.default_rng(1).normal(size=(9, 14, 12)).astype(np.float32)
+    source = (3.1, 0.73, 0.93)
+    image = MetaTensor(torch.from_numpy(volume)[None], affine=torch.diag(torch.tensor([*source, 1.0], dtype=torch.float64)))
+    expected = transforms.Spacing(prepare.SPACING_MM, mode="bilinear")(image)[0].numpy()
+    got = prepare.sample(volume, [np.arange(n) * s for n, s in zip(volume.shape, source)], prepare.SPACING_MM)
+    np.testing.assert_allclose(got, expected, atol=2e-6)
+
+
+def test_uneven_slices_are_sampled_at_their_true_places():
+    positions = np.array([0.0, 4.0, 5.0, 17.0])
+    ramp = np.broadcast_to(positions[:, None, None], (4, 3, 3)).astype(np.float32)
+    got = prepare.sample(ramp, [positions, np.arange(3) * 0.8, np.arange(3) * 0.8], prepare.SPACING_MM)
+    np.testing.assert_allclose(got[:, 1, 1], [0, 5, 10, 15], atol=1e-5)
+
+
+def test_an_example_depends_on_its_seed_alone(case):
+    size = (32, 64, 96)
+    first, again, other = (augment.example(case, np.random.default_rng(seed), size, 1.0) for seed in ((1, 5), (1, 5), (1, 6)))
+    for a, b in zip(first, again):
+        assert a.shape == size and a.dtype == np.float32
+        np.testing.assert_array_equal(a, b)
+    assert (first[0] != other[0]).any()
+
+
+def test_a_crop_keeps_image_and_lung_together(case):
+    """In the boxes everything below -400 HU inside the body is lung and nothing else is: so it must be after any turn."""
+    for seed in range(8):
+        hu, lung, inward = augment.crop(case, np.random.default_rng(seed), (32, 64, 64))
+        clear_lung, clear_tissue = (hu > -860) & (hu < -800), hu > 0
+        assert (lung[clear_lung] > 0).mean() > 0.99 or not clear_lung.any()
+        assert not lung[clear_tissue].any()
+        assert inward[lung == 0].mean() < 1
+
+
+@pytest.mark.parametrize("kind", disease.KINDS)
+def test_disease_changes_the_lung_and_nothing_else(kind, monkeypatch):
+    hu, lung, inward = chest()
+    monkeypatch.setattr(disease, "KINDS", {kind: (1.0, disease.KINDS[kind][1])})
+    for seed in range(3):
+        painted, left = disease.paint(hu.astype(np.float32), lung, inward, np.random.default_rng(seed))
+        changed = painted != hu
+        assert changed.any() and not changed[lung == 0].any() and np.isfinite(painted).all()
+        assert not left[lung == 0].any()
+        if kind == "effusion":   # fluid is not lung
+            assert 0 < (left > 0).sum() < (lung > 0).sum()
+        else:
+            np.testing.assert_array_equal(left, lung)
+
+
+def test_the_painting_that_measures_is_dense_and_inside_the_lung():
+    hu, lung, _ = chest()
+    painted, where = evaluate.paint_to_measure(hu.astype(np.float32), lung, seed=3)
+    assert where.sum() > 0.05 * (lung > 0).sum() and not where[lung == 0].any()
+    assert np.median(painted[where]) > -50 and (painted[lung == 0] == hu[lung == 0]).all()
+
+
+def test_blended_windows_give_back_a_function_of_the_voxel_alone():
+    """A network that looks at single voxels: whatever the windows, its answer inside the body is that of the whole."""
+    hu = np.full((45, 260, 300), -1000, np.int16)
+    hu[3:-2, 20:-20, 30:-30] = np.random.default_rng(2).integers(-400, 400, (40, 220, 240))
+    logits = evaluate.predict(lambda window: window * 2 - 1, hu)
+    body = evaluate.body_box(hu)
+    np.testing.assert_allclose(logits[body], evaluate.scale(hu[body]) * 2 - 1, atol=1e-6)
+    assert (np.delete(logits, np.arange(body[0].start, body[0].stop), 0) < -10).all()

@@ -1,0 +1,201 @@
+"""Prepared cases in; a checkpoint out. Seeded, resumable, on CPU or CUDA.
+
+    train.py --cases DIR --out RUN [--hold-out NAME...] [--steps N]
+
+RUN/checkpoint.pt holds the network, its running average (which is what `export.py` takes), the optimiser and the step;
+the same command goes on from there. RUN/log.jsonl gets a line every `--report` steps and one a validation. Example i of a
+run depends on the seed and i alone, so that neither the number of workers nor an interruption changes the data.
+"""
+import argparse
+import copy
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.utils.data import DataLoader, Dataset
+
+import evaluate
+from ahnet import AHNet
+from augment import Case, example
+
+SMOOTH = 100.0   # voxels; keeps the Dice of a crop without lung finite
+
+
+class Examples(Dataset):
+    """Endless: example `i` is drawn from a generator seeded with (seed, i)."""
+
+    def __init__(self, paths, seed, size, paint, flat_share, length):
+        self.paths, self.seed, self.size, self.paint, self.flat_share, self.length = paths, seed, size, paint, flat_share, length
+        self.cases = None
+
+    def __len__(self):
+        return self.length
+
+    def __getitem__(self, i):
+        if self.cases is None:   # once in each worker
+            torch.set_num_threads(1)
+            cases = [Case.load(path) for path in self.paths]
+            self.cases = [c for c in cases if not c.flat], [c for c in cases if c.flat]
+        rng = np.random.default_rng((self.seed, i))
+        whole, flat = self.cases
+        group = flat if flat and (not whole or rng.random() < self.flat_share) else whole
+        # As likely as it is long: a case of ten slices has less to show than one of sixty.
+        weights = np.array([math.sqrt(len(c.hu)) for c in group])
+        case = group[rng.choice(len(group), p=weights / weights.sum())]
+        return example(case, rng, self.size, self.paint)
+
+
+class Range:
+    """The examples that are still to come, in order."""
+
+    def __init__(self, first, last):
+        self.first, self.last = first, last
+
+    def __iter__(self):
+        return iter(range(self.first, self.last))
+
+    def __len__(self):
+        return self.last - self.first
+
+
+def loss_of(logits, image, lung, dense_weight):
+    """Soft Dice over the batch plus half a cross-entropy, which weighs dense lung (-400 to 300 HU) `dense_weight` times."""
+    probability = torch.sigmoid(logits)
+    overlap, total = (probability * lung).sum(), probability.sum() + lung.sum()
+    soft_dice = (2 * overlap + SMOOTH) / (total + SMOOTH)
+    weight = 1 + (dense_weight - 1) * lung * ((image > 0.55) & (image < 0.9))
+    return 1 - soft_dice + 0.5 * F.binary_cross_entropy_with_logits(logits, lung, weight)
+
+
+def rate(step, steps, peak, warm_up=100):
+    """Learning rate: up in a straight line, down in a cosine."""
+    return peak * min(1, (step + 1) / warm_up) * (0.5 * (1 + math.cos(math.pi * step / steps)) * 0.99 + 0.01)
+
+
+@torch.no_grad()
+def follow(average, network, step, decay):
+    """The running average of everything that is a number, statistics of the norms included; quick at the start."""
+    decay = min(decay, (step + 1) / (step + 20))
+    for mean, value in zip(average.state_dict().values(), network.state_dict().values()):
+        if mean.dtype.is_floating_point:
+            mean.lerp_(value, 1 - decay)
+        else:
+            mean.copy_(value)
+
+
+@torch.no_grad()
+def validate(network, paths, device):
+    network.eval()
+
+    def of_window(window):
+        return network(torch.from_numpy(window)[None, None].to(device))[0, 0].cpu().numpy()
+
+    return list(evaluate.rows(of_window, paths, painted=True))
+
+
+def save(path, content):
+    torch.save(content, path.with_suffix(".part"))
+    os.replace(path.with_suffix(".part"), path)
+
+
+def parse():
+    a = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    a.add_argument("--cases", type=Path, required=True, help="folder of prepared cases")
+    a.add_argument("--out", type=Path, required=True)
+    a.add_argument("--hold-out", nargs="*", default=[], metavar="NAME", help="cases whose name begins so are never trained on, and validated")
+    a.add_argument("--steps", type=int, default=3000)
+    a.add_argument("--batch", type=int, default=2)
+    a.add_argument("--crop", type=int, nargs=3, default=[32, 160, 160], metavar="N", help="depth, height, width")
+    a.add_argument("--width", type=int, default=16)
+    a.add_argument("--growth", type=int, default=8)
+    a.add_argument("--bn-size", type=int, default=2)
+    a.add_argument("--layers", type=int, nargs=4, default=[2, 2, 2, 1])
+    a.add_argument("--rate", type=float, default=3e-3, help="highest learning rate")
+    a.add_argument("--decay", type=float, default=0.995, help="of the running average of the weights")
+    a.add_argument("--paint", type=float, default=0.6, help="probability of painted disease")
+    a.add_argument("--flat-share", type=float, default=0.25, help="part of the crops from single slices")
+    a.add_argument("--dense-weight", type=float, default=3.0, help="weight of dense lung in the cross-entropy; 1 over the last fifth")
+    a.add_argument("--start", type=Path, help="checkpoint whose averaged weights a new run begins with")
+    a.add_argument("--seed", type=int, default=1)
+    a.add_argument("--threads", type=int, default=1)
+    a.add_argument("--workers", type=int, default=1)
+    a.add_argument("--report", type=int, default=25, help="steps between lines of the log and checkpoints")
+    a.add_argument("--validate", type=int, default=500, help="steps between validations")
+    a.add_argument("--device", default="cpu", choices=["cpu", "cuda"])
+    return a.parse_args()
+
+
+def main():
+    p = parse()
+    p.out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(p.threads)
+    torch.manual_seed(p.seed)
+    torch.set_flush_denormal(True)
+    paths = sorted(p.cases.glob("*.npz"))
+    held = [path for path in paths if path.stem.startswith(tuple(p.hold_out))] if p.hold_out else []
+    paths = [path for path in paths if path not in held]
+    if not paths:
+        sys.exit(f"no prepared cases to train on in {p.cases}")
+
+    sizes = {"width": p.width, "growth": p.growth, "bn_size": p.bn_size, "layers": tuple(p.layers)}
+    network = AHNet(**sizes, form="slices" if p.device == "cpu" else "volume").to(p.device)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=p.rate, weight_decay=1e-3)
+    average, step, file = copy.deepcopy(network), 0, p.out / "checkpoint.pt"
+    if file.exists():
+        saved = torch.load(file, map_location=p.device, weights_only=True)
+        network.load_state_dict(saved["network"])
+        average.load_state_dict(saved["average"])
+        optimiser.load_state_dict(saved["optimiser"])
+        step = saved["step"]
+    elif p.start:
+        saved = torch.load(p.start, map_location=p.device, weights_only=True)
+        network.load_state_dict(saved["average"])
+        average.load_state_dict(saved["average"])
+
+    log = open(p.out / "log.jsonl", "a", encoding="utf-8")
+
+    def note(**entry):
+        print(" ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in entry.items()), flush=True)
+        log.write(json.dumps(entry) + "\n")
+        log.flush()
+
+    note(step=step, of=p.steps, parameters=sum(v.numel() for v in network.parameters()), cases=len(paths), held_out=[h.stem for h in held],
+         arguments={k: str(v) if isinstance(v, Path) else v for k, v in vars(p).items()})
+    examples = Examples(paths, p.seed, tuple(p.crop), p.paint, p.flat_share, p.steps * p.batch)
+    loader = DataLoader(examples, p.batch, sampler=Range(step * p.batch, p.steps * p.batch), num_workers=p.workers,
+                        prefetch_factor=4 if p.workers else None)
+    losses, begun = [], time.monotonic()
+    for image, lung in loader:
+        image, lung = image[:, None].to(p.device), lung[:, None].to(p.device)
+        for group in optimiser.param_groups:
+            group["lr"] = rate(step, p.steps, p.rate)
+        network.train()
+        loss = loss_of(network(image), image, lung, p.dense_weight if step < 0.8 * p.steps else 1.0)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimiser.step()
+        follow(average, network, step, p.decay)
+        losses.append(loss.item())
+        step += 1
+        if step % p.report == 0 or step == p.steps:
+            each = (time.monotonic() - begun) / len(losses)
+            note(step=step, loss=float(np.mean(losses)), seconds_a_step=each, minutes_left=each * (p.steps - step) / 60)
+            save(file, {"sizes": network.sizes, "network": network.state_dict(), "average": average.state_dict(),
+                        "optimiser": optimiser.state_dict(), "step": step})
+            losses, begun = [], time.monotonic()
+        if held and (step % p.validate == 0 or step == p.steps):
+            for row in validate(average, held, p.device):
+                note(step=step, **{k: float(v) if isinstance(v, np.floating) else v for k, v in row.items()})
+            begun = time.monotonic()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

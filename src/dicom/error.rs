@@ -1,0 +1,117 @@
+//! What can go wrong with a file. Each error names the file and what a person can do about it.
+
+use std::io;
+use std::path::PathBuf;
+
+/// Why the header of an instance could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum DicomError {
+    /// The bytes are something else, or nothing.
+    #[error("{}: not DICOM ({why})", path.display())]
+    NotDicom {
+        /// The file.
+        path: PathBuf,
+        /// What was seen.
+        why: String,
+    },
+    /// It is DICOM, but its header contradicts itself or breaks off.
+    #[error("{}: damaged header ({why})", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// Where and how.
+        why: String,
+    },
+    /// The header asks for more than [`Limits`](super::Limits) allow.
+    #[error("{}: over the limit ({what})", path.display())]
+    OverLimit {
+        /// The file.
+        path: PathBuf,
+        /// Which limit.
+        what: String,
+    },
+    /// The operating system refused.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        error: io::Error,
+    },
+}
+
+impl DicomError {
+    /// The reason alone, without the path, for lists that name the path themselves.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::NotDicom { why, .. } => format!("not DICOM ({why})"),
+            Self::Damaged { why, .. } => format!("damaged header ({why})"),
+            Self::OverLimit { what, .. } => format!("over the limit ({what})"),
+            Self::Io { error, .. } => error.to_string(),
+        }
+    }
+}
+
+/// Why the stored values of a frame could not be read.
+#[derive(Debug, thiserror::Error)]
+pub enum PixelError {
+    /// No decoder for this transfer syntax is built in.
+    #[error("{}: transfer syntax {name} ({uid}) cannot be decoded", path.display())]
+    UnsupportedTransferSyntax {
+        /// The file.
+        path: PathBuf,
+        /// TransferSyntaxUID.
+        uid: String,
+        /// Its name in PS3.6, or "unknown".
+        name: String,
+    },
+    /// The packing of the samples is none that a CT has (colour, 1 bit, floating point).
+    #[error("{}: {why}", path.display())]
+    UnsupportedFormat {
+        /// The file.
+        path: PathBuf,
+        /// What it is.
+        why: String,
+    },
+    /// The pixel data contradict the header, break off, or cannot be decoded.
+    #[error("{}: corrupt pixel data ({why})", path.display())]
+    Corrupt {
+        /// The file.
+        path: PathBuf,
+        /// What the reader or the decoder said.
+        why: String,
+    },
+    /// Decoding took longer than allowed; the decoder was ended.
+    #[error("{}: decoding took longer than {seconds} s", path.display())]
+    TimedOut {
+        /// The file.
+        path: PathBuf,
+        /// The limit.
+        seconds: f64,
+    },
+    /// The decoder process ended before it answered: out of memory, or a fault in the decoder.
+    #[error("{}: the decoder ended without an answer ({how})", path.display())]
+    DecoderDied {
+        /// The file.
+        path: PathBuf,
+        /// Exit status or signal.
+        how: String,
+    },
+    /// The operating system refused: the file, or the start of a decoder.
+    #[error("{}: {error}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's answer.
+        #[source]
+        error: io::Error,
+    },
+}
+
+impl PixelError {
+    /// Whether the input is at fault, for good, rather than this machine.
+    pub fn is_the_inputs_fault(&self) -> bool {
+        !matches!(self, Self::Io { .. })
+    }
+}

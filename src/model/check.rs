@@ -1,0 +1,199 @@
+//! What works on this machine, point by point, each with what to do where it does not.
+
+use std::path::PathBuf;
+
+use super::devices::{Device, NEVER_RUN_ON_A_GPU};
+use super::error::ModelError;
+use super::graph;
+use super::manifest::Manifest;
+use super::runtime::{find_library, inspect_library, runtime};
+use super::session::{Session, SessionOptions};
+
+/// One point of the check.
+#[derive(Clone, Debug, PartialEq, serde::Serialize)]
+pub struct Check {
+    /// What was looked at.
+    pub what: String,
+    /// How it stands.
+    pub health: Health,
+    /// What was seen.
+    pub seen: String,
+    /// What to do about a problem; empty where there is none.
+    pub to_do: String,
+}
+
+/// How a point stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Health {
+    /// It works.
+    Ok,
+    /// It does not, and need not.
+    Absent,
+    /// It does not, and has to.
+    Problem,
+}
+
+/// What to check.
+#[derive(Clone, Debug, Default)]
+pub struct CheckOptions {
+    /// The network's manifest.
+    pub manifest: PathBuf,
+    /// How the network would be run. With `Device::Auto` every device is tried and the CPU has to work, otherwise the one that is named has to.
+    pub session: SessionOptions,
+}
+
+/// Looks at the library, its providers, the manifest and its files, and sends one batch of windows through on each device.
+#[must_use]
+pub fn check(options: &CheckOptions) -> Vec<Check> {
+    let mut checks = Vec::new();
+    let library = check_library(options, &mut checks);
+    let manifest = check_manifest(options, &mut checks);
+    if library {
+        check_providers(&mut checks);
+        if let Some(manifest) = manifest {
+            check_devices(&manifest, options, &mut checks);
+        }
+    }
+    checks.push(Check::absent("GPU", NEVER_RUN_ON_A_GPU, ""));
+    checks
+}
+
+impl Check {
+    fn ok(what: impl Into<String>, seen: impl Into<String>) -> Check {
+        Check {
+            what: what.into(),
+            health: Health::Ok,
+            seen: seen.into(),
+            to_do: String::new(),
+        }
+    }
+
+    fn absent(what: impl Into<String>, seen: impl Into<String>, to_do: impl Into<String>) -> Check {
+        Check {
+            what: what.into(),
+            health: Health::Absent,
+            seen: seen.into(),
+            to_do: to_do.into(),
+        }
+    }
+
+    fn problem(what: impl Into<String>, seen: impl Into<String>, to_do: impl Into<String>) -> Check {
+        Check {
+            what: what.into(),
+            health: Health::Problem,
+            seen: seen.into(),
+            to_do: to_do.into(),
+        }
+    }
+}
+
+/// True when the library is loaded.
+fn check_library(options: &CheckOptions, checks: &mut Vec<Check>) -> bool {
+    const WHAT: &str = "ONNX Runtime";
+    let named = options.session.runtime_library.as_deref();
+    match find_library(named)
+        .and_then(|path| inspect_library(&path))
+        .and_then(|_| runtime(named))
+    {
+        Ok(runtime) => {
+            let version = runtime.library.version.as_deref().unwrap_or("unknown version");
+            checks.push(Check::ok(
+                WHAT,
+                format!("{version}, {}", runtime.library.path.display()),
+            ));
+            true
+        }
+        Err(error) => {
+            let to_do = match &error {
+                ModelError::Telemetry { .. } => "export ORT_DISABLE_TELEMETRY=1",
+                _ => "make setup",
+            };
+            checks.push(Check::problem(WHAT, error.to_string(), to_do));
+            false
+        }
+    }
+}
+
+fn check_providers(checks: &mut Vec<Check>) {
+    let built: Vec<_> = Device::Auto
+        .ladder()
+        .into_iter()
+        .filter(|device| device.compiled_in())
+        .map(Device::provider)
+        .collect();
+    checks.push(Check::ok("providers in the library", built.join(", ")));
+}
+
+/// The manifest, when it and all its files are what they should be.
+fn check_manifest(options: &CheckOptions, checks: &mut Vec<Check>) -> Option<Manifest> {
+    let manifest = match Manifest::load(&options.manifest) {
+        Ok(manifest) => manifest,
+        Err(error) => {
+            let to_do = format!(
+                "mend {} by docs/models.md, or name another model",
+                options.manifest.display()
+            );
+            checks.push(Check::problem("manifest", error.to_string(), to_do));
+            return None;
+        }
+    };
+    let seen = format!(
+        "{} {}, weights {}",
+        manifest.name,
+        manifest.version,
+        &manifest.weights_sha256[..16]
+    );
+    checks.push(Check::ok("manifest", seen));
+    let mut whole = true;
+    for graph in &manifest.graphs {
+        match graph::read(&manifest, graph) {
+            Ok(bytes) => {
+                let seen = format!("{:.1} MB, digest as in the manifest", bytes.len() as f64 / 1e6);
+                checks.push(Check::ok(&*graph.file, seen));
+            }
+            Err(error) => {
+                whole = false;
+                let to_do = "bring the file that the manifest names, or write its digest into the manifest if it is the right one";
+                checks.push(Check::problem(&*graph.file, error.to_string(), to_do));
+            }
+        }
+    }
+    whole.then_some(manifest)
+}
+
+/// Opens the network on each device: its tensors are held against the manifest, and a batch of windows goes through.
+fn check_devices(manifest: &Manifest, options: &CheckOptions, checks: &mut Vec<Check>) {
+    for device in options.session.device.ladder() {
+        let what = format!("device {device}");
+        let session = SessionOptions {
+            device,
+            ..options.session.clone()
+        };
+        match Session::open(manifest, &session).map(|session| session.provider()) {
+            Ok(provider) => {
+                let seen = format!(
+                    "tensors as in the manifest, {} of {} nodes on {}, a first batch of {} in {:.0} ms on {} threads",
+                    provider.nodes_on_provider,
+                    provider.nodes_total,
+                    provider.name,
+                    provider.batch,
+                    provider.warm_up_ms,
+                    provider.threads
+                );
+                checks.push(Check::ok(what, seen));
+            }
+            Err(ModelError::Device { why, install, .. })
+                if options.session.device == Device::Auto && device != Device::Cpu =>
+            {
+                checks.push(Check::absent(what, why, install));
+            }
+            Err(ModelError::Device { why, install, .. }) => checks.push(Check::problem(what, why, install)),
+            Err(error) => checks.push(Check::problem(
+                what,
+                error.to_string(),
+                "mend the manifest by docs/models.md, or bring the right file",
+            )),
+        }
+    }
+}

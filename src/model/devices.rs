@@ -1,0 +1,284 @@
+//! The devices that a network may run on: their names, what has to be installed for them, and how ONNX Runtime's providers are set up for each.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use super::error::ModelError;
+use super::graph::hex;
+use super::session::SessionOptions;
+
+/// What may not be claimed of this version.
+pub const NEVER_RUN_ON_A_GPU: &str = "CUDA and TensorRT are built in but were never run: no GPU was at hand when this version was made. \
+     Only the CPU is tested.";
+
+/// Where a network runs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Device {
+    /// The first of TensorRT, CUDA and the CPU that really runs the network.
+    #[default]
+    Auto,
+    /// The processor.
+    Cpu,
+    /// An NVIDIA GPU through CUDA and cuDNN.
+    Cuda,
+    /// An NVIDIA GPU through TensorRT, what it cannot do through CUDA.
+    TensorRt,
+}
+
+/// Not the name of a device.
+#[derive(Debug, thiserror::Error)]
+#[error("\"{0}\" is no device, expected auto, cpu, cuda or tensorrt")]
+pub struct UnknownDevice(String);
+
+impl FromStr for Device {
+    type Err = UnknownDevice;
+
+    fn from_str(text: &str) -> Result<Device, UnknownDevice> {
+        let all = [Device::Auto, Device::Cpu, Device::Cuda, Device::TensorRt];
+        all.into_iter()
+            .find(|device| device.name() == text)
+            .ok_or_else(|| UnknownDevice(text.to_owned()))
+    }
+}
+
+impl fmt::Display for Device {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl Device {
+    /// The name by which it is asked for.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Device::Auto => "auto",
+            Device::Cpu => "cpu",
+            Device::Cuda => "cuda",
+            Device::TensorRt => "tensorrt",
+        }
+    }
+
+    /// The devices to try, in order.
+    pub(super) fn ladder(self) -> Vec<Device> {
+        match self {
+            Device::Auto => vec![Device::TensorRt, Device::Cuda, Device::Cpu],
+            device => vec![device],
+        }
+    }
+
+    /// ONNX Runtime's name of the provider; `Auto` has none.
+    pub(super) fn provider(self) -> &'static str {
+        match self {
+            Device::Auto => "",
+            Device::Cpu => ep::CPU::NAME,
+            Device::Cuda => ep::CUDA::NAME,
+            Device::TensorRt => ep::TensorRT::NAME,
+        }
+    }
+
+    /// What has to be there for it, as ONNX Runtime 1.31 for GPUs asks for it.
+    #[must_use]
+    pub fn install(self) -> &'static str {
+        match self {
+            Device::Auto | Device::Cpu => "`make setup` brings ONNX Runtime for the CPU",
+            Device::Cuda => {
+                "It needs an NVIDIA driver (libcuda.so.1), ONNX Runtime for GPUs (the files of the PyPI package onnxruntime-gpu 1.31.1 in one folder, \
+                 named by runtime_library or ORT_DYLIB_PATH), CUDA 13 (libcudart.so.13, libcublas.so.13, libcublasLt.so.13, libcurand.so.10, libcufft.so.12, \
+                 libnvrtc.so.13) and cuDNN 9 (libcudnn.so.9), their folders in LD_LIBRARY_PATH"
+            }
+            Device::TensorRt => {
+                "It needs all that cuda needs, and TensorRT 10 (libnvinfer.so.10, libnvonnxparser.so.10; not 11), its folder in LD_LIBRARY_PATH"
+            }
+        }
+    }
+
+    /// Whether the library that is loaded was built with it. This says nothing about the machine.
+    pub(super) fn compiled_in(self) -> bool {
+        match self {
+            Device::Auto | Device::Cpu => true,
+            Device::Cuda => ep::CUDA::default().is_compiled_in(),
+            Device::TensorRt => ep::TensorRT::default().is_compiled_in(),
+        }
+    }
+
+    /// The providers of a session on this device, first choice first, each of which must register or the session fails.
+    ///
+    /// # Errors
+    /// The folder for TensorRT's engines cannot be made.
+    pub(super) fn providers(self, setup: &GpuSetup<'_>) -> Result<Vec<ExecutionProviderDispatch>, ModelError> {
+        Ok(match self {
+            // The CPU provider is always there, with its arena; registering it plainly would turn the arena off.
+            Device::Auto | Device::Cpu => Vec::new(),
+            Device::Cuda => vec![setup.cuda()],
+            Device::TensorRt => vec![setup.tensorrt()?, setup.cuda()],
+        })
+    }
+}
+
+trait CompiledIn {
+    fn is_compiled_in(&self) -> bool;
+}
+
+impl<E: ExecutionProvider> CompiledIn for E {
+    fn is_compiled_in(&self) -> bool {
+        E::is_available().unwrap_or(false)
+    }
+}
+
+/// What the providers for GPUs need to know.
+pub(super) struct GpuSetup<'a> {
+    pub(super) options: &'a SessionOptions,
+    /// Name of the input tensor.
+    pub(super) input: &'a str,
+    /// Shape of a batch of one window.
+    pub(super) shape: [usize; 5],
+    /// Most windows in a batch.
+    pub(super) batch: usize,
+    /// SHA-256 of the graph.
+    pub(super) graph_sha256: &'a str,
+    /// Version of ONNX Runtime.
+    pub(super) runtime: &'a str,
+}
+
+impl GpuSetup<'_> {
+    fn cuda(&self) -> ExecutionProviderDispatch {
+        let options = self.options;
+        let mut cuda = ep::CUDA::default()
+            .with_device_id(options.gpu)
+            .with_arena_extend_strategy(ep::ArenaExtendStrategy::SameAsRequested)
+            .with_conv_algorithm_search(ep::cuda::ConvAlgorithmSearch::Heuristic)
+            .with_tf32(false);
+        if let Some(bytes) = options.gpu_memory_limit_bytes {
+            cuda = cuda.with_memory_limit(bytes);
+        }
+        cuda.build().error_on_failure()
+    }
+
+    fn tensorrt(&self) -> Result<ExecutionProviderDispatch, ModelError> {
+        let options = self.options;
+        let mut tensorrt = ep::TensorRT::default()
+            .with_device_id(options.gpu)
+            .with_fp16(options.tensorrt_half_precision)
+            .with_profile_min_shapes(self.profile(1))
+            .with_profile_opt_shapes(self.profile(self.batch))
+            .with_profile_max_shapes(self.profile(self.batch));
+        if let Some(bytes) = options.gpu_memory_limit_bytes {
+            tensorrt = tensorrt.with_max_workspace_size(bytes);
+        }
+        if let Some(folder) = self.engine_folder() {
+            std::fs::create_dir_all(&folder).map_err(|source| ModelError::Unreadable {
+                path: folder.clone(),
+                source,
+            })?;
+            let folder = folder.display().to_string();
+            tensorrt = tensorrt
+                .with_engine_cache(true)
+                .with_engine_cache_path(&folder)
+                .with_timing_cache(true)
+                .with_timing_cache_path(&folder);
+        }
+        Ok(tensorrt.build().error_on_failure())
+    }
+
+    /// `name:batch x channels x ...`, as TensorRT's profiles are written.
+    fn profile(&self, batch: usize) -> String {
+        let [_, channels, a, b, c] = self.shape;
+        format!("{}:{batch}x{channels}x{a}x{b}x{c}", self.input)
+    }
+
+    /// Where engines built for this GPU, driver, runtime and graph are kept: an engine is valid for exactly these.
+    pub(super) fn engine_folder(&self) -> Option<PathBuf> {
+        let cache = self.options.cache_folder.as_deref()?;
+        let (gpu, driver) = gpu_and_driver(Path::new("/proc/driver/nvidia"));
+        let half = self.options.tensorrt_half_precision;
+        let key = format!(
+            "{gpu}\n{driver}\n{}\n{}\n{half}\n{}",
+            self.runtime,
+            self.graph_sha256,
+            self.profile(self.batch)
+        );
+        // 16 bytes of the digest: no two keys share a folder by chance.
+        Some(cache.join("tensorrt").join(&hex(&Sha256::digest(key.as_bytes()))[..32]))
+    }
+}
+
+/// The names of all GPUs and the driver's version, as the driver's own files say; empty where they do not.
+fn gpu_and_driver(folder: &Path) -> (String, String) {
+    let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
+    let driver = read(folder.join("version"))
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .to_owned();
+    let gpus = std::fs::read_dir(folder.join("gpus")).into_iter().flatten().flatten();
+    let mut names: Vec<String> = gpus
+        .filter_map(|gpu| {
+            let information = read(gpu.path().join("information"));
+            let model = information.lines().find_map(|line| line.strip_prefix("Model:"))?;
+            Some(format!("{} {}", gpu.file_name().to_string_lossy(), model.trim()))
+        })
+        .collect();
+    names.sort();
+    (names.join(", "), driver)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_read_as_they_are_written() {
+        for device in [Device::Auto, Device::Cpu, Device::Cuda, Device::TensorRt] {
+            assert_eq!(device.to_string().parse::<Device>().unwrap(), device);
+            assert_eq!(serde_json::to_string(&device).unwrap(), format!("\"{device}\""));
+        }
+        assert!(
+            "gpu"
+                .parse::<Device>()
+                .unwrap_err()
+                .to_string()
+                .contains("expected auto, cpu, cuda or tensorrt")
+        );
+    }
+
+    #[test]
+    fn engines_are_kept_apart_by_gpu_driver_runtime_graph_and_batch() {
+        let proc = tempfile::tempdir().unwrap();
+        std::fs::create_dir_all(proc.path().join("gpus/0000:01:00.0")).unwrap();
+        std::fs::write(proc.path().join("version"), "NVRM version: 580.1\nGCC version: 12\n").unwrap();
+        let information = "Model: \t\t NVIDIA Something\nIRQ:   1\n";
+        std::fs::write(proc.path().join("gpus/0000:01:00.0/information"), information).unwrap();
+        let expected = (
+            "0000:01:00.0 NVIDIA Something".to_owned(),
+            "NVRM version: 580.1".to_owned(),
+        );
+        assert_eq!(gpu_and_driver(proc.path()), expected);
+
+        let options = SessionOptions {
+            cache_folder: Some("/cache".into()),
+            ..SessionOptions::default()
+        };
+        let setup = |batch, graph_sha256| {
+            let shape = [1, 1, 32, 224, 224];
+            GpuSetup {
+                options: &options,
+                input: "image",
+                shape,
+                batch,
+                graph_sha256,
+                runtime: "1.31.1",
+            }
+        };
+        assert_eq!(setup(4, "aa").profile(4), "image:4x1x32x224x224");
+        let folders = [setup(4, "aa"), setup(2, "aa"), setup(4, "ab")].map(|setup| setup.engine_folder().unwrap());
+        assert!(folders[0] != folders[1] && folders[0] != folders[2]);
+        assert_eq!(setup(4, "aa").engine_folder().as_ref(), Some(&folders[0]));
+    }
+}

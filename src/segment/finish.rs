@@ -1,0 +1,281 @@
+//! What the network made of a series in, everything that a user keeps out: the mask on the source slices, cleaned, parted, measured, judged, and the files made of it.
+
+use super::{
+    Artifact, CT, Format, MASK, OVERLAY, OutputSettings, PIPELINE_REVISION, Predicted, REPORT, SEGMENTATION, SegmentError, Segmented, Segments, Stage, Timings, Tools, TransferSyntax,
+};
+use crate::lungs::{CleanReport, Measurements, Sides, clean, judge_mask, measure, sides};
+use crate::model::{Manifest, MaskBack, Provider};
+use crate::output::overlay::Caption;
+use crate::output::report::{FileFacts, ModelFacts, Report, SCHEMA, SeriesIdentity, StageSeconds, VolumeFacts, WindowFacts};
+use crate::output::segmentation::{build, content_description, default_series_number};
+use crate::output::{Concept, Frames, ModelIdentity, SegmentDescription, SegmentationRequest, nifti, overlay, read_back};
+use crate::series::{Code, Finding, Series, Usable, Verdict};
+use crate::volume::{Mask, Volume, Way, mask_back};
+
+/// What every report says of its use.
+const NOTICE: &str = "Research use only. Not for diagnosis.";
+
+/// The mask of a series and what is known of it.
+struct Lungs {
+    mask: Mask,
+    cleaned: CleanReport,
+    sides: Sides,
+    measured: Measurements,
+    findings: Vec<Finding>,
+}
+
+impl Lungs {
+    fn found(&self, code: Code) -> bool {
+        self.findings.iter().any(|finding| finding.code == code)
+    }
+}
+
+/// Brings the mask back, cleans, parts, measures and judges it, and makes the results that the settings ask for.
+///
+/// # Errors
+/// A result that cannot be made, or a segmentation that does not say what the mask says when it is read back.
+pub fn finish(series: &Series, predicted: Predicted, provider: &Provider, tools: &Tools) -> Result<Segmented, SegmentError> {
+    let Predicted { prepared, probability, windows_run, windows_skipped } = predicted;
+    let (usable, volume, mut timings) = (prepared.usable, prepared.volume, prepared.timings);
+    let manifest = tools.manifest;
+    let network_shape_run = probability.grid.shape;
+    let way = match manifest.post.mask_back {
+        MaskBack::Probability => Way::Linear,
+        MaskBack::Label => Way::Nearest,
+    };
+    let mask = timings.measure(Stage::MaskBack, tools.observer, || mask_back(&probability, manifest.output.threshold, way, &volume.grid));
+    drop(probability);
+    let lungs = lungs(mask, &volume, &mut timings, tools)?;
+    if tools.cancel.is_canceled() {
+        return Err(SegmentError::Canceled);
+    }
+    let model = ModelFacts {
+        name: manifest.name.clone(),
+        version: manifest.version.clone(),
+        weights_sha256: manifest.weights_sha256.clone(),
+        parameters: manifest.parameters(),
+        parameters_sha256: manifest.parameters().digest(),
+    };
+    let made = timings.measure(Stage::Outputs, tools.observer, || make(series, &usable, &volume, &lungs, &model, tools));
+    let (mut artifacts, files) = made?;
+    let empty = lungs.found(Code::LungsNotFound);
+    let report = Report {
+        mask_findings: lungs.findings,
+        measurements: (!empty).then_some(lungs.measured),
+        sides: (!empty).then_some(lungs.sides),
+        clean_up: Some(lungs.cleaned),
+        volume: Some(VolumeFacts {
+            shape: volume.grid.shape(),
+            pixel_spacing_mm: volume.grid.spacing_mm,
+            slice_spacing_mm: volume.grid.median_step_mm(),
+            regular: volume.grid.is_regular(),
+            network_shape: prepared.grid.shape,
+            network_shape_run,
+        }),
+        model: Some(model),
+        provider: Some(provider.clone()),
+        windows: Some(WindowFacts { total: windows_run + windows_skipped, run: windows_run, skipped: windows_skipped }),
+        timings: timings.0.iter().map(|(stage, seconds)| StageSeconds { stage: stage.name(), seconds: *seconds }).collect(),
+        files,
+        ..blank(series, usable.verdict)
+    };
+    if tools.settings.output.wants(Format::Json) {
+        artifacts.push(Artifact { name: REPORT, bytes: report.to_json()? });
+    }
+    Ok(Segmented { report, artifacts })
+}
+
+/// The report of a series that is refused.
+pub(super) fn refused(series: &Series, verdict: Verdict, tools: &Tools) -> Result<Segmented, SegmentError> {
+    let report = blank(series, verdict);
+    let mut artifacts = Vec::new();
+    if tools.settings.output.wants(Format::Json) {
+        artifacts.push(Artifact { name: REPORT, bytes: report.to_json()? });
+    }
+    Ok(Segmented { report, artifacts })
+}
+
+/// A report that knows the series and its verdict.
+fn blank(series: &Series, verdict: Verdict) -> Report {
+    let header = series.instances.first().map(|instance| &instance.header);
+    let text = |of: fn(&crate::dicom::Header) -> &String| header.map(|header| of(header).clone()).unwrap_or_default();
+    Report {
+        schema: SCHEMA,
+        hilum_version: env!("CARGO_PKG_VERSION"),
+        pipeline_revision: PIPELINE_REVISION,
+        series: SeriesIdentity {
+            study_instance_uid: series.study_instance_uid.clone(),
+            series_instance_uid: series.series_instance_uid.clone(),
+            modality: text(|h| &h.modality),
+            instances: series.instances.len(),
+            manufacturer: text(|h| &h.manufacturer),
+            manufacturer_model_name: text(|h| &h.manufacturer_model_name),
+            convolution_kernel: text(|h| &h.convolution_kernel),
+            slice_thickness_mm: header.and_then(|h| h.slice_thickness_mm),
+        },
+        verdict,
+        mask_findings: Vec::new(),
+        measurements: None,
+        sides: None,
+        clean_up: None,
+        volume: None,
+        model: None,
+        provider: None,
+        windows: None,
+        timings: Vec::new(),
+        files: Vec::new(),
+        notice: NOTICE,
+    }
+}
+
+/// The mask cleaned, parted into right and left, measured and judged.
+fn lungs(mut mask: Mask, volume: &Volume, timings: &mut Timings, tools: &Tools) -> Result<Lungs, SegmentError> {
+    let options = tools.manifest.post.clean_up();
+    let (cleaned, told) = timings.measure(Stage::CleanUp, tools.observer, || -> Result<_, SegmentError> {
+        let cleaned = clean(&mut mask, &volume.grid, &options)?;
+        let told = sides(&mut mask, &volume.grid)?;
+        Ok((cleaned, told))
+    })?;
+    timings.measure(Stage::Measure, tools.observer, || {
+        let measured = measure(&mask, volume)?;
+        let findings = judge_mask(&mask, volume, &cleaned, &told, &measured, &tools.settings.mask)?;
+        let uncertain = findings.iter().any(|finding| finding.code == Code::SidesUncertain);
+        let measured = if uncertain { measured.without_sides() } else { measured };
+        Ok(Lungs { mask, cleaned, sides: told, measured, findings })
+    })
+}
+
+/// A file and what has to be known of it, where it was wanted.
+type Made = Result<Option<(Artifact, String)>, SegmentError>;
+
+/// Every result but the report, made side by side.
+fn make(
+    series: &Series,
+    usable: &Usable,
+    volume: &Volume,
+    lungs: &Lungs,
+    model: &ModelFacts,
+    tools: &Tools,
+) -> Result<(Vec<Artifact>, Vec<FileFacts>), SegmentError> {
+    let wants = |format| tools.settings.output.wants(format);
+    let found = !lungs.found(Code::LungsNotFound);
+    let one = |wanted: bool, name: &'static str, make: &dyn Fn() -> Result<(Vec<u8>, String), SegmentError>| -> Made {
+        let made = wanted.then(make).transpose()?;
+        Ok(made.map(|(bytes, note)| (Artifact { name, bytes }, note)))
+    };
+    // What the closures need of the tools; the observer may not be shared between threads.
+    let (output, manifest) = (&tools.settings.output, tools.manifest);
+    let segmentation = || {
+        one(wants(Format::Seg) && found && usable.identity_valid, SEGMENTATION, &|| {
+            Ok((segmentation(series, usable, volume, lungs, model, output, manifest)?, String::new()))
+        })
+    };
+    let mask = || {
+        one(wants(Format::Nifti) && found, MASK, &|| {
+            let image = nifti::mask(&lungs.mask, &volume.grid)?;
+            Ok((image.bytes, resampled(image.resampled)))
+        })
+    };
+    let ct = || {
+        one(wants(Format::Ct), CT, &|| {
+            let image = nifti::ct(volume)?;
+            Ok((image.bytes, resampled(image.resampled)))
+        })
+    };
+    let picture = || {
+        one(wants(Format::Png), OVERLAY, &|| Ok((overlay::draw(volume, &lungs.mask, &caption(series, usable, lungs, model))?, String::new())))
+    };
+    let ((segmentation, mask), (ct, picture)) = rayon::join(|| rayon::join(segmentation, mask), || rayon::join(ct, picture));
+    let mut artifacts = Vec::new();
+    let mut files = Vec::new();
+    for (artifact, note) in [segmentation?, mask?, ct?, picture?].into_iter().flatten() {
+        files.push(FileFacts { name: artifact.name, bytes: artifact.bytes.len(), note });
+        artifacts.push(artifact);
+    }
+    Ok((artifacts, files))
+}
+
+/// What stands beside the picture: nothing that names a person, and no free text.
+fn caption(series: &Series, usable: &Usable, lungs: &Lungs, model: &ModelFacts) -> Caption {
+    let header = usable.stack.slices.first().and_then(|slice| series.instances.get(slice.instance)).map(|instance| &instance.header);
+    let measured = &lungs.measured;
+    let volumes = match (&measured.right, &measured.left) {
+        _ if lungs.found(Code::LungsNotFound) => overlay::Lungs::NotFound,
+        (Some(right), Some(left)) => overlay::Lungs::Apart { right_ml: right.volume_ml, left_ml: left.volume_ml },
+        _ => overlay::Lungs::Together(measured.total.volume_ml),
+    };
+    Caption {
+        modality: header.map(|h| h.modality.clone()).unwrap_or_default(),
+        kernel: header.map(|h| h.convolution_kernel.clone()).unwrap_or_default(),
+        slice_thickness_mm: header.and_then(|h| h.slice_thickness_mm),
+        model: format!("{} {}", model.name, model.version),
+        lungs: volumes,
+        findings: usable.verdict.findings.iter().chain(&lungs.findings).map(|finding| finding.code.to_string()).collect(),
+    }
+}
+
+/// What has to be known of an image whose slices no affine can place.
+fn resampled(resampled: bool) -> String {
+    if resampled {
+        "the slices are not evenly spaced or not straight: resampled to an even grid at the smallest step".to_owned()
+    } else {
+        String::new()
+    }
+}
+
+/// The DICOM Segmentation, read back by other code and held against the mask.
+fn segmentation(
+    series: &Series,
+    usable: &Usable,
+    volume: &Volume,
+    lungs: &Lungs,
+    model: &ModelFacts,
+    output: &OutputSettings,
+    manifest: &Manifest,
+) -> Result<Vec<u8>, SegmentError> {
+    let findings: Vec<Finding> = lungs.findings.iter().chain(&usable.verdict.findings).cloned().collect();
+    let header = series.instances.first().map(|instance| &instance.header);
+    let request = SegmentationRequest {
+        series,
+        stack: &usable.stack,
+        mask: &lungs.mask,
+        segments: segments(output.segments, lungs, manifest),
+        frames: Frames::from(output.frames),
+        deflated: output.transfer_syntax == TransferSyntax::Deflated,
+        series_number: default_series_number(header.and_then(|h| h.series_number)),
+        series_description: "Hilum lungs".to_owned(),
+        content_description: content_description(&findings),
+        model: ModelIdentity {
+            name: model.name.clone(),
+            version: model.version.clone(),
+            digest: model.weights_sha256.clone(),
+            parameters: format!("{} revision {PIPELINE_REVISION}", model.parameters_sha256),
+        },
+    };
+    let bytes = build(&request)?;
+    read_back::verify(&bytes, &request, &volume.grid)?;
+    Ok(bytes)
+}
+
+/// One segment with the concepts of the manifest, or one for each lung where they are told apart.
+fn segments(wanted: Segments, lungs: &Lungs, manifest: &Manifest) -> Vec<SegmentDescription> {
+    if wanted == Segments::LeftRight && !lungs.found(Code::SidesUncertain) {
+        let has = |label| lungs.mask.labels.contains(&label);
+        let mut both = Vec::new();
+        if has(1) {
+            both.push(SegmentDescription::right_lung(1));
+        }
+        if has(2) {
+            both.push(SegmentDescription::left_lung(both.len() as u16 + 1));
+        }
+        return both;
+    }
+    let mut lung = SegmentDescription::lung(1);
+    if let Some(segment) = manifest.segments.first() {
+        let concept = |c: &crate::model::Concept| Concept::new(&c.0, &c.1, &c.2);
+        lung.label = segment.label.clone();
+        lung.category = concept(&segment.category);
+        lung.property_type = concept(&segment.kind);
+    }
+    vec![lung]
+}

@@ -1,0 +1,191 @@
+//! A series in, the volume and the network's input out; or the verdict that refuses it.
+
+use std::cell::RefCell;
+use std::ops::ControlFlow;
+
+use sha2::{Digest, Sha256};
+
+use super::{SegmentError, Stage, Timings, Tools};
+use crate::dicom::{FrameReader, Instance, PixelError};
+use crate::series::{Code, Finding, Judgement, Series, Settled, Slice, Stack, Usable, Verdict, corrupt_pixels, judge};
+use crate::volume::{Image, LoadError, RegularGrid, SliceError, StoredFrames, Volume, crop_to_body, load, network_grid, resample};
+
+/// What became of a series before the network.
+pub enum Preparation {
+    /// It is refused.
+    Refused(Verdict),
+    /// The network can run.
+    Ready(Box<Prepared>),
+}
+
+/// A series that is ready for the network.
+pub struct Prepared {
+    pub(super) usable: Usable,
+    pub(super) volume: Volume,
+    /// The network's grid before it was cropped to the body.
+    pub(super) grid: RegularGrid,
+    pub(super) timings: Timings,
+    input: Option<Image>,
+}
+
+impl Prepared {
+    /// The network's input, which is taken once.
+    pub(super) fn take_input(&mut self) -> Image {
+        self.input.take().unwrap_or_else(|| Image { grid: self.grid.clone(), values: Vec::new() })
+    }
+
+    /// The network's input, for comparison with other pipelines.
+    #[must_use]
+    pub fn input(&self) -> Option<&Image> {
+        self.input.as_ref()
+    }
+
+    /// The volume in Hounsfield units.
+    #[must_use]
+    pub fn volume(&self) -> &Volume {
+        &self.volume
+    }
+}
+
+/// Frames of one series, as slices.
+struct Frames<'a> {
+    reader: &'a FrameReader,
+    instances: &'a [Instance],
+}
+
+impl StoredFrames for Frames<'_> {
+    type Error = PixelError;
+
+    fn read(&self, slice: &Slice, out: &mut Vec<i32>) -> Result<(), PixelError> {
+        self.reader.read(&self.instances[slice.instance], slice.frame, out)
+    }
+
+    fn read_plus(&self, slice: &Slice, add: i32, out: &mut [i16]) -> Result<bool, PixelError> {
+        self.reader.read_i16(&self.instances[slice.instance], slice.frame, out, add)
+    }
+}
+
+/// Judges and reads a series, and brings it onto the network's grid, cropped to the body where the manifest says so.
+///
+/// # Errors
+/// What is not the input's fault, or `Canceled`.
+pub fn prepare(series: &Series, tools: &Tools) -> Result<Preparation, SegmentError> {
+    let mut timings = Timings::default();
+    let frames = Frames { reader: tools.reader, instances: &series.instances };
+    let read = timings.measure(Stage::Read, tools.observer, || read(series, &frames, tools))?;
+    let (usable, volume) = match read {
+        ControlFlow::Continue(read) => read,
+        ControlFlow::Break(verdict) => return Ok(Preparation::Refused(verdict)),
+    };
+    if tools.cancel.is_canceled() {
+        return Err(SegmentError::Canceled);
+    }
+    let (grid, input) = timings.measure(Stage::Resample, tools.observer, || network_input(&volume, tools))?;
+    Ok(Preparation::Ready(Box::new(Prepared { usable, volume, grid, timings, input: Some(input) })))
+}
+
+/// The volume, or the verdict that refuses the series.
+fn read(series: &Series, frames: &Frames, tools: &Tools) -> Result<ControlFlow<Verdict, (Usable, Volume)>, SegmentError> {
+    let candidate = match judge(series, &tools.settings.series) {
+        Judgement::Refused(verdict) => return Ok(ControlFlow::Break(verdict)),
+        Judgement::Usable(candidate) => candidate,
+    };
+    let before = candidate.verdict().clone();
+    let usable = match candidate.settle(&mut |slice| hu_digest(frames, slice)) {
+        Ok(Settled::Usable(usable)) => usable,
+        Ok(Settled::Refused(verdict)) => return Ok(ControlFlow::Break(verdict)),
+        Err(error) => return refuse_pixels(vec![error], series.instances.len(), before),
+    };
+    let loaded = match load(&usable.stack, &series.instances, frames) {
+        Ok(loaded) => loaded,
+        Err(LoadError::Stack) => return Err(SegmentError::Stack),
+        Err(LoadError::Slices(faults)) => return refuse_slices(faults, series, &usable),
+    };
+    if let Some(why) = loaded.values.not_hu() {
+        let sentence = format!("The values are not Hounsfield units: {why}.");
+        return Ok(ControlFlow::Break(refusal(Finding::new(Code::NotHu, sentence), usable.verdict)));
+    }
+    Ok(ControlFlow::Continue((usable, loaded.volume)))
+}
+
+/// A digest of a slice's HU, which tells copies from conflicts.
+fn hu_digest(frames: &Frames, slice: &Slice) -> Result<[u8; 32], PixelError> {
+    thread_local! {
+        static STORED: RefCell<Vec<i32>> = const { RefCell::new(Vec::new()) };
+    }
+    STORED.with_borrow_mut(|stored| {
+        frames.read(slice, stored)?;
+        let mut digest = Sha256::new();
+        for value in stored.iter() {
+            digest.update((f64::from(*value) * slice.rescale.slope + slice.rescale.intercept).to_le_bytes());
+        }
+        Ok(digest.finalize().into())
+    })
+}
+
+/// The verdict of a series whose slices could not be read, where that is their own fault.
+fn refuse_slices(
+    faults: Vec<(usize, SliceError<PixelError>)>,
+    series: &Series,
+    usable: &Usable,
+) -> Result<ControlFlow<Verdict, (Usable, Volume)>, SegmentError> {
+    let mut errors = Vec::new();
+    let mut lengths = Vec::new();
+    for (slice, fault) in faults {
+        match fault {
+            SliceError::Read(error) => errors.push(error),
+            SliceError::Length { .. } => lengths.push(format!("{}: {fault}", named(slice, series, &usable.stack))),
+        }
+    }
+    if errors.is_empty() {
+        let finding = corrupt_pixels(series.instances.len(), lengths);
+        return Ok(ControlFlow::Break(refusal(finding, usable.verdict.clone())));
+    }
+    refuse_pixels(errors, series.instances.len(), usable.verdict.clone())
+}
+
+fn named(slice: usize, series: &Series, stack: &Stack) -> String {
+    let path = stack.slices.get(slice).and_then(|slice| series.instances.get(slice.instance)).map(|instance| instance.source.path.display().to_string());
+    path.unwrap_or_else(|| format!("slice {}", slice + 1))
+}
+
+fn refuse_pixels(
+    mut errors: Vec<PixelError>,
+    of: usize,
+    before: Verdict,
+) -> Result<ControlFlow<Verdict, (Usable, Volume)>, SegmentError> {
+    if let Some(at) = errors.iter().position(|error| !error.is_the_inputs_fault()) {
+        return Err(errors.swap_remove(at).into());
+    }
+    let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    let unsupported = errors.iter().find_map(|error| match error {
+        PixelError::UnsupportedTransferSyntax { name, uid, .. } => Some(format!("The pixels are coded as {name} ({uid}), which Hilum does not read. Send them uncompressed.")),
+        _ => None,
+    });
+    let finding = match unsupported {
+        Some(sentence) => Finding::new(Code::UnsupportedTransferSyntax, sentence).about(told),
+        None => corrupt_pixels(of, told),
+    };
+    Ok(ControlFlow::Break(refusal(finding, before)))
+}
+
+/// A refusal on top of what was found before.
+fn refusal(finding: Finding, before: Verdict) -> Verdict {
+    let mut findings = vec![finding];
+    findings.extend(before.findings);
+    Verdict::from_findings(findings)
+}
+
+/// The network's grid over the whole stack, and its input.
+fn network_input(volume: &Volume, tools: &Tools) -> Result<(RegularGrid, Image), SegmentError> {
+    let specification = &tools.manifest.grid;
+    let grid = network_grid(&volume.grid, specification)?;
+    let whole = resample(volume, &grid, specification);
+    let windows = &tools.manifest.windows;
+    let body = windows.crop_to_body.then(|| crop_to_body(&whole, specification, windows.crop_above_hu, windows.crop_margin_mm)).flatten();
+    let input = match body {
+        Some(body) => whole.cropped(&body),
+        None => whole,
+    };
+    Ok((grid, input))
+}

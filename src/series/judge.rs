@@ -1,0 +1,345 @@
+//! A series in, the verdict out, as far as headers can tell; and then with the pixels that only they can settle.
+
+use super::codes::{Code, Kind};
+use super::findings::{Finding, Verdict};
+use super::limits::SeriesLimits;
+use super::members::Names;
+use super::plane::{Placed, Plane};
+use super::vector::{in_plane, length, sub};
+use super::wording::count;
+use super::{Series, Slice, Stack, acquisitions, identity, members, memory, notes, plane, steps, values, wording};
+
+/// What headers alone say of a series.
+#[derive(Clone, Debug)]
+pub enum Judgement<'a> {
+    /// It is refused; the first finding decided.
+    Refused(Verdict),
+    /// It can be segmented, unless its pixels forbid it.
+    Usable(Box<Candidate<'a>>),
+}
+
+/// A series that headers do not refuse.
+#[derive(Clone, Debug)]
+pub struct Candidate<'a> {
+    names: Names,
+    limits: SeriesLimits,
+    plane: Plane,
+    /// Ascending by position, one group per position; more than one member only where pixels must decide.
+    groups: Vec<Vec<Placed<'a>>>,
+    /// What was left out before positions were looked at.
+    dropped: Vec<Finding>,
+    usable: Usable,
+}
+
+/// What pixels made of a candidate.
+#[derive(Clone, Debug)]
+pub enum Settled {
+    /// It is refused; the first finding decided.
+    Refused(Verdict),
+    /// It can be read.
+    Usable(Usable),
+}
+
+/// A stack to read, and what was found about it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Usable {
+    /// The slices, one at each position.
+    pub stack: Stack,
+    /// Accepted or repaired.
+    pub verdict: Verdict,
+    /// False with the finding `identity_invalid`: no DICOM Segmentation can name this series as its source.
+    pub identity_valid: bool,
+    /// The estimate of `estimated_memory_bytes` on the reference grid.
+    pub memory_bytes: u64,
+}
+
+impl Judgement<'_> {
+    /// The verdict from headers alone.
+    pub fn verdict(&self) -> &Verdict {
+        match self {
+            Judgement::Refused(verdict) => verdict,
+            Judgement::Usable(candidate) => candidate.verdict(),
+        }
+    }
+}
+
+/// Judges a series by its headers. No file is opened.
+pub fn judge<'a>(series: &'a Series, limits: &SeriesLimits) -> Judgement<'a> {
+    match candidate(series, limits) {
+        Ok(candidate) => Judgement::Usable(Box::new(candidate)),
+        Err(findings) => Judgement::Refused(Verdict::from_findings(findings)),
+    }
+}
+
+fn candidate<'a>(series: &'a Series, limits: &SeriesLimits) -> Result<Candidate<'a>, Vec<Finding>> {
+    let names = Names::new(series);
+    let (members, mut dropped) = members::slices(series, &names).map_err(|finding| vec![finding])?;
+    let mut refusals: Vec<Finding> = Vec::new();
+    refusals.extend(identity::patients(&members, &names));
+    match identity::frames_of_reference(&members, &names) {
+        Some(finding) if finding.code.kind() == Kind::Refuses => refusals.push(finding),
+        note => dropped.extend(note),
+    }
+    refusals.extend(values::transfer_syntaxes(&members, &names));
+    refusals.extend(values::not_hounsfield(&members, &names));
+    refusals.extend(values::incomplete(series, &members, &names));
+    let placed = match plane::place(&members, limits, &names) {
+        Ok(placed) => Some(placed),
+        Err(findings) => {
+            refusals.extend(findings);
+            None
+        }
+    };
+    let Some((plane, placed)) = placed else {
+        return Err(refusals);
+    };
+    let groups = by_position(placed, limits);
+    if groups.len() < limits.min_slices {
+        refusals.push(too_few(groups.len(), limits));
+    }
+    if !refusals.is_empty() {
+        return Err(refusals);
+    }
+    let usable = look(&representatives(&groups), &plane, &dropped, limits, &names)?;
+    Ok(Candidate {
+        names,
+        limits: limits.clone(),
+        plane,
+        groups,
+        dropped,
+        usable,
+    })
+}
+
+fn too_few(positions: usize, limits: &SeriesLimits) -> Finding {
+    let sentence = format!(
+        "There {} only {} at different positions; at least {} are needed for a volume. Check that the whole series was sent.",
+        wording::are(positions),
+        count(positions, "slice"),
+        limits.min_slices
+    );
+    Finding::new(Code::TooFewSlices, sentence)
+}
+
+/// Groups of members at one position, ascending. Within a group the order depends on headers, not on the order of discovery, so that the same instances
+/// always keep the same one of equals.
+fn by_position<'a>(mut placed: Vec<Placed<'a>>, limits: &SeriesLimits) -> Vec<Vec<Placed<'a>>> {
+    placed.sort_by(|a, b| a.slice.position_mm.total_cmp(&b.slice.position_mm));
+    let mut groups: Vec<Vec<Placed<'a>>> = Vec::new();
+    for one in placed {
+        match groups.last_mut() {
+            Some(group) if one.slice.position_mm - group[0].slice.position_mm <= limits.same_position_mm => {
+                group.push(one)
+            }
+            _ => groups.push(vec![one]),
+        }
+    }
+    for group in &mut groups {
+        group.sort_by_key(|p| {
+            let header = p.member.header;
+            let number = header.instance_number.unwrap_or(i64::MAX);
+            (
+                p.acquisition(),
+                number,
+                &header.sop_instance_uid,
+                p.member.frame,
+                &header.transfer_syntax_uid,
+                p.member.instance,
+            )
+        });
+    }
+    groups
+}
+
+fn representatives<'a>(groups: &[Vec<Placed<'a>>]) -> Vec<Placed<'a>> {
+    let mut slices: Vec<Placed<'a>> = groups.iter().filter_map(|group| group.first().cloned()).collect();
+    // The first of a group need not be its lowest.
+    slices.sort_by(|a, b| a.slice.position_mm.total_cmp(&b.slice.position_mm));
+    slices
+}
+
+/// Everything that is said of slices once there is one at each position.
+fn look(
+    slices: &[Placed<'_>],
+    plane: &Plane,
+    before: &[Finding],
+    limits: &SeriesLimits,
+    names: &Names,
+) -> Result<Usable, Vec<Finding>> {
+    let mut findings = Vec::new();
+    if slices.len() < limits.min_slices {
+        findings.push(too_few(slices.len(), limits));
+        return Err(findings);
+    }
+    let memory_bytes = memory::of_slices(slices, plane);
+    if memory_bytes > limits.max_memory_bytes {
+        findings.push(too_large(slices, plane, memory_bytes, limits));
+    }
+    findings.extend(steps::findings(slices, plane, limits, names));
+    findings.extend(before.iter().cloned());
+    findings.extend(identity::unique_identifiers(slices, names));
+    findings.extend(notes::notes(slices, limits, names));
+    let verdict = Verdict::from_findings(findings);
+    if verdict.findings.first().is_some_and(|f| f.code.kind() == Kind::Refuses) {
+        return Err(verdict.findings);
+    }
+    let stack = Stack {
+        slices: slices.iter().map(|p| p.slice.clone()).collect(),
+        rows: plane.rows,
+        columns: plane.columns,
+        pixel_spacing_mm: plane.pixel_spacing_mm,
+        row_direction: plane.row,
+        column_direction: plane.column,
+        normal: plane.normal,
+    };
+    let identity_valid = !verdict.has(Code::IdentityInvalid);
+    Ok(Usable {
+        stack,
+        verdict,
+        identity_valid,
+        memory_bytes,
+    })
+}
+
+fn too_large(slices: &[Placed<'_>], plane: &Plane, bytes: u64, limits: &SeriesLimits) -> Finding {
+    let sentence = format!(
+        "The series needs about {} ({} of {} x {}), over the limit of {}. Raise max_memory_bytes if the machine has the memory.",
+        wording::bytes(bytes),
+        count(slices.len(), "slice"),
+        plane.columns,
+        plane.rows,
+        wording::bytes(limits.max_memory_bytes)
+    );
+    Finding::new(Code::TooLarge, sentence)
+}
+
+impl<'a> Candidate<'a> {
+    /// The verdict as far as headers tell. Pixels may still turn it into a refusal.
+    pub fn verdict(&self) -> &Verdict {
+        &self.usable.verdict
+    }
+
+    /// The stack as far as headers tell: one slice of each position.
+    pub fn stack(&self) -> &Stack {
+        &self.usable.stack
+    }
+
+    /// Whether a DICOM Segmentation can name this series as its source.
+    pub fn identity_valid(&self) -> bool {
+        self.usable.identity_valid
+    }
+
+    /// What headers leave open, in a sentence: how many positions hold more than one slice. `None` where pixels need not be compared.
+    pub fn undecided(&self) -> Option<String> {
+        let positions = self.needs_pixels().count();
+        (positions > 0).then(|| {
+            format!(
+                "At {} there is more than one slice; pixels will tell copies from conflicts.",
+                count(positions, "position")
+            )
+        })
+    }
+
+    /// Groups of slices at one position, whose pixels must be compared.
+    pub fn needs_pixels(&self) -> impl Iterator<Item = Vec<&Slice>> {
+        self.groups
+            .iter()
+            .filter(|group| group.len() > 1)
+            .map(|group| group.iter().map(|p| &p.slice).collect())
+    }
+
+    /// Compares the slices that share a position, by a digest of each slice's HU (never of stored values: two rescales may give equal HU). Equal ones are
+    /// dropped but one. Different ones are parted by acquisition where that is possible, and refuse the series where it is not. `digest` is called once
+    /// for every slice of `needs_pixels`, in order.
+    ///
+    /// # Errors
+    /// Those of `digest`.
+    pub fn settle<E>(self, digest: &mut dyn FnMut(&Slice) -> Result<[u8; 32], E>) -> Result<Settled, E> {
+        let mut dropped = self.dropped;
+        let mut copies: Vec<Placed<'a>> = Vec::new();
+        let mut groups: Vec<Vec<Placed<'a>>> = Vec::with_capacity(self.groups.len());
+        for group in self.groups {
+            if group.len() < 2 {
+                groups.push(group);
+                continue;
+            }
+            let mut different: Vec<(Placed<'a>, [u8; 32])> = Vec::new();
+            for one in group {
+                let content = digest(&one.slice)?;
+                let same = |(other, known): &(Placed<'a>, [u8; 32])| {
+                    let aside = length(in_plane(sub(one.slice.origin, other.slice.origin), self.plane.normal));
+                    *known == content && aside <= self.limits.same_position_mm
+                };
+                if different.iter().any(same) {
+                    copies.push(one)
+                } else {
+                    different.push((one, content))
+                }
+            }
+            groups.push(different.into_iter().map(|(one, _)| one).collect());
+        }
+        if !copies.is_empty() {
+            let sentence = format!(
+                "{} of slices already there (same position, same values) {} left out; {} remain.",
+                if copies.len() == 1 {
+                    "1 copy".to_owned()
+                } else {
+                    format!("{} copies", copies.len())
+                },
+                wording::was(copies.len()),
+                count(groups.iter().map(Vec::len).sum(), "slice")
+            );
+            let told = copies.iter().map(|p| p.told(&self.plane, &self.names));
+            dropped.push(Finding::new(Code::DuplicateInstancesDropped, sentence).about(told));
+        }
+        let look = |slices: &[Placed<'a>], before: &[Finding]| match look(
+            slices,
+            &self.plane,
+            before,
+            &self.limits,
+            &self.names,
+        ) {
+            Ok(usable) => Settled::Usable(usable),
+            Err(findings) => Settled::Refused(Verdict::from_findings(findings)),
+        };
+        let conflict = groups.iter().any(|group| group.len() > 1);
+        let interleaved = !conflict && !steps::is_even(&representatives(&groups), &self.limits);
+        if conflict || interleaved {
+            let all: Vec<Placed<'a>> = groups.iter().flatten().cloned().collect();
+            match acquisitions::choose(&all, &self.plane, &self.limits, &self.names) {
+                Some((chosen, finding)) if conflict || steps::is_even(&chosen, &self.limits) => {
+                    dropped.push(finding);
+                    return Ok(look(&chosen, &dropped));
+                }
+                _ if conflict => {
+                    let refusal = conflicting(&groups, &self.plane, &self.names);
+                    return Ok(Settled::Refused(Verdict::from_findings(
+                        [vec![refusal], dropped].concat(),
+                    )));
+                }
+                _ => {}
+            }
+        }
+        Ok(look(&representatives(&groups), &dropped))
+    }
+}
+
+fn conflicting(groups: &[Vec<Placed<'_>>], plane: &Plane, names: &Names) -> Finding {
+    let contested: Vec<&Vec<Placed<'_>>> = groups.iter().filter(|group| group.len() > 1).collect();
+    let places: Vec<String> = contested
+        .iter()
+        .take(5)
+        .map(|group| plane.place(group[0].slice.origin, group[0].slice.position_mm))
+        .collect();
+    let more = if contested.len() > 5 { " and others" } else { "" };
+    let sentence = format!(
+        "At {} ({}{more}) there are different images, and no acquisition number tells them apart. Send each phase or reconstruction as a series of its own.",
+        count(contested.len(), "position"),
+        places.join(", ")
+    );
+    Finding::new(Code::ConflictingSlices, sentence).about(
+        contested
+            .iter()
+            .flat_map(|group| group.iter().map(|p| p.told(plane, names))),
+    )
+}

@@ -1,0 +1,211 @@
+//! How the slices lie one behind the other: usual distance, holes, uneven steps, shear and direction.
+
+use super::codes::Code;
+use super::findings::Finding;
+use super::limits::{SLACK_MM, SeriesLimits};
+use super::members::Names;
+use super::plane::{Placed, Plane};
+use super::vector::{Vector, dot, in_plane, length, sub};
+use super::wording::count;
+
+/// The usual distance between neighbours: the median step (of an even number, the lower of the two in the middle, so that it is a step that occurs).
+pub(super) fn usual_step_mm(slices: &[Placed<'_>]) -> f64 {
+    let mut steps = steps_mm(slices);
+    steps.sort_by(f64::total_cmp);
+    steps.get(steps.len().saturating_sub(1) / 2).copied().unwrap_or(0.0)
+}
+
+fn steps_mm(slices: &[Placed<'_>]) -> Vec<f64> {
+    slices
+        .windows(2)
+        .map(|pair| pair[1].slice.position_mm - pair[0].slice.position_mm)
+        .collect()
+}
+
+/// What is found of positions ascending along the normal. A `slices_missing` among the findings refuses the series.
+pub(super) fn findings(slices: &[Placed<'_>], plane: &Plane, limits: &SeriesLimits, names: &Names) -> Vec<Finding> {
+    let usual = usual_step_mm(slices);
+    let mut findings = holes(slices, usual, plane, limits, names);
+    findings.extend(uneven(slices, usual, limits));
+    let tilt = shear(slices, plane, limits);
+    let axial = is_axial(slices, plane, tilt.is_some(), limits);
+    findings.extend(tilt);
+    if !axial {
+        findings.push(not_axial(plane, limits));
+    }
+    findings
+}
+
+/// Whether the steps are even, holes aside.
+pub(super) fn is_even(slices: &[Placed<'_>], limits: &SeriesLimits) -> bool {
+    uneven(slices, usual_step_mm(slices), limits).is_none()
+}
+
+fn is_hole(step: f64, usual: f64, limits: &SeriesLimits) -> bool {
+    step >= limits.gap_steps * usual && step > usual + limits.uneven_mm
+}
+
+/// `slices_missing` and `gap_bridged`. A hole is the distance between the centres on both sides of it.
+fn holes(slices: &[Placed<'_>], usual: f64, plane: &Plane, limits: &SeriesLimits, names: &Names) -> Vec<Finding> {
+    let (mut wide, mut narrow) = (Vec::new(), Vec::new());
+    for pair in slices.windows(2) {
+        let step = pair[1].slice.position_mm - pair[0].slice.position_mm;
+        if !is_hole(step, usual, limits) {
+            continue;
+        }
+        let too_wide = step > limits.max_hole_mm + SLACK_MM && step > limits.max_hole_steps * usual + SLACK_MM;
+        if too_wide { &mut wide } else { &mut narrow }.push((step, pair));
+    }
+    let told = |holes: &[(f64, &[Placed<'_>])]| {
+        let parts: Vec<String> = holes
+            .iter()
+            .take(4)
+            .map(|(step, pair)| {
+                format!(
+                    "{step:.1} mm between {} and {}",
+                    at(&pair[0], plane),
+                    at(&pair[1], plane)
+                )
+            })
+            .collect();
+        let more = if holes.len() > 4 {
+            format!(" and {} more", holes.len() - 4)
+        } else {
+            String::new()
+        };
+        format!("{}{more}", parts.join("; "))
+    };
+    let concerned = |holes: &[(f64, &[Placed<'_>])]| -> Vec<String> {
+        holes
+            .iter()
+            .flat_map(|(_, pair)| pair.iter().map(|p| p.told(plane, names)))
+            .collect()
+    };
+    let mut findings = Vec::new();
+    if !wide.is_empty() {
+        let lacking: f64 = wide.iter().map(|(step, _)| (step / usual - 1.0).max(0.0).round()).sum();
+        let sentence = format!(
+            "Slices are missing: {} (usual distance {usual:.2} mm, so about {} lacking). Up to {:.0} mm would be bridged; send the series again, whole.",
+            told(&wide),
+            count(lacking as usize, "slice"),
+            limits.max_hole_mm.max(limits.max_hole_steps * usual)
+        );
+        findings.push(Finding::new(Code::SlicesMissing, sentence).about(concerned(&wide)));
+    }
+    if !narrow.is_empty() {
+        let sentence = format!(
+            "{} filled by interpolation: {} (usual distance {usual:.2} mm).",
+            count(narrow.len(), "narrow hole"),
+            told(&narrow)
+        );
+        findings.push(Finding::new(Code::GapBridged, sentence).about(concerned(&narrow)));
+    }
+    findings
+}
+
+fn at(placed: &Placed<'_>, plane: &Plane) -> String {
+    plane.place(placed.slice.origin, placed.slice.position_mm)
+}
+
+fn uneven(slices: &[Placed<'_>], usual: f64, limits: &SeriesLimits) -> Option<Finding> {
+    let allowed = limits.uneven_mm + limits.uneven_relative * usual;
+    let steps = steps_mm(slices);
+    let kept: Vec<f64> = steps
+        .into_iter()
+        .filter(|step| !is_hole(*step, usual, limits))
+        .collect();
+    let odd = kept.iter().filter(|step| (*step - usual).abs() > allowed).count();
+    if odd == 0 {
+        return None;
+    }
+    let (low, high) = kept.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), s| {
+        (low.min(*s), high.max(*s))
+    });
+    let sentence = format!(
+        "The slices are {low:.2} to {high:.2} mm apart, mostly {usual:.2} mm ({} of {} steps differ); every slice is used at its true position.",
+        odd,
+        kept.len()
+    );
+    Some(Finding::new(Code::UnevenSpacing, sentence))
+}
+
+/// The way from the first origin to the last.
+fn way(slices: &[Placed<'_>]) -> Vector {
+    match (slices.first(), slices.last()) {
+        (Some(first), Some(last)) => sub(last.slice.origin, first.slice.origin),
+        _ => [0.0; 3],
+    }
+}
+
+/// Sideways wandering of origins that is not a straight shear counts from this on.
+const WANDERING_MM: f64 = 1.0;
+
+/// `gantry_tilt`, measured from the origins as dcm2niix does (computeGantryTiltPrecise), never from GantryDetectorTilt alone.
+fn shear(slices: &[Placed<'_>], plane: &Plane, limits: &SeriesLimits) -> Option<Finding> {
+    let way = way(slices);
+    let along = dot(way, plane.normal);
+    let sideways = length(in_plane(way, plane.normal));
+    let degrees = sideways.atan2(along.abs()).to_degrees();
+    let first = slices.first()?.slice.origin;
+    let wandering = slices
+        .iter()
+        .map(|p| {
+            let v = sub(p.slice.origin, first);
+            let straight = if along.abs() > 0.0 {
+                dot(v, plane.normal) / along
+            } else {
+                0.0
+            };
+            let expected = in_plane(way, plane.normal).map(|x| x * straight);
+            length(sub(in_plane(v, plane.normal), expected))
+        })
+        .fold(0.0, f64::max);
+    let sentence = if degrees > limits.tilt_degrees {
+        format!(
+            "The slices are tilted by {degrees:.1} degrees against the way of the table: over {:.0} mm they shift sideways by {sideways:.1} mm. Every slice is used at its true position.",
+            along.abs()
+        )
+    } else if wandering > WANDERING_MM {
+        format!(
+            "The slices are shifted sideways against each other by up to {wandering:.1} mm. Every slice is used at its true position."
+        )
+    } else {
+        return None;
+    };
+    Some(Finding::new(Code::GantryTilt, sentence))
+}
+
+/// The largest tilt of a gantry: scanners reach 30 degrees, with a little room.
+const LARGEST_TILT_DEGREES: f64 = 35.0;
+
+fn is_axial(slices: &[Placed<'_>], plane: &Plane, tilted: bool, limits: &SeriesLimits) -> bool {
+    let from_long_axis = |v: Vector| {
+        let size = length(v);
+        if size > 0.0 {
+            (v[2].abs() / size).clamp(0.0, 1.0).acos().to_degrees()
+        } else {
+            0.0
+        }
+    };
+    let normal = from_long_axis(plane.normal);
+    let fed_along_axis =
+        tilted && normal <= LARGEST_TILT_DEGREES && from_long_axis(way(slices)) <= limits.not_axial_degrees;
+    normal <= limits.not_axial_degrees || fed_along_axis
+}
+
+fn not_axial(plane: &Plane, limits: &SeriesLimits) -> Finding {
+    let cosines = plane.normal.map(f64::abs);
+    let degrees = |cosine: f64| cosine.clamp(0.0, 1.0).acos().to_degrees();
+    let near = |cosine: f64| degrees(cosine) <= limits.not_axial_degrees;
+    let what = match cosines {
+        [x, ..] if near(x) => "sagittal",
+        [_, y, _] if near(y) => "coronal",
+        _ => "oblique",
+    };
+    let sentence = format!(
+        "The slices are {what}: their normal is {:.0} degrees off the long axis of the body ({} degrees count as axial). They are resampled in patient space.",
+        degrees(cosines[2]),
+        limits.not_axial_degrees
+    );
+    Finding::new(Code::NotAxial, sentence)
+}

@@ -1,0 +1,174 @@
+//! Slices at one position: what pixels decide.
+
+use super::*;
+use std::convert::Infallible;
+
+/// Settles with contents told by SOP Instance UID: those in `other` are unlike the rest, which are all alike.
+fn settle(series: &Series, other: impl Fn(&Header) -> bool) -> Settled {
+    let candidate = candidate(series);
+    let mut digest = |slice: &Slice| -> Result<[u8; 32], Infallible> {
+        let header = &series.instances[slice.instance].header;
+        Ok([u8::from(other(header)); 32])
+    };
+    match candidate.settle(&mut digest) {
+        Ok(settled) => settled,
+        Err(never) => match never {},
+    }
+}
+
+fn usable(settled: Settled) -> Usable {
+    match settled {
+        Settled::Usable(usable) => usable,
+        Settled::Refused(verdict) => panic!("refused: {verdict:?}"),
+    }
+}
+
+#[test]
+fn pixels_are_asked_for_only_where_slices_share_a_position() {
+    let series = with_copies(chest(20), 3..6, |_, _| {});
+    let candidate = candidate(&series);
+    assert_eq!(
+        candidate.needs_pixels().map(|group| group.len()).collect::<Vec<_>>(),
+        [2, 2, 2]
+    );
+    assert!(candidate.undecided().is_some_and(|said| said.contains("3 positions")));
+    let mut asked = 0;
+    let mut digest = |_: &Slice| -> Result<[u8; 32], Infallible> {
+        asked += 1;
+        Ok([0; 32])
+    };
+    let settled = candidate.settle(&mut digest);
+    assert!(matches!(settled, Ok(Settled::Usable(_))));
+    assert_eq!(asked, 6);
+}
+
+#[test]
+fn equal_slices_are_dropped_but_one_and_named() {
+    let series = with_copies(chest(20), 3..10, |k, h| h.sop_instance_uid = format!("1.2.3.4.9.{k}"));
+    let usable = usable(settle(&series, |_| false));
+    assert_eq!(codes(&usable.verdict), [Code::DuplicateInstancesDropped]);
+    assert_eq!(usable.verdict.outcome, Outcome::Repaired);
+    let finding = &usable.verdict.findings[0];
+    assert!(
+        finding.sentence.contains("7 copies") && finding.sentence.contains("20 slices remain"),
+        "{finding:?}"
+    );
+    assert_eq!(finding.concerns[0], "copy/0003.dcm (z = -92.5 mm)");
+    assert_eq!(usable.stack.slices.len(), 20);
+    assert!(usable.identity_valid);
+}
+
+#[test]
+fn which_of_equals_is_kept_does_not_depend_on_the_order_of_files() {
+    let mut series = with_copies(chest(20), 3..10, |k, h| h.sop_instance_uid = format!("1.2.3.4.9.{k}"));
+    let kept = |series: &Series| -> Vec<String> {
+        let stack = usable(settle(series, |_| false)).stack;
+        stack
+            .slices
+            .iter()
+            .map(|s| series.instances[s.instance].header.sop_instance_uid.clone())
+            .collect()
+    };
+    let before = kept(&series);
+    series.instances.reverse();
+    assert_eq!(kept(&series), before);
+}
+
+#[test]
+fn different_slices_at_one_place_in_one_acquisition_conflict() {
+    let series = with_copies(chest(20), 3..8, |k, h| h.sop_instance_uid = format!("1.2.3.4.9.{k}"));
+    match settle(&series, |h| h.sop_instance_uid.starts_with("1.2.3.4.9.")) {
+        Settled::Refused(verdict) => {
+            assert_eq!(verdict.findings[0].code, Code::ConflictingSlices);
+            assert!(
+                verdict.findings[0].sentence.contains("5 positions (z = -92.5 mm"),
+                "{verdict:?}"
+            );
+        }
+        Settled::Usable(usable) => panic!("{usable:?}"),
+    }
+}
+
+#[test]
+fn the_same_instance_uid_with_other_pixels_conflicts() {
+    let mut series = with_copies(chest(20), 3..4, |_, h| {
+        h.image_type = texts("ORIGINAL\\PRIMARY\\AXIAL\\OTHER")
+    });
+    series.instances.rotate_left(2);
+    let settled = settle(&series, |h| h.image_type.len() == 4);
+    assert!(matches!(settled, Settled::Refused(v) if v.findings[0].code == Code::ConflictingSlices));
+}
+
+#[test]
+fn equal_pixels_shifted_sideways_are_no_copies() {
+    let series = with_copies(chest(20), 3..4, |_, h| {
+        h.frames[0].position = Some([-100.0, -170.0, -92.5])
+    });
+    let settled = settle(&series, |_| false);
+    assert!(matches!(settled, Settled::Refused(v) if v.findings[0].code == Code::ConflictingSlices));
+}
+
+fn second_acquisition(k: usize, h: &mut Header) {
+    h.sop_instance_uid = format!("1.2.3.4.9.{k}");
+    h.acquisition_number = Some(2);
+    h.frames[0].acquisition_number = Some(2);
+}
+
+#[test]
+fn of_two_acquisitions_the_longer_is_taken_and_named() {
+    let series = with_copies(chest(20), 3..8, second_acquisition);
+    let usable = usable(settle(&series, |h| h.acquisition_number == Some(2)));
+    assert_eq!(codes(&usable.verdict), [Code::AcquisitionChosen]);
+    let sentence = &usable.verdict.findings[0].sentence;
+    assert!(sentence.contains("acquisition 1 (20 slices"), "{sentence}");
+    assert!(sentence.contains("acquisition 2 (5 slices"), "{sentence}");
+    assert_eq!(usable.stack.slices.len(), 20);
+    assert!(usable.stack.slices.iter().all(|s| s.instance < 20));
+}
+
+#[test]
+fn a_repeated_turn_of_a_sequential_scan_costs_only_itself() {
+    // Each pair of slices is an acquisition; the pair 9 is scanned twice.
+    let numbered = all(20, |k, h| {
+        h.acquisition_number = Some(k as i64 / 2 + 1);
+        h.frames[0].acquisition_number = h.acquisition_number;
+    });
+    let series = with_copies(numbered, 8..10, |k, h| {
+        second_acquisition(k, h);
+        h.frames[0].acquisition_number = Some(50);
+        h.acquisition_number = Some(50);
+    });
+    let usable = usable(settle(&series, |h| h.acquisition_number == Some(50)));
+    assert_eq!(usable.stack.slices.len(), 20);
+    assert!(usable.stack.slices.iter().all(|s| s.instance < 20));
+}
+
+#[test]
+fn acquisitions_one_behind_the_other_are_one_volume() {
+    plain(&changed(
+        20,
+        |k| k >= 10,
+        |_, h| {
+            h.acquisition_number = Some(2);
+            h.frames[0].acquisition_number = Some(2);
+        },
+    ));
+}
+
+#[test]
+fn an_acquisition_whose_slices_fall_between_those_of_another_is_left_out() {
+    let series = with_copies(chest(20), 3..8, |k, h| {
+        second_acquisition(k, h);
+        h.frames[0].position = Some([-180.0, -170.0, -100.0 + 2.5 * k as f64 + 0.7]);
+    });
+    let usable = usable(settle(&series, |_| false));
+    assert_eq!(codes(&usable.verdict), [Code::AcquisitionChosen]);
+    assert_eq!(usable.stack.slices.len(), 20);
+}
+
+#[test]
+fn an_error_of_the_reader_is_handed_on() {
+    let series = with_copies(chest(20), 3..4, |_, _| {});
+    let result = candidate(&series).settle(&mut |_| Err("cannot decode"));
+    assert_eq!(result.unwrap_err(), "cannot decode");
+}

@@ -1,0 +1,82 @@
+//! The verdict and the mask of odd and broken series, made from a real chest by `goldens/odd_series.py` and judged by `goldens/odd_check.py`, which shares
+//! nothing with Hilum: it runs the program, reads the report, and looks for the mask at its place in the patient.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+
+use std::env;
+use std::ffi::OsStr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+/// Every second slice (5 mm apart, so that slices of 10 mm can be averaged) at half the matrix: a check of all variants takes minutes.
+const SMALL: [&str; 4] = ["--thin", "2", "--matrix", "256"];
+
+/// A folder of real CT and a Python with `goldens/requirements.txt`.
+fn tools() -> Option<(PathBuf, PathBuf)> {
+    let get = |name: &str| env::var_os(name).map(PathBuf::from);
+    match (get("HILUM_TEST_DATA"), get("HILUM_TEST_PYTHON")) {
+        (Some(data), Some(python)) => Some((data, python)),
+        (data, python) => {
+            for (name, found) in [("HILUM_TEST_DATA", data), ("HILUM_TEST_PYTHON", python)] {
+                if found.is_none() {
+                    eprintln!("skipped: {name} is not set (tests/README.md)");
+                }
+            }
+            None
+        }
+    }
+}
+
+fn script(python: &Path, name: &str, arguments: &[&OsStr]) -> Output {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens").join(name);
+    let output = Command::new(python).arg(path).args(arguments).output();
+    output.unwrap_or_else(|error| panic!("{} cannot be run: {error}", python.display()))
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn every_odd_series_meets_its_fate() {
+    let Some((data, python)) = tools() else { return };
+    let source = data.join("whole/lidc_idri_0001_ge_std_2p5mm/ct");
+    let folder = tempfile::tempdir().unwrap();
+    let variants = folder.path().join("variants");
+
+    let mut arguments = vec![source.as_os_str(), variants.as_os_str()];
+    arguments.extend(SMALL.map(OsStr::new));
+    let made = script(&python, "odd_series.py", &arguments);
+    assert!(made.status.success(), "{}\n{}", text(&made.stdout), text(&made.stderr));
+    for line in text(&made.stdout).lines().filter(|line| line.contains("not made")) {
+        eprintln!("{line}");
+    }
+
+    let expected = variants.join("expected.json");
+    let hilum = OsStr::new(env!("CARGO_BIN_EXE_hilum"));
+    let arguments = [
+        expected.as_os_str(),
+        variants.as_os_str(),
+        OsStr::new("baseline"),
+        OsStr::new("--hilum"),
+        hilum,
+        OsStr::new("--model"),
+        OsStr::new("hilum-ahnet-lung-tiny"),
+        OsStr::new("--inspect"),
+        // The programs are built without optimisation here, on a machine that runs other tests beside this one.
+        OsStr::new("--seconds"),
+        OsStr::new("600"),
+    ];
+    let judged = script(&python, "odd_check.py", &arguments);
+    let table = text(&judged.stdout);
+    eprintln!("{table}");
+    let last = table.lines().last().unwrap_or_default();
+    assert!(judged.status.success(), "{last}\n{}", text(&judged.stderr));
+    let words: Vec<&str> = last.split(' ').collect();
+    let (held, of) = match words[..] {
+        [held, "of", of, "hold"] => (held.parse::<usize>().unwrap(), of.parse::<usize>().unwrap()),
+        _ => panic!("the judge did not end with its count: {last}"),
+    };
+    assert_eq!(held, of);
+    // Some compressed variants need programs that a machine may lack; the others never do.
+    assert!(of >= 70, "only {of} variants could be made");
+}

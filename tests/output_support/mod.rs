@@ -1,0 +1,155 @@
+//! What the tests of `output` share: real series with their masks, and other people's programs.
+
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use hilum::dicom::{DecodeOptions, FrameReader, Limits, PixelError, discover};
+use hilum::output::{Frames, ModelIdentity, SegmentDescription, SegmentationRequest};
+use hilum::series::{Judgement, Series, SeriesLimits, Slice, Stack, group, judge};
+use hilum::volume::{Grid, Mask, StoredFrames, Volume, load};
+
+/// The real series, or `None` with a line that says so.
+pub fn data() -> Option<PathBuf> {
+    let folder = std::env::var_os("HILUM_TEST_DATA").map(PathBuf::from);
+    if folder.is_none() {
+        println!("skipped: HILUM_TEST_DATA does not name the folder of real series");
+    }
+    folder
+}
+
+/// Whether a program can be run; if not, a line that says so.
+pub fn has(program: &str) -> bool {
+    let found = Command::new("sh")
+        .args(["-c", &format!("command -v {program}")])
+        .output()
+        .is_ok_and(|output| output.status.success());
+    if !found {
+        println!("not checked with {program}: it is not installed");
+    }
+    found
+}
+
+/// The Python that has highdicom, SimpleITK and dcmqi, or `None` with a line that says so.
+pub fn python() -> Option<PathBuf> {
+    let python = std::env::var_os("HILUM_TEST_PYTHON").map(PathBuf::from);
+    if python.is_none() {
+        println!("not checked with highdicom and dcmqi: HILUM_TEST_PYTHON does not name a Python that has them");
+    }
+    python
+}
+
+/// The one series in a folder, and its stack.
+pub fn series(folder: &Path) -> (Series, Stack) {
+    let found = discover(&[folder.to_owned()], &Limits::default()).expect("the folder can be read");
+    let mut series = group(found.instances);
+    assert_eq!(series.len(), 1, "{}", folder.display());
+    let series = series.remove(0);
+    let stack = match judge(&series, &SeriesLimits::default()) {
+        Judgement::Usable(candidate) => candidate.stack().clone(),
+        Judgement::Refused(verdict) => panic!("{}: {verdict:?}", folder.display()),
+    };
+    (series, stack)
+}
+
+/// A mask from a NIfTI-1 file of bytes, whose slices stand in the order of the stack.
+pub fn mask(path: &Path, stack: &Stack) -> Mask {
+    let mut bytes = Vec::new();
+    flate2::read::MultiGzDecoder::new(std::fs::File::open(path).expect("mask"))
+        .read_to_end(&mut bytes)
+        .expect("gzip");
+    let short = |at: usize| i16::from_le_bytes([bytes[at], bytes[at + 1]]);
+    let shape = [short(46), short(44), short(42)].map(|n| n as usize);
+    assert_eq!(
+        shape,
+        [stack.slices.len(), stack.rows, stack.columns],
+        "{}",
+        path.display()
+    );
+    assert_eq!(short(70), 2, "unsigned bytes");
+    let offset = f32::from_le_bytes(bytes[108..112].try_into().unwrap()) as usize;
+    Mask {
+        shape,
+        labels: bytes[offset..].to_vec(),
+    }
+}
+
+/// The grid of a stack.
+pub fn grid(stack: &Stack) -> Grid {
+    Grid {
+        rows: stack.rows,
+        columns: stack.columns,
+        origins: stack.slices.iter().map(|slice| slice.origin).collect(),
+        row_direction: stack.row_direction,
+        column_direction: stack.column_direction,
+        normal: stack.normal,
+        spacing_mm: stack.pixel_spacing_mm,
+    }
+}
+
+/// Right and left lung, full frames, not deflated.
+pub fn request<'a>(series: &'a Series, stack: &'a Stack, mask: &'a Mask) -> SegmentationRequest<'a> {
+    SegmentationRequest {
+        series,
+        stack,
+        mask,
+        segments: vec![SegmentDescription::right_lung(1), SegmentDescription::left_lung(2)],
+        frames: Frames::Full,
+        deflated: false,
+        series_number: 366,
+        series_description: "Hilum lungs".to_owned(),
+        content_description: hilum::output::segmentation::content_description(&[]),
+        model: ModelIdentity {
+            name: "silver".to_owned(),
+            version: "1".to_owned(),
+            digest: "0123456789abcdef".repeat(4),
+            parameters: "threshold 0.5".to_owned(),
+        },
+    }
+}
+
+/// Lines of a validator that begin with one of the words, without what names the file.
+pub fn complaints(program: &str, files: &[PathBuf], words: &[&str]) -> Vec<String> {
+    let output = Command::new(program).args(files).output().expect("it is installed");
+    let all = [output.stdout, output.stderr].concat();
+    let mut lines: Vec<String> = String::from_utf8_lossy(&all)
+        .lines()
+        .filter(|line| words.iter().any(|word| line.starts_with(word)))
+        .map(|line| line.split(" for file ").next().unwrap_or(line).to_owned())
+        .collect();
+    lines.sort();
+    lines.dedup();
+    lines
+}
+
+/// All files in a folder.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .expect("folder")
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    files.sort();
+    files
+}
+
+struct InPlace<'a>(FrameReader, &'a Series);
+
+impl StoredFrames for InPlace<'_> {
+    type Error = PixelError;
+
+    fn read(&self, slice: &Slice, out: &mut Vec<i32>) -> Result<(), PixelError> {
+        self.0.read(&self.1.instances[slice.instance], slice.frame, out)
+    }
+
+    fn read_plus(&self, slice: &Slice, add: i32, out: &mut [i16]) -> Result<bool, PixelError> {
+        self.0.read_i16(&self.1.instances[slice.instance], slice.frame, out, add)
+    }
+}
+
+/// The volume of a stack in HU.
+pub fn volume(series: &Series, stack: &Stack) -> Volume {
+    let options = DecodeOptions { trust_input: true, ..DecodeOptions::default() };
+    load(stack, &series.instances, &InPlace(FrameReader::new(options), series)).expect("a volume").volume
+}

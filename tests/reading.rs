@@ -1,0 +1,288 @@
+//! Real files -> headers and stored values, held against pydicom and SimpleITK by goldens (tests/goldens/read_reference.py).
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
+
+use hilum::dicom::{
+    DecodeOptions, FrameReader, Instance, Limits, PixelData, PixelError, Source, discover, read_header,
+};
+use rayon::prelude::*;
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// The folder of test data, or a plain word that it is not there.
+fn data(part: &str) -> Option<PathBuf> {
+    match std::env::var_os("HILUM_TEST_DATA") {
+        Some(folder) => Some(PathBuf::from(folder).join(part)),
+        None => {
+            eprintln!("skipped: HILUM_TEST_DATA is not set, so there are no files to read");
+            None
+        }
+    }
+}
+
+fn reader(trust_input: bool) -> FrameReader {
+    FrameReader::new(DecodeOptions {
+        trust_input,
+        program: Some(env!("CARGO_BIN_EXE_hilum").into()),
+        ..DecodeOptions::default()
+    })
+}
+
+fn open(path: &Path) -> Instance {
+    read_header(&Source::of_file(path).unwrap(), &Limits::default()).unwrap()
+}
+
+fn stored(reader: &FrameReader, instance: &Instance, frame: usize) -> Result<Vec<i32>, PixelError> {
+    let mut values = Vec::new();
+    reader.read(instance, frame, &mut values)?;
+    Ok(values)
+}
+
+fn hex(bytes: &[u8], digits: usize) -> String {
+    Sha256::digest(bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect::<String>()[..digits]
+        .to_owned()
+}
+
+/// The key and the digest of the golden file, of each frame of an instance.
+fn digests(reader: &FrameReader, instance: &Instance) -> Vec<(String, Result<String, PixelError>)> {
+    let uid = hex(instance.header.sop_instance_uid.as_bytes(), 16);
+    let digest = |values: Vec<i32>| {
+        hex(
+            &values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>(),
+            32,
+        )
+    };
+    (0..instance.header.frames.len())
+        .map(|frame| (format!("{uid}:{frame}"), stored(reader, instance, frame).map(digest)))
+        .collect()
+}
+
+fn goldens() -> BTreeMap<String, String> {
+    serde_json::from_str(include_str!("goldens/reading.json")).unwrap()
+}
+
+/// Reads every grey image under `folder` and compares; returns the keys met.
+fn compare(folder: &Path, trust_input: bool) -> BTreeSet<String> {
+    let goldens = goldens();
+    let reader = reader(trust_input);
+    let found = discover(&[folder.to_owned()], &Limits::default()).unwrap();
+    let results: Vec<_> = found
+        .instances
+        .par_iter()
+        .flat_map(|instance| {
+            digests(&reader, instance)
+                .into_iter()
+                .map(|(key, digest)| (instance.source.path.clone(), key, digest))
+                .collect::<Vec<_>>()
+        })
+        .collect();
+    let mut met = BTreeSet::new();
+    let mut wrong = Vec::new();
+    for (path, key, digest) in results {
+        let Some(golden) = goldens.get(&key) else {
+            continue;
+        };
+        match digest {
+            Ok(digest) if digest == *golden => {
+                met.insert(key);
+            }
+            Ok(_) => wrong.push(format!("{}: other values than pydicom's", path.display())),
+            // The same instance stands whole in another file.
+            Err(PixelError::Corrupt { .. }) if path.to_string_lossy().contains("broken_files") => {}
+            Err(error) => wrong.push(error.to_string()),
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} of {}:\n{}",
+        wrong.len(),
+        wrong.len() + met.len(),
+        wrong.join("\n")
+    );
+    met
+}
+
+#[test]
+fn stored_values_of_all_real_images_equal_those_of_pydicom() {
+    let Some(folder) = data("") else { return };
+    let met = compare(&folder, false);
+    let missing: Vec<_> = goldens().into_keys().filter(|key| !met.contains(key)).collect();
+    assert!(missing.is_empty(), "not found under {}: {missing:?}", folder.display());
+    eprintln!("{} frames equal", met.len());
+}
+
+/// `make goldens` writes the copies; there are too many of them to keep.
+#[test]
+fn lossless_copies_in_every_transfer_syntax_have_the_stored_values_of_the_original() {
+    let Some(folder) = std::env::var_os("HILUM_READ_VARIANTS") else {
+        eprintln!(
+            "skipped: HILUM_READ_VARIANTS does not name a folder written by tests/goldens/read_reference.py variants"
+        );
+        return;
+    };
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let folder = entry.unwrap().path();
+        let met = compare(&folder, false);
+        eprintln!(
+            "{:40} {:5} frames equal",
+            folder.file_name().unwrap().to_string_lossy(),
+            met.len()
+        );
+        assert!(!met.is_empty());
+    }
+}
+
+#[test]
+fn one_slice_in_eight_transfer_syntaxes_is_one_image_in_a_child_and_in_place() {
+    let Some(folder) = data("odd/transfer_syntaxes") else {
+        return;
+    };
+    let native = stored(&reader(true), &open(&folder.join("1-15_implicit.dcm")), 0).unwrap();
+    assert_eq!(native.len(), 512 * 512);
+    for name in [
+        "bigendian",
+        "deflated",
+        "j2k_lossless",
+        "jpeg_lossless_sv1",
+        "jpegls",
+        "rle",
+    ] {
+        let instance = open(&folder.join(format!("1-15_{name}.dcm")));
+        for trust_input in [false, true] {
+            let reader = reader(trust_input);
+            assert!(
+                stored(&reader, &instance, 0).unwrap() == native,
+                "{name}, trusted: {trust_input}"
+            );
+            let mut hu = vec![0i16; native.len()];
+            assert!(reader.read_i16(&instance, 0, &mut hu, -1024).unwrap(), "{name}");
+            assert!(
+                hu.iter()
+                    .zip(&native)
+                    .all(|(hu, stored)| i32::from(*hu) == stored - 1024),
+                "{name}"
+            );
+            assert!(
+                !reader.read_i16(&instance, 0, &mut hu, 32_767).unwrap(),
+                "{name}: values over 0 do not fit"
+            );
+        }
+    }
+    let lossy = open(&folder.join("1-16_j2k_lossy.dcm"));
+    assert!(lossy.header.lossy);
+    assert_eq!(stored(&reader(false), &lossy, 0).unwrap().len(), 512 * 512);
+}
+
+#[test]
+fn each_broken_file_has_its_own_answer() {
+    let Some(folder) = data("odd/broken_files") else {
+        return;
+    };
+    let found = discover(std::slice::from_ref(&folder), &Limits::default()).unwrap();
+    let why: BTreeMap<_, _> = found
+        .skipped
+        .iter()
+        .map(|skipped| {
+            (
+                skipped.path.file_name().unwrap().to_str().unwrap(),
+                skipped.why.as_str(),
+            )
+        })
+        .collect();
+    assert_eq!(why.len(), 2, "{why:?}");
+    assert_eq!(why["empty.dcm"], "not DICOM (empty file)");
+    assert!(why["random_bytes.dcm"].starts_with("not DICOM"));
+    let headless = open(&folder.join("ExplVR_LitEndNoMeta.dcm"));
+    assert_eq!(
+        (
+            headless.header.modality.as_str(),
+            headless.header.transfer_syntax_uid.as_str()
+        ),
+        ("RTPLAN", "1.2.840.10008.1.2.1")
+    );
+    assert_eq!(headless.header.pixel_data, PixelData::Absent);
+    for name in ["MR_truncated.dcm", "ct_truncated_pixel_data.dcm"] {
+        let error = stored(&reader(false), &open(&folder.join(name)), 0).unwrap_err();
+        assert!(
+            matches!(&error, PixelError::Corrupt { path, .. } if path.ends_with(name)),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn an_enhanced_ct_has_the_geometry_and_rescale_of_its_functional_groups() {
+    let Some(folder) = data("odd/enhanced_multiframe_ct") else {
+        return;
+    };
+    let header = open(&folder.join("eCT_Supplemental.dcm")).header;
+    assert_eq!(header.frames.len(), 2);
+    let first = &header.frames[0];
+    assert_eq!(first.position, Some([99.5, -301.5, -159.0]));
+    assert_eq!(first.pixel_spacing_mm, Some([0.388672, 0.388672]));
+    assert_eq!(first.text.pixel_spacing, "0.388672\\0.388672");
+    assert_eq!(
+        first.rescale.map(|rescale| (rescale.slope, rescale.intercept)),
+        Some((1.0, -1024.0))
+    );
+    assert_ne!(first.position, header.frames[1].position);
+    assert_eq!(first.frame_type.first().map(String::as_str), Some("DERIVED"));
+}
+
+#[test]
+fn a_padding_value_in_the_wrong_sign_is_brought_into_the_range_of_the_pixels() {
+    let Some(folder) = data("whole/lidc_idri_0001_ge_std_2p5mm/ct") else {
+        return;
+    };
+    let found = discover(&[folder], &Limits::default()).unwrap();
+    assert!(
+        found
+            .instances
+            .iter()
+            .all(|instance| instance.header.pixels.padding == Some((-2000, -2000)))
+    );
+}
+
+#[test]
+fn what_is_not_dicom_is_listed_with_its_reason_in_a_steady_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let inside = folder.path();
+    std::fs::create_dir(inside.join("b")).unwrap();
+    std::fs::write(inside.join("b/archive.zip"), b"PK\x03\x04 and so on").unwrap();
+    std::fs::write(inside.join(".hidden"), b"words").unwrap();
+    std::fs::write(inside.join("empty"), b"").unwrap();
+    std::os::unix::fs::symlink(inside.join("nowhere"), inside.join("link")).unwrap();
+    std::os::unix::fs::symlink(inside, inside.join("loop")).unwrap();
+    let names = |paths: &[PathBuf]| -> Vec<String> {
+        let found = discover(paths, &Limits::default()).unwrap();
+        assert!(found.instances.is_empty());
+        found
+            .skipped
+            .iter()
+            .map(|skipped| {
+                format!(
+                    "{}: {}",
+                    skipped.path.strip_prefix(inside).unwrap().display(),
+                    skipped.why
+                )
+            })
+            .collect()
+    };
+    let expected = [
+        ".hidden: not DICOM (neither preamble nor a first element)",
+        "b/archive.zip: not DICOM (a zip archive)",
+        "empty: not DICOM (empty file)",
+        "link: No such file or directory (os error 2)",
+        "loop: a link back to a folder above it",
+    ];
+    assert_eq!(names(&[inside.to_owned()]), expected);
+    // Named twice, read once.
+    assert_eq!(names(&[inside.to_owned(), inside.join("b")]), expected);
+    assert!(
+        discover(&[inside.join("nowhere")], &Limits::default()).is_err(),
+        "a path that was asked for and is not there is an error"
+    );
+}
