@@ -221,7 +221,7 @@ fn a_bare_threshold_finds_healthy_lungs() {
 fn a_bare_threshold_loses_diseased_lungs() {
     for (name, diseases) in ill() {
         let mut scores = Vec::new();
-        for seed in 1..=4 {
+        for seed in 1..=3 {
             let phantom = chest(&Specification { diseases: diseases.clone(), ..Specification::small(seed) }).unwrap();
             scores.push(dice(&threshold_segmenter(&phantom), &phantom.mask.labels));
         }
@@ -370,10 +370,10 @@ fn hu_lie_within_a_stated_distance_of_two_real_chests() {
         return;
     };
     // Thin settings like the real ones, in coarse pixels: histograms need no more. The first case has contrast medium and a standard kernel, the second is a
-    // low-dose scan in free breathing, between in- and expiration.
+    // low-dose scan in free breathing with a smooth kernel.
     let cases = [
         ("whole/lidc_idri_0001_ge_std_2p5mm", Specification { contrast: true, inspiration: Some(0.85), noise_hu: 18.0, fat_mm: Some(18.0), ..Specification::small(2) }),
-        ("whole/tcga_de_a4ma_siemens_petct_5mm", Specification { inspiration: Some(0.5), kernel: Kernel::Smooth, noise_hu: 14.0, fat_mm: Some(12.0), ..Specification::small(3) }),
+        ("whole/tcga_de_a4ma_siemens_petct_5mm", Specification { inspiration: Some(0.8), kernel: Kernel::Smooth, noise_hu: 14.0, fat_mm: Some(12.0), ..Specification::small(3) }),
     ];
     for (name, specification) in cases {
         let (inside, outside) = real(&Path::new(&data).join(name));
@@ -392,5 +392,5 @@ fn hu_lie_within_a_stated_distance_of_two_real_chests() {
 }
 
 /// Distances allowed, as docs/phantom.md states them.
-const INSIDE_HU: f64 = 40.0;
-const OUTSIDE_HU: f64 = 40.0;
+const INSIDE_HU: f64 = 35.0;
+const OUTSIDE_HU: f64 = 30.0;

@@ -67,7 +67,7 @@ pub fn chest(specification: &Specification) -> Result<Phantom, PhantomError> {
         segment.from = render::Scene::unwarped(&anatomy, segment.from);
         segment.to = render::Scene::unwarped(&anatomy, segment.to);
     }
-    let lung_hu = -785.0 - 120.0 * anatomy.breath + rng.random_range(-18.0..18.0);
+    let lung_hu = -805.0 - 112.0 * anatomy.breath + rng.random_range(-18.0..18.0);
     let roll = rng.random_range(-0.06..0.06);
     let scene = render::Scene { specification, grid: &grid, anatomy: &anatomy, illness: &illness, segments, shift, roll, lung_hu };
     let (hu, labels) = scene.render();
