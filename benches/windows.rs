@@ -149,9 +149,10 @@ fn main() {
         }
     };
     let pairs: Vec<_> = (0..5).map(|_| (seconds(&mut slides), seconds(&mut loops))).collect();
-    let of = |take: fn(&((f64, f64), (f64, f64))) -> f64| median(pairs.iter().map(take).collect());
-    let (slide_wall, loop_wall) = (of(|pair| pair.0.0), of(|pair| pair.1.0));
-    let (slide_cpu, loop_cpu) = (of(|pair| pair.0.1), of(|pair| pair.1.1));
+    let slide_wall = median(pairs.iter().map(|(slide, _)| slide.0).collect());
+    let slide_cpu = median(pairs.iter().map(|(slide, _)| slide.1).collect());
+    let loop_wall = median(pairs.iter().map(|(_, bare)| bare.0).collect());
+    let loop_cpu = median(pairs.iter().map(|(_, bare)| bare.1).collect());
     println!(
         "slide: {slide_wall:.3} s wall, {slide_cpu:.2} s CPU; bare loop: {loop_wall:.3} s wall, {loop_cpu:.2} s CPU; medians of 5 in turn"
     );
