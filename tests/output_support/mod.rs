@@ -242,4 +242,3 @@ pub fn hold(bytes: &[u8], request: &SegmentationRequest, ct: &Path, name: &str) 
         );
     }
 }
-
