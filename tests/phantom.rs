@@ -642,5 +642,5 @@ fn hu_lie_within_a_stated_distance_of_two_real_chests() {
 }
 
 /// Distances allowed, as docs/phantom.md states them.
-const INSIDE_HU: f64 = 35.0;
+const INSIDE_HU: f64 = 30.0;
 const OUTSIDE_HU: f64 = 30.0;
