@@ -92,8 +92,8 @@ fn main() {
     let mut session = Session::open(&manifest, &options).unwrap_or_else(|error| panic!("{error}"));
     let mut bare = bare_session(&manifest, &options).unwrap();
 
-    // A chest of 320 x 320 x 280 mm at 0.8 x 0.8 x 5 mm.
-    let shape = [56, 400, 400];
+    // 240 x 240 x 280 mm at 0.8 x 0.8 x 5 mm: the bounds of a small body.
+    let shape = [56, 300, 300];
     let axes = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
     let values = (0..shape.iter().product::<usize>())
         .map(|at| (at * 7919 % 1009) as f32 / 1009.0)
@@ -149,9 +149,10 @@ fn main() {
         }
     };
     let pairs: Vec<_> = (0..5).map(|_| (seconds(&mut slides), seconds(&mut loops))).collect();
-    let of = |take: fn(&((f64, f64), (f64, f64))) -> f64| median(pairs.iter().map(take).collect());
-    let (slide_wall, loop_wall) = (of(|pair| pair.0.0), of(|pair| pair.1.0));
-    let (slide_cpu, loop_cpu) = (of(|pair| pair.0.1), of(|pair| pair.1.1));
+    let slide_wall = median(pairs.iter().map(|(slide, _)| slide.0).collect());
+    let slide_cpu = median(pairs.iter().map(|(slide, _)| slide.1).collect());
+    let loop_wall = median(pairs.iter().map(|(_, bare)| bare.0).collect());
+    let loop_cpu = median(pairs.iter().map(|(_, bare)| bare.1).collect());
     println!(
         "slide: {slide_wall:.3} s wall, {slide_cpu:.2} s CPU; bare loop: {loop_wall:.3} s wall, {loop_cpu:.2} s CPU; medians of 5 in turn"
     );

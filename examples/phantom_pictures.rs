@@ -17,7 +17,11 @@ fn main() -> Result<()> {
     } else {
         let mut wanted = Vec::new();
         for path in given {
-            let name = Path::new(&path).file_stem().and_then(|stem| stem.to_str()).unwrap_or("phantom").to_owned();
+            let name = Path::new(&path)
+                .file_stem()
+                .and_then(|stem| stem.to_str())
+                .unwrap_or("phantom")
+                .to_owned();
             wanted.push((name, serde_json::from_slice(&std::fs::read(&path)?)?));
         }
         wanted
@@ -25,7 +29,11 @@ fn main() -> Result<()> {
     for (name, specification) in wanted {
         let start = std::time::Instant::now();
         let phantom = chest(&specification)?;
-        eprintln!("{name}: {} in {:.1} s", phantom.description, start.elapsed().as_secs_f64());
+        eprintln!(
+            "{name}: {} in {:.1} s",
+            phantom.description,
+            start.elapsed().as_secs_f64()
+        );
         let path = Path::new(&folder).join(format!("phantom-{name}.png"));
         write(&path, &montage(&phantom))?;
     }
@@ -33,17 +41,100 @@ fn main() -> Result<()> {
 }
 
 fn presets() -> Vec<(String, Specification)> {
-    let base = Specification { spacing_mm: [0.8, 0.8, 2.5], matrix: [480, 480], ..Specification::default() };
-    let ill = |seed, diseases| Specification { seed, diseases, ..base.clone() };
+    let base = Specification {
+        spacing_mm: [0.8, 0.8, 2.5],
+        matrix: [480, 480],
+        ..Specification::default()
+    };
+    let ill = |seed, diseases| Specification {
+        seed,
+        diseases,
+        ..base.clone()
+    };
     [
         ("healthy", ill(1, Diseases::default())),
-        ("contrast", Specification { seed: 2, contrast: true, arms_down: true, kernel: Kernel::Smooth, noise_hu: 9.0, ..base.clone() }),
-        ("ground-glass", ill(3, Diseases { ground_glass: 0.6, ..Diseases::default() })),
-        ("consolidation", ill(4, Diseases { consolidation: 0.7, ground_glass: 0.2, ..Diseases::default() })),
-        ("fibrosis", Specification { kernel: Kernel::Sharp, noise_hu: 45.0, ..ill(5, Diseases { fibrosis: 0.8, ..Diseases::default() }) }),
-        ("emphysema", ill(6, Diseases { emphysema: 0.8, nodules: 0.2, ..Diseases::default() })),
-        ("effusion", ill(7, Diseases { effusion: 0.7, bowel_gas: 0.8, ..Diseases::default() })),
-        ("masses-prone", Specification { position: Position::Prone, ..ill(8, Diseases { masses: 0.8, pneumothorax: 0.5, ..Diseases::default() }) }),
+        (
+            "contrast",
+            Specification {
+                seed: 2,
+                contrast: true,
+                arms_down: true,
+                kernel: Kernel::Smooth,
+                noise_hu: 9.0,
+                ..base.clone()
+            },
+        ),
+        (
+            "ground-glass",
+            ill(
+                3,
+                Diseases {
+                    ground_glass: 0.6,
+                    ..Diseases::default()
+                },
+            ),
+        ),
+        (
+            "consolidation",
+            ill(
+                4,
+                Diseases {
+                    consolidation: 0.7,
+                    ground_glass: 0.2,
+                    ..Diseases::default()
+                },
+            ),
+        ),
+        (
+            "fibrosis",
+            Specification {
+                kernel: Kernel::Sharp,
+                noise_hu: 45.0,
+                ..ill(
+                    5,
+                    Diseases {
+                        fibrosis: 0.8,
+                        ..Diseases::default()
+                    },
+                )
+            },
+        ),
+        (
+            "emphysema",
+            ill(
+                6,
+                Diseases {
+                    emphysema: 0.8,
+                    nodules: 0.2,
+                    ..Diseases::default()
+                },
+            ),
+        ),
+        (
+            "effusion",
+            ill(
+                7,
+                Diseases {
+                    effusion: 0.7,
+                    bowel_gas: 0.8,
+                    ..Diseases::default()
+                },
+            ),
+        ),
+        (
+            "masses-prone",
+            Specification {
+                position: Position::Prone,
+                ..ill(
+                    8,
+                    Diseases {
+                        masses: 0.8,
+                        pneumothorax: 0.5,
+                        ..Diseases::default()
+                    },
+                )
+            },
+        ),
     ]
     .map(|(name, specification)| (name.to_owned(), specification))
     .into()
@@ -63,14 +154,21 @@ const SOFT: (f32, f32) = (40.0, 400.0);
 fn montage(phantom: &Phantom) -> Picture {
     let [slices, rows, columns] = phantom.mask.shape;
     let grid = &phantom.volume.grid;
-    let step = grid.origins.get(1).map_or(1.0, |next| (next[2] - grid.origins[0][2]).abs());
+    let step = grid
+        .origins
+        .get(1)
+        .map_or(1.0, |next| (next[2] - grid.origins[0][2]).abs());
     // One tile is 240 pixels wide; planes through the stack keep true proportions.
     let tile = 240;
     let pixel = columns as f64 * grid.spacing_mm[1] / tile as f64;
     let upright = ((slices as f64 * step / pixel) as usize).max(1);
     let height = 2 * tile.max(upright);
     let width = 8 * tile;
-    let mut picture = Picture { width, height, values: vec![0; width * height * 3] };
+    let mut picture = Picture {
+        width,
+        height,
+        values: vec![0; width * height * 3],
+    };
     let along = |v: usize, n: usize| ((v as f64 + 0.5) * n as f64 / tile as f64) as usize;
     for (line, window) in [LUNG, SOFT].into_iter().enumerate() {
         let top = line * tile.max(upright);
@@ -86,8 +184,22 @@ fn montage(phantom: &Phantom) -> Picture {
         for v in 0..upright {
             let slice = slices - 1 - (v * slices / upright).min(slices - 1);
             for u in 0..tile {
-                picture.put(6 * tile + u, top + v, phantom, [slice, rows / 2, along(u, columns).min(columns - 1)], window, line == 1);
-                picture.put(7 * tile + u, top + v, phantom, [slice, along(u, rows).min(rows - 1), columns * 3 / 10], window, line == 1);
+                picture.put(
+                    6 * tile + u,
+                    top + v,
+                    phantom,
+                    [slice, rows / 2, along(u, columns).min(columns - 1)],
+                    window,
+                    line == 1,
+                );
+                picture.put(
+                    7 * tile + u,
+                    top + v,
+                    phantom,
+                    [slice, along(u, rows).min(rows - 1), columns * 3 / 10],
+                    window,
+                    line == 1,
+                );
             }
         }
     }

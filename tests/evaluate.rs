@@ -66,7 +66,9 @@ fn mask(shape: [usize; 3], ellipsoids: &[Ellipsoid], roughness: u64, salt: u64) 
         for y in 0..shape[1] {
             for x in 0..shape[2] {
                 let part = |v: usize, c: f64, r: f64| ((v as f64 - c) / r).powi(2);
-                let inside = ellipsoids.iter().any(|(c, r)| part(z, c[0], r[0]) + part(y, c[1], r[1]) + part(x, c[2], r[2]) <= 1.0);
+                let inside = ellipsoids
+                    .iter()
+                    .any(|(c, r)| part(z, c[0], r[0]) + part(y, c[1], r[1]) + part(x, c[2], r[2]) <= 1.0);
                 let h = (voxels.len() as u64).wrapping_mul(2_654_435_761).wrapping_add(salt) & 0xffff_ffff;
                 let h = (h ^ (h >> 16)).wrapping_mul(2_246_822_519) & 0xffff_ffff;
                 let turned = (h >> 24) < roughness && h & 7 == 0;
@@ -81,18 +83,32 @@ fn mask(shape: [usize; 3], ellipsoids: &[Ellipsoid], roughness: u64, salt: u64) 
 fn dice_and_surface_distances_agree_with_monai_and_simpleitk() {
     let cases: Vec<Case> = serde_json::from_slice(&golden("evaluate.json")).unwrap();
     for case in cases {
-        let masks = [(&case.predicted, 17), (&case.reference, 91)].map(|(ellipsoids, salt)| mask(case.shape, ellipsoids, case.roughness, salt));
-        assert_eq!(masks.each_ref().map(|mask| mask.iter().filter(|v| **v > 0).count()), case.voxels, "{}: not the same masks", case.name);
+        let masks = [(&case.predicted, 17), (&case.reference, 91)]
+            .map(|(ellipsoids, salt)| mask(case.shape, ellipsoids, case.roughness, salt));
+        assert_eq!(
+            masks.each_ref().map(|mask| mask.iter().filter(|v| **v > 0).count()),
+            case.voxels,
+            "{}: not the same masks",
+            case.name
+        );
         let [predicted, reference] = masks.map(|mask| image(case.shape, case.spacing, &mask));
         let scores = compare(&case.name, &predicted, &reference);
         // MONAI and we compute distances in 32 bits, and spacings went through the 32-bit affine of NIfTI: six figures agree.
         let near = |ours: f64, theirs: f64, what: &str| {
-            assert!((ours - theirs).abs() <= 2e-6 * theirs.abs().max(1.0), "{}, {what}: {ours} here, {theirs} there", case.name);
+            assert!(
+                (ours - theirs).abs() <= 2e-6 * theirs.abs().max(1.0),
+                "{}, {what}: {ours} here, {theirs} there",
+                case.name
+            );
         };
         near(scores.lungs.dice, case.monai_dice, "Dice, MONAI");
         near(scores.lungs.dice, case.simpleitk_dice, "Dice, SimpleITK");
         near(scores.lungs.hd95_mm.unwrap(), case.monai_hd95, "HD95, MONAI");
-        near(scores.lungs.mean_surface_distance_mm.unwrap(), case.monai_mean_surface_distance, "mean surface distance, MONAI");
+        near(
+            scores.lungs.mean_surface_distance_mm.unwrap(),
+            case.monai_mean_surface_distance,
+            "mean surface distance, MONAI",
+        );
         let hausdorff = hausdorff_mm(&predicted, &reference, 100.0).unwrap();
         near(hausdorff, case.monai_hd100, "Hausdorff distance, MONAI");
         near(hausdorff, case.simpleitk_hausdorff, "Hausdorff distance, SimpleITK");
@@ -107,7 +123,12 @@ fn dice_and_surface_distances_agree_with_monai_and_simpleitk() {
 fn segmentations_by_highdicom_and_a_nifti_by_nibabel_hold_the_same_lungs() {
     let nifti = read_mask(&golden("evaluate_mask.nii.gz")).unwrap();
     assert!(nifti.sided);
-    for name in ["evaluate_binary.dcm", "evaluate_deflated.dcm", "evaluate_labelmap.dcm", "evaluate_fractional.dcm"] {
+    for name in [
+        "evaluate_binary.dcm",
+        "evaluate_deflated.dcm",
+        "evaluate_labelmap.dcm",
+        "evaluate_fractional.dcm",
+    ] {
         let segmentation = read_mask(&golden(name)).unwrap();
         for (predicted, reference) in [(&segmentation, &nifti), (&nifti, &segmentation)] {
             let scores = compare(name, predicted, reference);
@@ -117,7 +138,11 @@ fn segmentations_by_highdicom_and_a_nifti_by_nibabel_hold_the_same_lungs() {
             assert_eq!(scores.right.unwrap().dice, 1.0, "{name}");
             let left = scores.left.unwrap();
             assert_eq!(left.dice, 1.0, "{name}");
-            assert!((left.reference_ml - LEFT_VOXELS * 2.5 * 0.75 * 0.75 / 1000.0).abs() < 1e-6, "{name}: {}", left.reference_ml);
+            assert!(
+                (left.reference_ml - LEFT_VOXELS * 2.5 * 0.75 * 0.75 / 1000.0).abs() < 1e-6,
+                "{name}: {}",
+                left.reference_ml
+            );
         }
     }
 }
@@ -143,7 +168,9 @@ fn another_grid_is_resampled_onto_the_references_and_what_lies_outside_is_said()
     let shape = [20, 30, 30];
     let ball = mask(shape, &[([9.0, 14.0, 14.0], [8.0, 12.0, 12.0])], 0, 0);
     let fine = image(shape, [2.0, 1.0, 1.0], &ball);
-    let half: Vec<u8> = (0..10 * 15 * 15).map(|k| ball[(2 * (k / 225) * 30 + 2 * (k % 225 / 15)) * 30 + 2 * (k % 15)]).collect();
+    let half: Vec<u8> = (0..10 * 15 * 15)
+        .map(|k| ball[(2 * (k / 225) * 30 + 2 * (k % 225 / 15)) * 30 + 2 * (k % 15)])
+        .collect();
     let coarse = image([10, 15, 15], [4.0, 2.0, 2.0], &half);
     let scores = compare("coarse", &coarse, &fine);
     assert_eq!(scores.grids, Grids::Resampled);
@@ -157,17 +184,28 @@ fn another_grid_is_resampled_onto_the_references_and_what_lies_outside_is_said()
 fn empty_masks_have_no_distances_and_their_dice_is_one_only_if_both_are_empty() {
     let shape = [4, 5, 6];
     let nothing = image(shape, [1.0; 3], &[0; 120]);
-    let something = image(shape, [1.0; 3], &mask(shape, &[([2.0, 2.0, 2.0], [1.5, 1.5, 1.5])], 0, 0));
+    let something = image(
+        shape,
+        [1.0; 3],
+        &mask(shape, &[([2.0, 2.0, 2.0], [1.5, 1.5, 1.5])], 0, 0),
+    );
     let both = compare("both", &nothing, &nothing).lungs;
     assert_eq!((both.dice, both.hd95_mm, both.volume_error_relative), (1.0, None, None));
     let one = compare("one", &nothing, &something).lungs;
-    assert_eq!((one.dice, one.mean_surface_distance_mm, one.volume_error_relative), (0.0, None, Some(-1.0)));
+    assert_eq!(
+        (one.dice, one.mean_surface_distance_mm, one.volume_error_relative),
+        (0.0, None, Some(-1.0))
+    );
 }
 
 #[test]
 fn the_summary_reads_as_on_the_reference_card() {
     let shape = [4, 8, 8];
-    let reference = image(shape, [1.0; 3], &mask(shape, &[([2.0, 4.0, 4.0], [1.5, 3.0, 3.0])], 0, 0));
+    let reference = image(
+        shape,
+        [1.0; 3],
+        &mask(shape, &[([2.0, 4.0, 4.0], [1.5, 3.0, 3.0])], 0, 0),
+    );
     let cases: Vec<CaseScores> = (0..3)
         .map(|k| {
             let predicted = mask(shape, &[([2.0, 4.0, 4.0 + f64::from(k) * 0.7], [1.5, 3.0, 3.0])], 0, 0);
@@ -188,7 +226,11 @@ fn the_summary_reads_as_on_the_reference_card() {
 #[test]
 fn a_bomb_and_headers_that_lie_are_errors() {
     // A header that asks for 2^29 voxels, and a few compressed zeros.
-    let mut liar = nifti([1, 1, 1], [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]], &[0]);
+    let mut liar = nifti(
+        [1, 1, 1],
+        [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1.0, 0.0]],
+        &[0],
+    );
     for (k, n) in [3_i16, 1024, 1024, 512].into_iter().enumerate() {
         liar[40 + 2 * k..42 + 2 * k].copy_from_slice(&n.to_le_bytes());
     }

@@ -305,7 +305,10 @@ fn a_graph_with_other_tensors_is_refused_with_every_difference() {
         tensor("image", "float32", &[1, 1, 32, 224, 224]),
         tensor("logits", "float32", &[1, 1, 32, 224, 224]),
     );
-    let message = refused(&[tensor("x", "float32", &[1, 1, 32, 224, 224])], &[output.clone()]);
+    let message = refused(
+        &[tensor("x", "float32", &[1, 1, 32, 224, 224])],
+        std::slice::from_ref(&output),
+    );
     assert_eq!(
         message,
         "hilum-ahnet-lung-tiny.onnx is not what its manifest says: input name is \"x\", by the manifest \"image\""

@@ -14,7 +14,9 @@ fn millilitres(mask: &Mask, volume: &Volume, label: u8) -> f64 {
     let voxels = volume.grid.voxel_volumes_mm3();
     let size = volume.grid.rows * volume.grid.columns;
     let slices = mask.labels.chunks_exact(size).zip(voxels);
-    slices.map(|(slice, voxel)| slice.iter().filter(|l| **l == label).count() as f64 * voxel / 1000.0).sum()
+    slices
+        .map(|(slice, voxel)| slice.iter().filter(|l| **l == label).count() as f64 * voxel / 1000.0)
+        .sum()
 }
 
 fn keep(bytes: &[u8], name: &str) {
@@ -26,7 +28,9 @@ fn keep(bytes: &[u8], name: &str) {
 
 /// Width, height and RGB pixels.
 fn decode(bytes: &[u8]) -> (usize, usize, Vec<u8>) {
-    let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().expect("a PNG");
+    let mut reader = png::Decoder::new(std::io::Cursor::new(bytes))
+        .read_info()
+        .expect("a PNG");
     let mut pixels = vec![0; reader.output_buffer_size().expect("a size")];
     let info = reader.next_frame(&mut pixels).expect("pixels");
     (info.width as usize, info.height as usize, pixels)
@@ -46,17 +50,29 @@ fn picture(folder: &Path, with_mask: bool) -> Vec<u8> {
         kernel: header.convolution_kernel.clone(),
         slice_thickness_mm: header.slice_thickness_mm,
         model: "silver masks of the test data".to_owned(),
-        lungs: if with_mask { Lungs::Apart { right_ml, left_ml } } else { Lungs::NotFound },
+        lungs: if with_mask {
+            Lungs::Apart { right_ml, left_ml }
+        } else {
+            Lungs::NotFound
+        },
         findings: vec!["contrast".to_owned()],
     };
     let begun = std::time::Instant::now();
     let bytes = draw(&volume, &mask, &caption).expect("drawn");
-    println!("{}: {:.0} ms, {} bytes", folder.display(), begun.elapsed().as_secs_f64() * 1e3, bytes.len());
+    println!(
+        "{}: {:.0} ms, {} bytes",
+        folder.display(),
+        begun.elapsed().as_secs_f64() * 1e3,
+        bytes.len()
+    );
     bytes
 }
 
 fn count(pixels: &[u8], wanted: impl Fn([i16; 3]) -> bool) -> usize {
-    pixels.chunks_exact(3).filter(|p| wanted([i16::from(p[0]), i16::from(p[1]), i16::from(p[2])])).count()
+    pixels
+        .chunks_exact(3)
+        .filter(|p| wanted([i16::from(p[0]), i16::from(p[1]), i16::from(p[2])]))
+        .count()
 }
 
 #[test]

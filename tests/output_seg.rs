@@ -4,81 +4,10 @@
 
 mod output_support;
 
-use std::path::Path;
-use std::process::Command;
-
 use hilum::output::segmentation::build;
 use hilum::output::{Frames, OutputError, SegmentDescription, SegmentationRequest, read_back};
 use hilum::volume::Mask;
-use output_support::{complaints, data, files, grid, has, mask, python, request, series};
-
-/// Writes the object and holds it against the validators and readers that are installed.
-fn hold(bytes: &[u8], request: &SegmentationRequest, ct: &Path, name: &str) {
-    read_back::verify(bytes, request, &grid(request.stack)).expect("reads back");
-    let folder = tempfile::tempdir().expect("a folder");
-    let mut path = folder.path().join(format!("{name}.dcm"));
-    std::fs::write(&path, bytes).expect("written");
-    if request.deflated {
-        // dicom3tools cannot inflate.
-        if !has("dcmconv") {
-            return;
-        }
-        let inflated = folder.path().join("inflated.dcm");
-        assert!(
-            Command::new("dcmconv")
-                .arg("+te")
-                .args([&path, &inflated])
-                .status()
-                .expect("dcmconv")
-                .success()
-        );
-        path = inflated;
-    }
-    if has("dciodvfy") {
-        // What the source says of patient, study and trial is copied as it is, with its faults.
-        let source = complaints("dciodvfy", &files(ct)[..1], &["Error", "Warning"]);
-        let copied = |line: &str| {
-            line.starts_with("Warning") || ["Patient", "PatientStudy", "GeneralStudy", "ClinicalTrialSubject", "ClinicalTrialStudy"].iter().any(|module| line.contains(&format!("Module=<{module}>")))
-        };
-        let found = complaints("dciodvfy", std::slice::from_ref(&path), &["Error", "Warning"]);
-        let ours: Vec<&String> = found
-            .iter()
-            .filter(|line| !(source.contains(line) && copied(line)) && !line.contains("to build DICOMDIR"))
-            .collect();
-        assert_eq!(ours, Vec::<&String>::new(), "dciodvfy, {name}");
-    }
-    if has("dcentvfy") {
-        let alone = complaints("dcentvfy", &files(ct), &["Error", "Warning"]);
-        let mut both = files(ct);
-        both.push(path.clone());
-        let with = complaints("dcentvfy", &both, &["Error", "Warning"]);
-        let new: Vec<&String> = with.iter().filter(|line| !alone.contains(line)).collect();
-        assert_eq!(new, Vec::<&String>::new(), "dcentvfy, {name}");
-    }
-    if let Some(python) = python() {
-        let labels = folder.path().join("labels.raw");
-        std::fs::write(&labels, &request.mask.labels).expect("written");
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/check_seg.py");
-        let covered: Vec<String> = request
-            .segments
-            .iter()
-            .map(|s| s.mask_labels.iter().map(u8::to_string).collect::<Vec<_>>().join("+"))
-            .collect();
-        let output = Command::new(python)
-            .arg(script)
-            .args([ct, &labels, &path])
-            .args(["--segments", &covered.join(",")])
-            .output()
-            .expect("python");
-        let said = String::from_utf8_lossy(&output.stdout);
-        println!("{name}\n{said}");
-        assert!(
-            output.status.success(),
-            "{name}: {said}{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-    }
-}
+use output_support::{data, files, grid, hold, mask, request, series};
 
 fn every_form(case: &str) {
     let Some(data) = data() else { return };

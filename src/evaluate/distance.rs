@@ -64,7 +64,11 @@ impl Block {
         let place = |index: usize| {
             let slice = index / area;
             let [down, along] = shifts[slice];
-            [slice as i64, (index % area / grid.columns) as i64 + down, (index % grid.columns) as i64 + along]
+            [
+                slice as i64,
+                (index % area / grid.columns) as i64 + down,
+                (index % grid.columns) as i64 + along,
+            ]
         };
         for index in (0..area * grid.origins.len()).filter(|index| a(*index) || b(*index)) {
             let p = place(index);
@@ -105,17 +109,20 @@ impl Block {
             return Vec::new();
         }
         let mut squares = vec![f32::INFINITY; to.len()];
-        squares.par_chunks_exact_mut(area).zip(to.par_chunks_exact(area)).for_each(|(plane, to)| {
-            for (line, to) in plane.chunks_exact_mut(columns).zip(to.chunks_exact(columns)) {
-                along_row(to, self.spacing[1], line);
-            }
-            let places: Vec<f64> = (0..rows).map(|row| row as f64 * self.spacing[0]).collect();
-            let mut envelope = Envelope::default();
-            for column in 0..columns {
-                envelope.build(&places, |row| plane[row * columns + column]);
-                envelope.walk(&places, |row, square| plane[row * columns + column] = square);
-            }
-        });
+        squares
+            .par_chunks_exact_mut(area)
+            .zip(to.par_chunks_exact(area))
+            .for_each(|(plane, to)| {
+                for (line, to) in plane.chunks_exact_mut(columns).zip(to.chunks_exact(columns)) {
+                    along_row(to, self.spacing[1], line);
+                }
+                let places: Vec<f64> = (0..rows).map(|row| row as f64 * self.spacing[0]).collect();
+                let mut envelope = Envelope::default();
+                for column in 0..columns {
+                    envelope.build(&places, |row| plane[row * columns + column]);
+                    envelope.walk(&places, |row, square| plane[row * columns + column] = square);
+                }
+            });
         (0..rows)
             .into_par_iter()
             .flat_map_iter(|row| {
@@ -163,8 +170,12 @@ fn edges(mask: &[bool], [depth, rows, columns]: [usize; 3]) -> Vec<bool> {
                 if !mask[at] {
                     continue;
                 }
-                let within = slice > 0 && slice + 1 < depth && row > 0 && row + 1 < rows && column > 0 && column + 1 < columns;
-                let inner = within && [at - area, at + area, at - columns, at + columns, at - 1, at + 1].into_iter().all(|near| mask[near]);
+                let within =
+                    slice > 0 && slice + 1 < depth && row > 0 && row + 1 < rows && column > 0 && column + 1 < columns;
+                let inner = within
+                    && [at - area, at + area, at - columns, at + columns, at - 1, at + 1]
+                        .into_iter()
+                        .all(|near| mask[near]);
                 out[row * columns + column] = !inner;
             }
         }
@@ -252,9 +263,23 @@ mod tests {
     /// All pairs of surface voxels, one by one.
     fn slowly(mask: [&[bool]; 2], shape: [usize; 3], spacing: [f64; 3]) -> Vec<f64> {
         let [a, b] = mask.map(|mask| edges(mask, shape));
-        let place = |k: usize| [(k / (shape[1] * shape[2])) as f64 * spacing[0], (k / shape[2] % shape[1]) as f64 * spacing[1], (k % shape[2]) as f64 * spacing[2]];
+        let place = |k: usize| {
+            [
+                (k / (shape[1] * shape[2])) as f64 * spacing[0],
+                (k / shape[2] % shape[1]) as f64 * spacing[1],
+                (k % shape[2]) as f64 * spacing[2],
+            ]
+        };
         let near = |p: [f64; 3], to: &[bool]| {
-            (0..to.len()).filter(|k| to[*k]).map(|k| (0..3).map(|axis| (p[axis] - place(k)[axis]).powi(2)).sum::<f64>().sqrt()).fold(f64::MAX, f64::min)
+            (0..to.len())
+                .filter(|k| to[*k])
+                .map(|k| {
+                    (0..3)
+                        .map(|axis| (p[axis] - place(k)[axis]).powi(2))
+                        .sum::<f64>()
+                        .sqrt()
+                })
+                .fold(f64::MAX, f64::min)
         };
         (0..a.len()).filter(|k| a[*k]).map(|k| near(place(k), &b)).collect()
     }

@@ -44,7 +44,11 @@ pub(super) struct Paired {
 }
 
 pub(super) fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
-    [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
+    [
+        a[1] * b[2] - a[2] * b[1],
+        a[2] * b[0] - a[0] * b[2],
+        a[0] * b[1] - a[1] * b[0],
+    ]
 }
 
 pub(super) fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
@@ -63,14 +67,21 @@ impl LabelImage {
     /// An image in canonical order. Labels 1 and 2, if both occur and no other, are taken for right and left.
     pub(super) fn new(grid: Grid, labels: Vec<u8>) -> Result<Self, EvaluateError> {
         if labels.len() != grid.origins.len() * grid.rows * grid.columns {
-            return Err(EvaluateError::Damaged("the number of voxels does not fit the grid".to_owned()));
+            return Err(EvaluateError::Damaged(
+                "the number of voxels does not fit the grid".to_owned(),
+            ));
         }
         let mut seen = [false; 256];
         for label in &labels {
             seen[usize::from(*label)] = true;
         }
         let sided = seen[1] && seen[2] && !seen[3..].iter().any(|seen| *seen);
-        let mut image = Self { grid, labels, sided, lone_thickness_mm: 1.0 };
+        let mut image = Self {
+            grid,
+            labels,
+            sided,
+            lone_thickness_mm: 1.0,
+        };
         image.reorder();
         Ok(image)
     }
@@ -96,12 +107,23 @@ impl LabelImage {
         };
         let grid = &self.grid;
         let scaled = |v: [f64; 3], s: f64| v.map(|c| c * s);
-        let steps = [through, scaled(grid.column_direction, grid.spacing_mm[0]), scaled(grid.row_direction, grid.spacing_mm[1])];
+        let steps = [
+            through,
+            scaled(grid.column_direction, grid.spacing_mm[0]),
+            scaled(grid.row_direction, grid.spacing_mm[1]),
+        ];
         let sizes = [grid.origins.len(), grid.rows, grid.columns];
         // Which storage axis goes up, to the back, to the left: the assignment with the best agreement.
         let orders = [[0, 1, 2], [0, 2, 1], [1, 0, 2], [1, 2, 0], [2, 0, 1], [2, 1, 0]];
-        let agreement = |order: &[usize; 3]| (0..3).map(|to| (steps[order[to]][2 - to] / length(steps[order[to]])).abs()).sum::<f64>();
-        let order = orders.into_iter().max_by(|a, b| agreement(a).total_cmp(&agreement(b))).unwrap_or(orders[0]);
+        let agreement = |order: &[usize; 3]| {
+            (0..3)
+                .map(|to| (steps[order[to]][2 - to] / length(steps[order[to]])).abs())
+                .sum::<f64>()
+        };
+        let order = orders
+            .into_iter()
+            .max_by(|a, b| agreement(a).total_cmp(&agreement(b)))
+            .unwrap_or(orders[0]);
         let flipped = [0, 1, 2].map(|to| steps[order[to]][2 - to] < 0.0);
         let mut origin = grid.origins[0];
         let mut new_steps = [[0.0; 3]; 3];
@@ -118,7 +140,9 @@ impl LabelImage {
         if order != [0, 1, 2] || flipped != [false; 3] {
             let strides = [sizes[1] * sizes[2], sizes[2], 1];
             let mut labels = Vec::with_capacity(self.labels.len());
-            let at = |to: usize, index: usize| (if flipped[to] { new_sizes[to] - 1 - index } else { index }) * strides[order[to]];
+            let at = |to: usize, index: usize| {
+                (if flipped[to] { new_sizes[to] - 1 - index } else { index }) * strides[order[to]]
+            };
             for slice in 0..new_sizes[0] {
                 for row in 0..new_sizes[1] {
                     let start = at(0, slice) + at(1, row);
@@ -132,7 +156,9 @@ impl LabelImage {
         self.grid = Grid {
             rows: new_sizes[1],
             columns: new_sizes[2],
-            origins: (0..new_sizes[0]).map(|k| [0, 1, 2].map(|axis| origin[axis] + k as f64 * new_steps[0][axis])).collect(),
+            origins: (0..new_sizes[0])
+                .map(|k| [0, 1, 2].map(|axis| origin[axis] + k as f64 * new_steps[0][axis]))
+                .collect(),
             row_direction,
             column_direction,
             normal: unit(cross(row_direction, column_direction)),
@@ -149,7 +175,11 @@ impl LabelImage {
             return;
         }
         let area = self.grid.rows * self.grid.columns;
-        self.labels = order.iter().flat_map(|slice| &self.labels[slice * area..(slice + 1) * area]).copied().collect();
+        self.labels = order
+            .iter()
+            .flat_map(|slice| &self.labels[slice * area..(slice + 1) * area])
+            .copied()
+            .collect();
         self.grid.origins = order.iter().map(|slice| self.grid.origins[*slice]).collect();
     }
 }
@@ -184,10 +214,22 @@ pub(super) fn pair(predicted: &LabelImage, reference: &LabelImage) -> Paired {
         lone_thickness_mm: reference.lone_thickness_mm,
     };
     if p.origins.is_empty() {
-        return paired(r.clone(), vec![0; reference.labels.len()], reference.labels.clone(), Grids::SlicesAdded, 0.0);
+        return paired(
+            r.clone(),
+            vec![0; reference.labels.len()],
+            reference.labels.clone(),
+            Grids::SlicesAdded,
+            0.0,
+        );
     }
     if r.origins.is_empty() {
-        return paired(p.clone(), predicted.labels.clone(), vec![0; predicted.labels.len()], Grids::SlicesAdded, 0.0);
+        return paired(
+            p.clone(),
+            predicted.labels.clone(),
+            vec![0; predicted.labels.len()],
+            Grids::SlicesAdded,
+            0.0,
+        );
     }
     if let Some(union) = union(p, r) {
         let area = r.rows * r.columns;
@@ -204,11 +246,21 @@ pub(super) fn pair(predicted: &LabelImage, reference: &LabelImage) -> Paired {
         };
         let origins = union
             .iter()
-            .filter_map(|(of_predicted, of_reference)| of_reference.map(|k| r.origins[k]).or_else(|| of_predicted.map(|k| p.origins[k])))
+            .filter_map(|(of_predicted, of_reference)| {
+                of_reference
+                    .map(|k| r.origins[k])
+                    .or_else(|| of_predicted.map(|k| p.origins[k]))
+            })
             .collect();
         let grid = Grid { origins, ..r.clone() };
         let grids = if same { Grids::Same } else { Grids::SlicesAdded };
-        return paired(grid, fill(&predicted.labels, |slots| slots.0), fill(&reference.labels, |slots| slots.1), grids, 0.0);
+        return paired(
+            grid,
+            fill(&predicted.labels, |slots| slots.0),
+            fill(&reference.labels, |slots| slots.1),
+            grids,
+            0.0,
+        );
     }
     let resampled = Finder::new(predicted).labels_at(r);
     let outside = Finder::new(reference);
@@ -221,19 +273,31 @@ pub(super) fn pair(predicted: &LabelImage, reference: &LabelImage) -> Paired {
             outside_ml += thick[slice] * p.spacing_mm[0] * p.spacing_mm[1] / 1000.0;
         }
     }
-    paired(r.clone(), resampled, reference.labels.clone(), Grids::Resampled, outside_ml)
+    paired(
+        r.clone(),
+        resampled,
+        reference.labels.clone(),
+        Grids::Resampled,
+        outside_ml,
+    )
 }
 
 fn centre(grid: &Grid, slice: usize, row: usize, column: usize) -> [f64; 3] {
     let (down, along) = (row as f64 * grid.spacing_mm[0], column as f64 * grid.spacing_mm[1]);
-    [0, 1, 2].map(|axis| grid.origins[slice][axis] + along * grid.row_direction[axis] + down * grid.column_direction[axis])
+    [0, 1, 2]
+        .map(|axis| grid.origins[slice][axis] + along * grid.row_direction[axis] + down * grid.column_direction[axis])
 }
 
 type Slots = Vec<(Option<usize>, Option<usize>)>;
 
 /// The slices of both in order, where the planes are the same and at least one slice is common.
 fn union(p: &Grid, r: &Grid) -> Option<Slots> {
-    let finest = p.spacing_mm.iter().chain(&r.spacing_mm).copied().fold(f64::MAX, f64::min);
+    let finest = p
+        .spacing_mm
+        .iter()
+        .chain(&r.spacing_mm)
+        .copied()
+        .fold(f64::MAX, f64::min);
     // A hundredth of a voxel, but never finer than decimal strings and 32-bit affines allow.
     let tolerance = (0.02 * finest).max(0.01);
     let far = p.rows.max(p.columns) as f64;
@@ -278,11 +342,19 @@ fn union(p: &Grid, r: &Grid) -> Option<Slots> {
 }
 
 fn steps_are_kept(p: &Grid, r: &Grid, slots: &Slots, tolerance: f64) -> bool {
-    let smallest = |grid: &Grid| positions(grid).windows(2).map(|pair| pair[1] - pair[0]).fold(f64::MAX, f64::min);
+    let smallest = |grid: &Grid| {
+        positions(grid)
+            .windows(2)
+            .map(|pair| pair[1] - pair[0])
+            .fold(f64::MAX, f64::min)
+    };
     let least = smallest(p).min(smallest(r));
     let places: Vec<f64> = slots
         .iter()
-        .filter_map(|(i, j)| j.map(|j| dot(r.origins[j], r.normal)).or_else(|| i.map(|i| dot(p.origins[i], r.normal))))
+        .filter_map(|(i, j)| {
+            j.map(|j| dot(r.origins[j], r.normal))
+                .or_else(|| i.map(|i| dot(p.origins[i], r.normal)))
+        })
         .collect();
     places.windows(2).all(|pair| pair[1] - pair[0] > least - tolerance)
 }
@@ -298,7 +370,11 @@ impl<'a> Finder<'a> {
     fn new(image: &'a LabelImage) -> Self {
         let positions = positions(&image.grid);
         let thick = thicknesses(&positions, image.lone_thickness_mm);
-        Self { image, positions, thick }
+        Self {
+            image,
+            positions,
+            thick,
+        }
     }
 
     fn index(&self, p: [f64; 3]) -> Option<usize> {
@@ -329,12 +405,15 @@ impl<'a> Finder<'a> {
         use rayon::prelude::*;
         let area = grid.rows * grid.columns;
         let mut labels = vec![0; grid.origins.len() * area];
-        labels.par_chunks_exact_mut(area.max(1)).enumerate().for_each(|(slice, out)| {
-            for (k, label) in out.iter_mut().enumerate() {
-                let p = centre(grid, slice, k / grid.columns, k % grid.columns);
-                *label = self.index(p).map_or(0, |index| self.image.labels[index]);
-            }
-        });
+        labels
+            .par_chunks_exact_mut(area.max(1))
+            .enumerate()
+            .for_each(|(slice, out)| {
+                for (k, label) in out.iter_mut().enumerate() {
+                    let p = centre(grid, slice, k / grid.columns, k % grid.columns);
+                    *label = self.index(p).map_or(0, |index| self.image.labels[index]);
+                }
+            });
         labels
     }
 }

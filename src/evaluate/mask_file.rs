@@ -53,11 +53,17 @@ fn meaning(segment: &SegmentLabel) -> Meaning {
 
 /// The segments that count. Where some are lung, others are passed over; where none says so, all are taken for lung. Number 0 is a label map's background.
 fn meanings(segments: &[SegmentLabel]) -> BTreeMap<u16, Meaning> {
-    let all: BTreeMap<u16, Meaning> = segments.iter().filter(|segment| segment.number > 0).map(|segment| (segment.number, meaning(segment))).collect();
+    let all: BTreeMap<u16, Meaning> = segments
+        .iter()
+        .filter(|segment| segment.number > 0)
+        .map(|segment| (segment.number, meaning(segment)))
+        .collect();
     if all.values().all(|meaning| *meaning == Meaning::Other) {
         return all.into_keys().map(|number| (number, Meaning::Lung)).collect();
     }
-    all.into_iter().filter(|(_, meaning)| *meaning != Meaning::Other).collect()
+    all.into_iter()
+        .filter(|(_, meaning)| *meaning != Meaning::Other)
+        .collect()
 }
 
 fn from_segmentation(object: &SegmentationObject) -> Result<LabelImage, EvaluateError> {
@@ -66,17 +72,27 @@ fn from_segmentation(object: &SegmentationObject) -> Result<LabelImage, Evaluate
         return empty(object);
     };
     let direction = |at: usize| {
-        let v = [first.orientation[at], first.orientation[at + 1], first.orientation[at + 2]];
+        let v = [
+            first.orientation[at],
+            first.orientation[at + 1],
+            first.orientation[at + 2],
+        ];
         let length = dot(v, v).sqrt();
         ((0.9..1.1).contains(&length)).then(|| v.map(|c| c / length))
     };
     let (Some(row_direction), Some(column_direction)) = (direction(0), direction(3)) else {
-        return Err(EvaluateError::Damaged("ImageOrientationPatient is not a pair of directions".to_owned()));
+        return Err(EvaluateError::Damaged(
+            "ImageOrientationPatient is not a pair of directions".to_owned(),
+        ));
     };
     let normal = cross(row_direction, column_direction);
     let agree = |a: &[f64], b: &[f64]| a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-3);
-    if object.frames.iter().any(|frame| !agree(&frame.orientation, &first.orientation) || !agree(&frame.pixel_spacing_mm, &first.pixel_spacing_mm)) {
-        return Err(EvaluateError::Damaged("frames differ in orientation or pixel spacing".to_owned()));
+    if object.frames.iter().any(|frame| {
+        !agree(&frame.orientation, &first.orientation) || !agree(&frame.pixel_spacing_mm, &first.pixel_spacing_mm)
+    }) {
+        return Err(EvaluateError::Damaged(
+            "frames differ in orientation or pixel spacing".to_owned(),
+        ));
     }
     // Frames of one plane share a slice: those that lie within a hundredth of a millimetre.
     let mut order: Vec<usize> = (0..object.frames.len()).collect();
@@ -86,7 +102,10 @@ fn from_segmentation(object: &SegmentationObject) -> Result<LabelImage, Evaluate
     let mut slice_of = vec![0; object.frames.len()];
     for frame in order {
         let position = object.frames[frame].position;
-        if origins.last().is_none_or(|last| place(frame) - dot(*last, normal) > 0.01) {
+        if origins
+            .last()
+            .is_none_or(|last| place(frame) - dot(*last, normal) > 0.01)
+        {
             origins.push(position);
         }
         slice_of[frame] = origins.len() - 1;
@@ -106,12 +125,10 @@ fn from_segmentation(object: &SegmentationObject) -> Result<LabelImage, Evaluate
     let mut labels = vec![0_u8; slices * area];
     for (frame, slice) in slice_of.iter().enumerate() {
         let start = place_of[*slice] * area;
-        object.for_each_voxel(frame, |k, segment| {
-            match meanings.get(&segment) {
-                Some(Meaning::Left) => labels[start + k] = 2,
-                Some(_) => labels[start + k] = 1,
-                None => {}
-            }
+        object.for_each_voxel(frame, |k, segment| match meanings.get(&segment) {
+            Some(Meaning::Left) => labels[start + k] = 2,
+            Some(_) => labels[start + k] = 1,
+            None => {}
         });
     }
     let grid = Grid {
@@ -149,8 +166,17 @@ fn empty(object: &SegmentationObject) -> Result<LabelImage, EvaluateError> {
 /// A sparse segmentation leaves empty slices out. Where every distance is a multiple of the smallest one they are put back, so that volumes keep their thickness;
 /// each slice comes with the index of its origin, if it has one.
 fn left_out(origins: &[[f64; 3]], normal: [f64; 3]) -> Vec<([f64; 3], Option<usize>)> {
-    let plain = || origins.iter().enumerate().map(|(k, origin)| (*origin, Some(k))).collect();
-    let steps: Vec<f64> = origins.windows(2).map(|pair| dot(pair[1], normal) - dot(pair[0], normal)).collect();
+    let plain = || {
+        origins
+            .iter()
+            .enumerate()
+            .map(|(k, origin)| (*origin, Some(k)))
+            .collect()
+    };
+    let steps: Vec<f64> = origins
+        .windows(2)
+        .map(|pair| dot(pair[1], normal) - dot(pair[0], normal))
+        .collect();
     let least = steps.iter().copied().fold(f64::MAX, f64::min);
     let whole = |step: f64| (step / least - (step / least).round()).abs() * least < 0.02 && step / least < 1000.5;
     let total: f64 = steps.iter().map(|step| step / least).sum();
@@ -161,7 +187,12 @@ fn left_out(origins: &[[f64; 3]], normal: [f64; 3]) -> Vec<([f64; 3], Option<usi
     for (k, step) in steps.iter().enumerate() {
         let count = (step / least).round() as usize;
         let (a, b) = (origins[k], origins[k + 1]);
-        out.extend((1..count).map(|part| ([0, 1, 2].map(|axis| a[axis] + (b[axis] - a[axis]) * part as f64 / count as f64), None)));
+        out.extend((1..count).map(|part| {
+            (
+                [0, 1, 2].map(|axis| a[axis] + (b[axis] - a[axis]) * part as f64 / count as f64),
+                None,
+            )
+        }));
         out.push((b, Some(k + 1)));
     }
     out

@@ -5,8 +5,8 @@
 
 use std::io::Read;
 
-use super::grid::LabelImage;
 use super::EvaluateError;
+use super::grid::LabelImage;
 use crate::volume::Grid;
 
 /// Voxels of one file.
@@ -20,15 +20,27 @@ pub(super) fn is_nifti(bytes: &[u8]) -> bool {
 
 /// Reads a label image.
 pub(super) fn read(bytes: &[u8]) -> Result<LabelImage, EvaluateError> {
-    if bytes.starts_with(&[0x1f, 0x8b]) { read_from(flate2::read::MultiGzDecoder::new(bytes)) } else { read_from(bytes) }
+    if bytes.starts_with(&[0x1f, 0x8b]) {
+        read_from(flate2::read::MultiGzDecoder::new(bytes))
+    } else {
+        read_from(bytes)
+    }
 }
 
 fn read_from(mut source: impl Read) -> Result<LabelImage, EvaluateError> {
     let failed = |_| EvaluateError::Damaged("the file ends early, or cannot be inflated".to_owned());
     let mut start = Vec::new();
-    source.by_ref().take(HEADER as u64).read_to_end(&mut start).map_err(failed)?;
+    source
+        .by_ref()
+        .take(HEADER as u64)
+        .read_to_end(&mut start)
+        .map_err(failed)?;
     let header = Header::parse(&start)?;
-    std::io::copy(&mut source.by_ref().take((header.offset - HEADER) as u64), &mut std::io::sink()).map_err(failed)?;
+    std::io::copy(
+        &mut source.by_ref().take((header.offset - HEADER) as u64),
+        &mut std::io::sink(),
+    )
+    .map_err(failed)?;
     // Labels grow with what is really there; values are never held all at once.
     let voxels: usize = header.shape.iter().product();
     let mut labels = Vec::new();
@@ -36,7 +48,11 @@ fn read_from(mut source: impl Read) -> Result<LabelImage, EvaluateError> {
     while labels.len() < voxels {
         let part = block.len().min((voxels - labels.len()) * header.kind.size());
         source.read_exact(&mut block[..part]).map_err(failed)?;
-        labels.extend(block[..part].chunks_exact(header.kind.size()).map(|value| header.label(value)));
+        labels.extend(
+            block[..part]
+                .chunks_exact(header.kind.size())
+                .map(|value| header.label(value)),
+        );
     }
     header.image(labels)
 }
@@ -130,7 +146,10 @@ impl Header {
         }
         let mut shape = [0; 3];
         for (axis, count) in shape.iter_mut().enumerate() {
-            *count = usize::try_from(size(axis + 1)).ok().filter(|count| *count > 0).ok_or_else(|| EvaluateError::Damaged("a dimension is not positive".to_owned()))?;
+            *count = usize::try_from(size(axis + 1))
+                .ok()
+                .filter(|count| *count > 0)
+                .ok_or_else(|| EvaluateError::Damaged("a dimension is not positive".to_owned()))?;
         }
         if shape.iter().map(|n| *n as u64).product::<u64>() > MOST_VOXELS {
             return Err(EvaluateError::TooLarge);
@@ -182,7 +201,9 @@ impl Header {
             return Err(EvaluateError::Damaged("the affine is flat".to_owned()));
         }
         let (row_direction, column_direction) = (unit(along), unit(down));
-        let origins = (0..slices).map(|k| [0, 1, 2].map(|axis| origin[axis] + k as f64 * through[axis])).collect();
+        let origins = (0..slices)
+            .map(|k| [0, 1, 2].map(|axis| origin[axis] + k as f64 * through[axis]))
+            .collect();
         let grid = Grid {
             rows,
             columns,
@@ -233,14 +254,35 @@ fn affine(fields: &Fields) -> [[f64; 4]; 3] {
         let [b, c, d] = [fields.float(256), fields.float(260), fields.float(264)];
         let a = (1.0 - b * b - c * c - d * d).max(0.0).sqrt();
         let turn = [
-            [a * a + b * b - c * c - d * d, 2.0 * (b * c - a * d), 2.0 * (b * d + a * c)],
-            [2.0 * (b * c + a * d), a * a + c * c - b * b - d * d, 2.0 * (c * d - a * b)],
-            [2.0 * (b * d - a * c), 2.0 * (c * d + a * b), a * a + d * d - b * b - c * c],
+            [
+                a * a + b * b - c * c - d * d,
+                2.0 * (b * c - a * d),
+                2.0 * (b * d + a * c),
+            ],
+            [
+                2.0 * (b * c + a * d),
+                a * a + c * c - b * b - d * d,
+                2.0 * (c * d - a * b),
+            ],
+            [
+                2.0 * (b * d - a * c),
+                2.0 * (c * d + a * b),
+                a * a + d * d - b * b - c * c,
+            ],
         ];
         let sign = if size(0) < 0.0 { -1.0 } else { 1.0 };
         return [0, 1, 2].map(|row| {
-            [turn[row][0] * size(1), turn[row][1] * size(2), turn[row][2] * size(3) * sign, fields.float(268 + 4 * row)]
+            [
+                turn[row][0] * size(1),
+                turn[row][1] * size(2),
+                turn[row][2] * size(3) * sign,
+                fields.float(268 + 4 * row),
+            ]
         });
     }
-    [[size(1), 0.0, 0.0, 0.0], [0.0, size(2), 0.0, 0.0], [0.0, 0.0, size(3), 0.0]]
+    [
+        [size(1), 0.0, 0.0, 0.0],
+        [0.0, size(2), 0.0, 0.0],
+        [0.0, 0.0, size(3), 0.0],
+    ]
 }

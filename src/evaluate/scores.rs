@@ -48,14 +48,22 @@ pub fn compare(case: &str, predicted: &LabelImage, reference: &LabelImage) -> Ca
     let lungs = scores(&both, |label| label > 0);
     let sides = predicted.sided && reference.sided;
     let side = |wanted: u8| sides.then(|| scores(&both, |label| label == wanted));
-    CaseScores { case: case.to_owned(), lungs, right: side(1), left: side(2), grids: both.grids, outside_reference_ml: both.outside_ml }
+    CaseScores {
+        case: case.to_owned(),
+        lungs,
+        right: side(1),
+        left: side(2),
+        grids: both.grids,
+        outside_reference_ml: both.outside_ml,
+    }
 }
 
 /// The Hausdorff distance at a percentile between all that is not background (100 is the plain one); `None` when a mask is empty.
 #[must_use]
 pub fn hausdorff_mm(predicted: &LabelImage, reference: &LabelImage, percentile: f64) -> Option<f64> {
     let both = pair(predicted, reference);
-    Surfaces::between(&both.grid, |k| both.predicted[k] > 0, |k| both.reference[k] > 0).map(|surfaces| surfaces.hausdorff(percentile.clamp(0.0, 100.0)))
+    Surfaces::between(&both.grid, |k| both.predicted[k] > 0, |k| both.reference[k] > 0)
+        .map(|surfaces| surfaces.hausdorff(percentile.clamp(0.0, 100.0)))
 }
 
 fn scores(both: &Paired, counts: impl Fn(u8) -> bool) -> Scores {
@@ -63,7 +71,10 @@ fn scores(both: &Paired, counts: impl Fn(u8) -> bool) -> Scores {
     let area = grid.rows * grid.columns;
     let [mut common, mut predicted_ml, mut reference_ml] = [0.0; 3];
     let voxel_ml = grid.spacing_mm[0] * grid.spacing_mm[1] / 1000.0;
-    for (slice, thickness) in thicknesses(&positions(grid), both.lone_thickness_mm).into_iter().enumerate() {
+    for (slice, thickness) in thicknesses(&positions(grid), both.lone_thickness_mm)
+        .into_iter()
+        .enumerate()
+    {
         let range = slice * area..(slice + 1) * area;
         let mut found = [0_u64; 3];
         for (p, r) in both.predicted[range.clone()].iter().zip(&both.reference[range]) {

@@ -72,7 +72,11 @@ fn spread(values: impl Iterator<Item = f64>) -> Option<Spread> {
         mean,
         min: values.iter().copied().fold(f64::INFINITY, f64::min),
         max: values.iter().copied().fold(f64::NEG_INFINITY, f64::max),
-        sd: if count > 1 { (squares / (count - 1) as f64).sqrt() } else { 0.0 },
+        sd: if count > 1 {
+            (squares / (count - 1) as f64).sqrt()
+        } else {
+            0.0
+        },
     })
 }
 
@@ -81,7 +85,10 @@ impl Spread {
     #[must_use]
     pub fn text(&self, digits: usize) -> String {
         let dash = if self.min < 0.0 { " to " } else { "-" };
-        format!("{:.digits$} ({:.digits$}{dash}{:.digits$}, sd {:.digits$})", self.mean, self.min, self.max, self.sd)
+        format!(
+            "{:.digits$} ({:.digits$}{dash}{:.digits$}, sd {:.digits$})",
+            self.mean, self.min, self.max, self.sd
+        )
     }
 }
 
@@ -89,11 +96,23 @@ impl Summary {
     /// A table for people: a line a case, then the summary.
     #[must_use]
     pub fn table(&self) -> String {
-        let width = self.cases.iter().map(|case| case.case.chars().count()).max().unwrap_or(0).max(4);
+        let width = self
+            .cases
+            .iter()
+            .map(|case| case.case.chars().count())
+            .max()
+            .unwrap_or(0)
+            .max(4);
         let mut text = String::new();
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "{:width$}  {:>6}  {:>6}  {:>6}  {:>7}  {:>7}  {:>9}  {:>7}", "case", "Dice", "right", "left", "HD95 mm", "mean mm", "error mL", "error %");
-        let optional = |value: Option<f64>, digits: usize| value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"));
+        let _ = writeln!(
+            text,
+            "{:width$}  {:>6}  {:>6}  {:>6}  {:>7}  {:>7}  {:>9}  {:>7}",
+            "case", "Dice", "right", "left", "HD95 mm", "mean mm", "error mL", "error %"
+        );
+        let optional = |value: Option<f64>, digits: usize| {
+            value.map_or_else(|| "-".to_owned(), |value| format!("{value:.digits$}"))
+        };
         for case in &self.cases {
             let lungs = &case.lungs;
             let side = |scores: &Option<Scores>| optional(scores.as_ref().map(|scores| scores.dice), 3);
@@ -140,7 +159,15 @@ impl Summary {
         let mut writer = csv::Writer::from_writer(Vec::new());
         let mut head = vec!["case".to_owned()];
         for part in ["lungs", "right", "left"] {
-            for figure in ["dice", "hd95_mm", "mean_surface_distance_mm", "predicted_ml", "reference_ml", "volume_error_ml", "volume_error_relative"] {
+            for figure in [
+                "dice",
+                "hd95_mm",
+                "mean_surface_distance_mm",
+                "predicted_ml",
+                "reference_ml",
+                "volume_error_ml",
+                "volume_error_relative",
+            ] {
                 head.push(format!("{part}_{figure}"));
             }
         }
@@ -150,9 +177,21 @@ impl Summary {
             let mut row = vec![case.case.clone()];
             for part in [Some(&case.lungs), case.right.as_ref(), case.left.as_ref()] {
                 let figures = part.map(|s| {
-                    [Some(s.dice), s.hd95_mm, s.mean_surface_distance_mm, Some(s.predicted_ml), Some(s.reference_ml), Some(s.volume_error_ml), s.volume_error_relative]
+                    [
+                        Some(s.dice),
+                        s.hd95_mm,
+                        s.mean_surface_distance_mm,
+                        Some(s.predicted_ml),
+                        Some(s.reference_ml),
+                        Some(s.volume_error_ml),
+                        s.volume_error_relative,
+                    ]
                 });
-                row.extend(figures.unwrap_or([None; 7]).map(|figure| figure.map_or_else(String::new, |figure| figure.to_string())));
+                row.extend(
+                    figures
+                        .unwrap_or([None; 7])
+                        .map(|figure| figure.map_or_else(String::new, |figure| figure.to_string())),
+                );
             }
             let grids = match case.grids {
                 super::Grids::Same => "same",

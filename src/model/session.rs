@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::builder::{AutoDevicePolicy, GraphOptimizationLevel};
 use ort::session::{NoSelectedOutputs, RunOptions};
-use tempfile::TempDir;
 use ort::value::{DynValue, Outlet, TensorRef, ValueType};
+use tempfile::TempDir;
 
 use super::devices::{Device, GpuSetup};
 use super::error::ModelError;
@@ -298,7 +298,15 @@ impl Worker {
         let threads = setup.options.threads.unwrap_or(cores).max(1);
         // Without a place for temporary files nodes are not counted.
         let folder = tempfile::Builder::new().prefix("hilum-profile-").tempdir().ok();
-        let session = build(device, bytes, setup, runtime, threads, folder.as_ref().map(TempDir::path)).map_err(|error| said(&error))?;
+        let session = build(
+            device,
+            bytes,
+            setup,
+            runtime,
+            threads,
+            folder.as_ref().map(TempDir::path),
+        )
+        .map_err(|error| said(&error))?;
         manifest.verify(graph, &tensors(session.inputs()), &tensors(session.outputs()))?;
         let fixed_batch = tensors(session.inputs())
             .first()
@@ -316,7 +324,10 @@ impl Worker {
         let started = Instant::now();
         worker.warm_up()?;
         let warm_up_ms = started.elapsed().as_secs_f64() * 1e3;
-        let nodes = folder.map(|_folder| profile(&mut worker.session)).transpose()?.unwrap_or_default();
+        let nodes = folder
+            .map(|_folder| profile(&mut worker.session))
+            .transpose()?
+            .unwrap_or_default();
         let (name, nodes_total) = (device.provider(), nodes.values().sum());
         let nodes_on_provider = nodes.get(name).copied().unwrap_or(0);
         if device != Device::Cpu && nodes_total > 0 && nodes_on_provider == 0 {

@@ -144,7 +144,11 @@ impl Manifest {
             return refuse("windows.crop_above_hu", "a Hounsfield value", windows.crop_above_hu);
         }
         if !(0.0..=1000.0).contains(&windows.crop_margin_mm) {
-            return refuse("windows.crop_margin_mm", "0 to 1000 millimetres", windows.crop_margin_mm);
+            return refuse(
+                "windows.crop_margin_mm",
+                "0 to 1000 millimetres",
+                windows.crop_margin_mm,
+            );
         }
         let extent = windows
             .roi

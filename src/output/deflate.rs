@@ -21,15 +21,26 @@ pub(super) struct Deflated {
 /// Compresses `data` as one stream.
 pub(super) fn whole(data: &[u8], level: u32) -> Result<Deflated, CompressError> {
     let count = data.len().div_ceil(PIECE).max(1);
-    pieces(count, level, |piece, buffer| buffer.extend_from_slice(&data[piece * PIECE..data.len().min((piece + 1) * PIECE)]))
+    pieces(count, level, |piece, buffer| {
+        buffer.extend_from_slice(&data[piece * PIECE..data.len().min((piece + 1) * PIECE)])
+    })
 }
 
 /// Compresses what `fill` appends for the pieces 0 to `count` as one stream, so that no second copy of all of it is needed.
-pub(super) fn pieces(count: usize, level: u32, fill: impl Fn(usize, &mut Vec<u8>) + Sync) -> Result<Deflated, CompressError> {
+pub(super) fn pieces(
+    count: usize,
+    level: u32,
+    fill: impl Fn(usize, &mut Vec<u8>) + Sync,
+) -> Result<Deflated, CompressError> {
     let pieces: Vec<(Vec<u8>, Crc)> = (0..count)
         .into_par_iter()
         .map_init(
-            || (Vec::with_capacity(PIECE + 1024), Compress::new(Compression::new(level), false)),
+            || {
+                (
+                    Vec::with_capacity(PIECE + 1024),
+                    Compress::new(Compression::new(level), false),
+                )
+            },
             |(buffer, compressor), index| {
                 buffer.clear();
                 fill(index, buffer);
@@ -46,7 +57,10 @@ pub(super) fn pieces(count: usize, level: u32, fill: impl Fn(usize, &mut Vec<u8>
         bytes.extend(piece);
         crc.combine(&checksum);
     }
-    Ok(Deflated { bytes, crc32: crc.sum() })
+    Ok(Deflated {
+        bytes,
+        crc32: crc.sum(),
+    })
 }
 
 fn compress(compressor: &mut Compress, piece: &[u8], last: bool) -> Result<Vec<u8>, CompressError> {

@@ -30,7 +30,11 @@ pub struct Nifti {
 /// Mask and grid do not fit each other, or no even grid can be made of the stack.
 pub fn mask(mask: &Mask, grid: &Grid) -> Result<Nifti, OutputError> {
     if mask.shape != grid.shape() || mask.labels.len() != grid.voxel_count() {
-        let message = format!("a mask of {:?} does not lie on a grid of {:?}", mask.shape, grid.shape());
+        let message = format!(
+            "a mask of {:?} does not lie on a grid of {:?}",
+            mask.shape,
+            grid.shape()
+        );
         return Err(OutputError::Disagreement(message));
     }
     let even = even(grid)?;
@@ -41,7 +45,13 @@ pub fn mask(mask: &Mask, grid: &Grid) -> Result<Nifti, OutputError> {
         Cow::Borrowed(&mask.labels)
     };
     let highest = labels.iter().copied().max().unwrap_or(0);
-    encode(&even, Values::Labels(&labels), [0.0, f32::from(highest)], deflate::LEVEL).map(|bytes| Nifti { bytes, resampled })
+    encode(
+        &even,
+        Values::Labels(&labels),
+        [0.0, f32::from(highest)],
+        deflate::LEVEL,
+    )
+    .map(|bytes| Nifti { bytes, resampled })
 }
 
 /// A volume in Hounsfield units, as 16-bit integers where that is exact and as 32-bit floats where it is not. Padding keeps its values.
@@ -56,7 +66,10 @@ pub fn ct(volume: &Volume) -> Result<Nifti, OutputError> {
         Voxels::F32(values) => values.len(),
     };
     if voxels != grid.voxel_count() {
-        let message = format!("a volume of {voxels} voxels does not lie on a grid of {:?}", grid.shape());
+        let message = format!(
+            "a volume of {voxels} voxels does not lie on a grid of {:?}",
+            grid.shape()
+        );
         return Err(OutputError::Disagreement(message));
     }
     let even = even(grid)?;
@@ -64,7 +77,12 @@ pub fn ct(volume: &Volume) -> Result<Nifti, OutputError> {
     let bytes = match &volume.voxels {
         Voxels::I16(values) if !resampled => encode(&even, Values::Integers(values), LUNG_WINDOW, CT_LEVEL),
         Voxels::F32(values) if !resampled => encode(&even, Values::Floats(values), LUNG_WINDOW, CT_LEVEL),
-        _ => encode(&even, Values::Floats(&resample_hu(volume, &even).values), LUNG_WINDOW, CT_LEVEL),
+        _ => encode(
+            &even,
+            Values::Floats(&resample_hu(volume, &even).values),
+            LUNG_WINDOW,
+            CT_LEVEL,
+        ),
     };
     bytes.map(|bytes| Nifti { bytes, resampled })
 }
@@ -139,14 +157,21 @@ fn header(grid: &RegularGrid, (datatype, bits): (i16, i16), shown: [f32; 2]) -> 
     put(40, &3_i16.to_le_bytes());
     let [slices, rows, columns] = grid.shape;
     for (axis, length) in [columns, rows, slices, 1, 1, 1, 1].into_iter().enumerate() {
-        let length = i16::try_from(length).map_err(|_| OutputError::TooLarge { frames: slices, rows, columns })?;
+        let length = i16::try_from(length).map_err(|_| OutputError::TooLarge {
+            frames: slices,
+            rows,
+            columns,
+        })?;
         put(42 + 2 * axis, &length.to_le_bytes());
     }
     put(70, &datatype.to_le_bytes());
     put(72, &bits.to_le_bytes());
     // DICOM's normal is row x column, so the axes are right-handed, and stay so when two of them are turned about: qfac is 1.
     let spacing = grid.spacing_mm.map(|mm| mm as f32);
-    for (axis, value) in [1.0, spacing[0], spacing[1], spacing[2], 0.0, 0.0, 0.0, 0.0].into_iter().enumerate() {
+    for (axis, value) in [1.0, spacing[0], spacing[1], spacing[2], 0.0, 0.0, 0.0, 0.0]
+        .into_iter()
+        .enumerate()
+    {
         put(76 + 4 * axis, &f32::to_le_bytes(value));
     }
     put(108, &(HEADER as f32).to_le_bytes());
@@ -154,7 +179,10 @@ fn header(grid: &RegularGrid, (datatype, bits): (i16, i16), shown: [f32; 2]) -> 
     put(123, &[MILLIMETRES]);
     put(124, &shown[1].to_le_bytes());
     put(128, &shown[0].to_le_bytes());
-    put(148, concat!("Hilum ", env!("CARGO_PKG_VERSION"), ", research use only").as_bytes());
+    put(
+        148,
+        concat!("Hilum ", env!("CARGO_PKG_VERSION"), ", research use only").as_bytes(),
+    );
     put(252, &SCANNER.to_le_bytes());
     put(254, &SCANNER.to_le_bytes());
 
@@ -166,7 +194,13 @@ fn header(grid: &RegularGrid, (datatype, bits): (i16, i16), shown: [f32; 2]) -> 
         put(256 + 4 * index, &(value as f32).to_le_bytes());
     }
     for row in 0..3 {
-        let line: [f64; 4] = [0, 1, 2, 3].map(|k| if k < 3 { axes[k][row] * grid.spacing_mm[k] } else { origin[row] });
+        let line: [f64; 4] = [0, 1, 2, 3].map(|k| {
+            if k < 3 {
+                axes[k][row] * grid.spacing_mm[k]
+            } else {
+                origin[row]
+            }
+        });
         for (index, value) in line.into_iter().enumerate() {
             put(280 + 16 * row + 4 * index, &(value as f32).to_le_bytes());
         }
@@ -189,10 +223,30 @@ fn quaternion(axes: [[f64; 3]; 3]) -> [f64; 3] {
     let twice = squares[largest].max(0.0).sqrt();
     let part = |numerator: f64| numerator / (2.0 * twice);
     let [a, b, c, d] = match largest {
-        0 => [twice / 2.0, part(r(2, 1) - r(1, 2)), part(r(0, 2) - r(2, 0)), part(r(1, 0) - r(0, 1))],
-        1 => [part(r(2, 1) - r(1, 2)), twice / 2.0, part(r(1, 0) + r(0, 1)), part(r(2, 0) + r(0, 2))],
-        2 => [part(r(0, 2) - r(2, 0)), part(r(1, 0) + r(0, 1)), twice / 2.0, part(r(2, 1) + r(1, 2))],
-        _ => [part(r(1, 0) - r(0, 1)), part(r(2, 0) + r(0, 2)), part(r(2, 1) + r(1, 2)), twice / 2.0],
+        0 => [
+            twice / 2.0,
+            part(r(2, 1) - r(1, 2)),
+            part(r(0, 2) - r(2, 0)),
+            part(r(1, 0) - r(0, 1)),
+        ],
+        1 => [
+            part(r(2, 1) - r(1, 2)),
+            twice / 2.0,
+            part(r(1, 0) + r(0, 1)),
+            part(r(2, 0) + r(0, 2)),
+        ],
+        2 => [
+            part(r(0, 2) - r(2, 0)),
+            part(r(1, 0) + r(0, 1)),
+            twice / 2.0,
+            part(r(2, 1) + r(1, 2)),
+        ],
+        _ => [
+            part(r(1, 0) - r(0, 1)),
+            part(r(2, 0) + r(0, 2)),
+            part(r(2, 1) + r(1, 2)),
+            twice / 2.0,
+        ],
     };
     if a < 0.0 { [-b, -c, -d] } else { [b, c, d] }
 }
@@ -217,12 +271,29 @@ mod tests {
 
     /// The affine that a reader makes of the quaternion, after `nifti_quatern_to_mat44`.
     fn from_quaternion(bytes: &[u8]) -> [[f64; 4]; 3] {
-        let [b, c, d] = [256, 260, 264].map(|at| float(bytes, at));
-        let a = (1.0 - (b * b + c * c + d * d)).max(0.0).sqrt();
+        let [mut b, mut c, mut d] = [256, 260, 264].map(|at| float(bytes, at));
+        let mut a = 1.0 - (b * b + c * c + d * d);
+        if a < 1e-7 {
+            let length = (b * b + c * c + d * d).sqrt();
+            (a, b, c, d) = (0.0, b / length, c / length, d / length);
+        }
+        a = a.sqrt();
         let rotation = [
-            [a * a + b * b - c * c - d * d, 2.0 * (b * c - a * d), 2.0 * (b * d + a * c)],
-            [2.0 * (b * c + a * d), a * a + c * c - b * b - d * d, 2.0 * (c * d - a * b)],
-            [2.0 * (b * d - a * c), 2.0 * (c * d + a * b), a * a + d * d - c * c - b * b],
+            [
+                a * a + b * b - c * c - d * d,
+                2.0 * (b * c - a * d),
+                2.0 * (b * d + a * c),
+            ],
+            [
+                2.0 * (b * c + a * d),
+                a * a + c * c - b * b - d * d,
+                2.0 * (c * d - a * b),
+            ],
+            [
+                2.0 * (b * d - a * c),
+                2.0 * (c * d + a * b),
+                a * a + d * d - c * c - b * b,
+            ],
         ];
         std::array::from_fn(|row| {
             std::array::from_fn(|column| match column {
@@ -244,19 +315,33 @@ mod tests {
             [[1.0, 0.0, 0.0], [0.0, tilted.0, -tilted.1], [0.0, tilted.1, tilted.0]],
         ];
         for axes in orientations {
-            let grid = RegularGrid { shape: [5, 4, 3], origin: [-170.5, -201.25, 33.0], axes, spacing_mm: [0.7, 0.8, 2.5] };
+            let grid = RegularGrid {
+                shape: [5, 4, 3],
+                origin: [-170.5, -201.25, 33.0],
+                axes,
+                spacing_mm: [0.7, 0.8, 2.5],
+            };
             let labels: Vec<u8> = (0..60).collect();
             let bytes = unzip(&encode(&grid, Values::Labels(&labels), [0.0, 2.0], 1).unwrap());
             assert_eq!(bytes[HEADER..], labels);
             let quaternion = from_quaternion(&bytes);
-            for [i, j, k] in [[0.0, 0.0, 0.0], [2.0, 0.0, 0.0], [0.0, 3.0, 0.0], [0.0, 0.0, 4.0], [2.0, 3.0, 4.0]] {
+            for [i, j, k] in [
+                [0.0, 0.0, 0.0],
+                [2.0, 0.0, 0.0],
+                [0.0, 3.0, 0.0],
+                [0.0, 0.0, 4.0],
+                [2.0, 3.0, 4.0],
+            ] {
                 let lps = grid.centre(k, j, i);
                 let expected = [-lps[0], -lps[1], lps[2]];
                 for row in 0..3 {
                     let affine: [f64; 4] = std::array::from_fn(|column| float(&bytes, 280 + 16 * row + 4 * column));
                     for line in [affine, quaternion[row]] {
                         let found = line[0] * i + line[1] * j + line[2] * k + line[3];
-                        assert!((found - expected[row]).abs() < 1e-3, "{axes:?}: {found} is not {expected:?}[{row}]");
+                        assert!(
+                            (found - expected[row]).abs() < 1e-3,
+                            "{axes:?}: {found} is not {expected:?}[{row}]"
+                        );
                     }
                 }
             }

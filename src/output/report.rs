@@ -154,3 +154,247 @@ impl Report {
         Ok(text)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::Value;
+
+    use super::*;
+    use crate::lungs::{Told, measure};
+    use crate::model::{Activation, Axes, Blend, Device, MaskBack, NotUsed, Post};
+    use crate::series::{Code, Outcome};
+    use crate::volume::{Grid, GridSpecification, Mask, Volume, Voxels};
+
+    fn measurements() -> Measurements {
+        let grid = Grid {
+            rows: 2,
+            columns: 2,
+            origins: vec![[0.0; 3], [0.0, 0.0, 1.0]],
+            row_direction: [1.0, 0.0, 0.0],
+            column_direction: [0.0, 1.0, 0.0],
+            normal: [0.0, 0.0, 1.0],
+            spacing_mm: [1.0; 2],
+        };
+        let voxels = Voxels::I16(vec![-800, -820, -840, -860, -880, -900, -920, -940]);
+        let mask = Mask {
+            shape: [2; 3],
+            labels: vec![1, 2, 1, 2, 1, 2, 1, 2],
+        };
+        measure(
+            &mask,
+            &Volume {
+                grid,
+                voxels,
+                padding_hu: vec![None; 2],
+            },
+        )
+        .unwrap()
+    }
+
+    /// A report in which nothing is absent.
+    fn full() -> Report {
+        let finding = Finding {
+            concerns: vec!["slice 3".into()],
+            ..Finding::new(Code::LungsCut, "The lungs are cut.")
+        };
+        Report {
+            schema: SCHEMA,
+            hilum_version: "0.1.0",
+            pipeline_revision: 1,
+            series: SeriesIdentity {
+                slice_thickness_mm: Some(1.0),
+                ..SeriesIdentity::default()
+            },
+            verdict: Verdict {
+                outcome: Outcome::Repaired,
+                findings: vec![finding.clone()],
+            },
+            mask_findings: vec![finding],
+            measurements: Some(measurements()),
+            sides: Some(Sides {
+                told: Told::Cut,
+                right_ml: 1.0,
+                left_ml: 1.0,
+                midline_x_mm: 0.0,
+                apart_mm: 1.0,
+                bridge_cm2: 1.0,
+                doubtful_ml: 0.0,
+                confidence: 1.0,
+            }),
+            clean_up: Some(CleanReport {
+                components: 1,
+                component_ml: vec![1.0],
+                found_ml: 1.0,
+                dropped: 0,
+                dropped_ml: 0.0,
+                holes_filled: 0,
+                filled_ml: 0.0,
+            }),
+            volume: Some(VolumeFacts {
+                shape: [2; 3],
+                pixel_spacing_mm: [1.0; 2],
+                slice_spacing_mm: 1.0,
+                regular: true,
+                network_shape: [2; 3],
+                network_shape_run: [2; 3],
+            }),
+            model: Some(ModelFacts {
+                name: "model".into(),
+                version: "1".into(),
+                weights_sha256: "0".into(),
+                parameters: Parameters {
+                    axes: Axes::Xyz,
+                    activation: Activation::Softmax,
+                    foreground_channel: 1,
+                    threshold: 0.5,
+                    grid: GridSpecification {
+                        spacing_mm: [0.8, 0.8, 5.0],
+                        orientation: "LPS".into(),
+                        window_hu: [-1500.0, 500.0],
+                        window_to: [0.0, 1.0],
+                        straighten_over_degrees: 20.0,
+                    },
+                    roi: [224, 224, 32],
+                    overlap: 0.25,
+                    blend: Blend::Constant,
+                    crop_to_body: true,
+                    crop_above_hu: -500.0,
+                    crop_margin_mm: 10.0,
+                    skip_empty: true,
+                    post: Post {
+                        mask_back: MaskBack::Probability,
+                        keep_components: 2,
+                        min_component_ml: 50.0,
+                        fill_holes_ml: 20.0,
+                    },
+                },
+                parameters_sha256: "0".into(),
+            }),
+            provider: Some(Provider {
+                device: Device::Cpu,
+                name: "CPUExecutionProvider".into(),
+                nodes_on_provider: 1,
+                nodes_total: 1,
+                not_used: vec![NotUsed {
+                    device: Device::Cuda,
+                    why: "no driver".into(),
+                }],
+                graph: "model.onnx".into(),
+                runtime_version: "1.24.4".into(),
+                threads: 2,
+                batch: 1,
+                warm_up_ms: 1.0,
+            }),
+            windows: Some(WindowFacts {
+                total: 2,
+                run: 1,
+                skipped: 1,
+            }),
+            timings: vec![StageSeconds {
+                stage: "read",
+                seconds: 0.1,
+            }],
+            files: vec![FileFacts {
+                name: "mask.nii.gz",
+                bytes: 10,
+                note: "resampled".into(),
+            }],
+            notice: "Research use only. Not for diagnosis.",
+        }
+    }
+
+    /// Holds a value against what of JSON Schema the schema uses; `complete` asks that every property it names is there.
+    fn hold(value: &Value, schema: &Value, root: &Value, path: &str, complete: bool) {
+        if let Some(name) = schema["$ref"].as_str() {
+            let named = root
+                .pointer(name.trim_start_matches('#'))
+                .unwrap_or_else(|| panic!("{name} is not defined"));
+            return hold(value, named, root, path, complete);
+        }
+        if let Some(choices) = schema["anyOf"].as_array() {
+            let choice = &choices[usize::from(!value.is_null())];
+            return hold(value, choice, root, path, complete);
+        }
+        if let Some(values) = schema["enum"].as_array() {
+            assert!(values.contains(value), "{path}: {value} is not one of {values:?}");
+            return;
+        }
+        if let Some(only) = schema.get("const") {
+            assert_eq!(value, only, "{path}");
+            return;
+        }
+        match schema["type"].as_str() {
+            Some("object") => {
+                let (properties, object) = (
+                    schema["properties"].as_object().unwrap(),
+                    value.as_object().unwrap_or_else(|| panic!("{path}: {value}")),
+                );
+                for (name, value) in object {
+                    let property = properties
+                        .get(name)
+                        .unwrap_or_else(|| panic!("{path}/{name} is not in the schema"));
+                    hold(value, property, root, &format!("{path}/{name}"), complete);
+                }
+                let required = schema["required"]
+                    .as_array()
+                    .unwrap()
+                    .iter()
+                    .map(|name| name.as_str().unwrap().to_owned());
+                let wanted: Vec<String> = if complete {
+                    properties.keys().cloned().collect()
+                } else {
+                    required.collect()
+                };
+                for name in wanted {
+                    assert!(object.contains_key(&name), "{path}/{name} is missing");
+                }
+            }
+            Some("array") => {
+                let items = value.as_array().unwrap_or_else(|| panic!("{path}: {value}"));
+                if let Some(length) = schema["minItems"].as_u64() {
+                    assert_eq!(items.len() as u64, length, "{path}");
+                }
+                items
+                    .iter()
+                    .for_each(|item| hold(item, &schema["items"], root, &format!("{path}[]"), complete));
+            }
+            Some("string") => assert!(value.is_string(), "{path}: {value}"),
+            Some("number") => assert!(value.is_number(), "{path}: {value}"),
+            Some("integer") => assert!(value.is_u64(), "{path}: {value}"),
+            Some("boolean") => assert!(value.is_boolean(), "{path}: {value}"),
+            Some("null") => assert!(value.is_null(), "{path}: {value}"),
+            other => panic!("{path}: the schema has a type {other:?}"),
+        }
+    }
+
+    fn schema() -> Value {
+        serde_json::from_str(include_str!("../../docs/report.schema.json")).unwrap()
+    }
+
+    #[test]
+    fn the_schema_names_every_field_of_a_full_report_and_no_other() {
+        let value = serde_json::from_slice(&full().to_json().unwrap()).unwrap();
+        hold(&value, &schema(), &schema(), "", true);
+    }
+
+    #[test]
+    fn the_report_of_a_refused_series_has_what_the_schema_requires() {
+        let report = Report {
+            mask_findings: Vec::new(),
+            measurements: None,
+            sides: None,
+            clean_up: None,
+            volume: None,
+            model: None,
+            provider: None,
+            windows: None,
+            timings: Vec::new(),
+            files: Vec::new(),
+            ..full()
+        };
+        let value = serde_json::from_slice(&report.to_json().unwrap()).unwrap();
+        hold(&value, &schema(), &schema(), "", false);
+    }
+}

@@ -39,7 +39,10 @@ pub(crate) fn ellipse(x: f32, y: f32, a: f32, b: f32, square: f32) -> f32 {
 
 /// Depth in an ellipsoid around the origin.
 pub(crate) fn ellipsoid(p: [f32; 3], radii: [f32; 3]) -> f32 {
-    let rho = (0..3).map(|k| (p[k] / radii[k]) * (p[k] / radii[k])).sum::<f32>().sqrt();
+    let rho = (0..3)
+        .map(|k| (p[k] / radii[k]) * (p[k] / radii[k]))
+        .sum::<f32>()
+        .sqrt();
     if rho < 0.05 {
         return radii[0].min(radii[1]).min(radii[2]) * (1.0 - rho);
     }
@@ -113,11 +116,28 @@ impl Fields {
     const NUMBER: usize = 8;
 
     fn from_array(v: [f32; Self::NUMBER]) -> Self {
-        Self { sheet: v[0], inside: v[1], gut: v[2], texture: v[3], mottle: v[4], fissure: [v[5], v[6]], dome: v[7] }
+        Self {
+            sheet: v[0],
+            inside: v[1],
+            gut: v[2],
+            texture: v[3],
+            mottle: v[4],
+            fissure: [v[5], v[6]],
+            dome: v[7],
+        }
     }
 
     fn to_array(self) -> [f32; Self::NUMBER] {
-        [self.sheet, self.inside, self.gut, self.texture, self.mottle, self.fissure[0], self.fissure[1], self.dome]
+        [
+            self.sheet,
+            self.inside,
+            self.gut,
+            self.texture,
+            self.mottle,
+            self.fissure[0],
+            self.fissure[1],
+            self.dome,
+        ]
     }
 }
 
@@ -144,7 +164,11 @@ impl FieldTable {
                 values.push(anatomy.fields([x, y, z0 + slope * y]).to_array());
             }
         }
-        Self { half, columns: count[0], values }
+        Self {
+            half,
+            columns: count[0],
+            values,
+        }
     }
 
     pub(crate) fn at(&self, x: f32, y: f32) -> Fields {
@@ -155,7 +179,10 @@ impl FieldTable {
         let (tu, tv) = (u.fract(), v.fract());
         let start = row * self.columns + column;
         let [a, b] = [&self.values[start], &self.values[start + 1]];
-        let [c, d] = [&self.values[start + self.columns], &self.values[start + self.columns + 1]];
+        let [c, d] = [
+            &self.values[start + self.columns],
+            &self.values[start + self.columns + 1],
+        ];
         let mut out = [0.0; Fields::NUMBER];
         for (k, value) in out.iter_mut().enumerate() {
             let above = a[k] + (b[k] - a[k]) * tu;
@@ -200,10 +227,16 @@ impl Anatomy {
         let size = specification.size.clamp(0.3, 1.6) as f32;
         let mut draw = |from: f32, to: f32| rng.random_range(from..to);
         let ill = &specification.diseases;
-        let breath = specification.inspiration.unwrap_or(f64::from(draw(0.45, 1.0))).clamp(0.0, 1.0) as f32;
+        let breath = specification
+            .inspiration
+            .unwrap_or(f64::from(draw(0.45, 1.0)))
+            .clamp(0.0, 1.0) as f32;
         let swollen = ill.emphysema.clamp(0.0, 1.0) as f32;
         let shrunken = ill.fibrosis.clamp(0.0, 1.0) as f32;
-        let cage = [draw(118.0, 138.0) * size, (draw(84.0, 100.0) + 10.0 * swollen + 5.0 * breath) * size];
+        let cage = [
+            draw(118.0, 138.0) * size,
+            (draw(84.0, 100.0) + 10.0 * swollen + 5.0 * breath) * size,
+        ];
         let drop = (30.0 * breath + 16.0 * swollen - 22.0 * shrunken) * size;
         let right = -draw(50.0, 66.0) * size - drop;
         let left = right - draw(2.0, 13.0) * size;
@@ -223,21 +256,43 @@ impl Anatomy {
             apex: draw(104.0, 126.0) * size,
             dome,
             dome_drop: draw(0.8, 1.15) * (1.0 - 0.35 * swollen),
-            fat: specification.fat_mm.map_or_else(|| draw(4.0, 26.0) * size, |fat| fat.clamp(1.0, 90.0) as f32),
+            fat: specification
+                .fat_mm
+                .map_or_else(|| draw(4.0, 26.0) * size, |fat| fat.clamp(1.0, 90.0) as f32),
             muscle: draw(13.0, 22.0) * size,
             spine_y: cage[1] * draw(0.56, 0.66),
             kyphosis: draw(4.0, 14.0) * size,
             scoliosis: draw(-7.0, 7.0) * size,
-            heart: [draw(20.0, 32.0) * size, -draw(26.0, 40.0) * size, right + draw(22.0, 36.0) * size],
-            heart_radii: [draw(62.0, 72.0) * heart_size, draw(43.0, 50.0) * heart_size, draw(46.0, 55.0) * heart_size],
+            heart: [
+                draw(20.0, 32.0) * size,
+                -draw(26.0, 40.0) * size,
+                right + draw(22.0, 36.0) * size,
+            ],
+            heart_radii: [
+                draw(62.0, 72.0) * heart_size,
+                draw(43.0, 50.0) * heart_size,
+                draw(46.0, 55.0) * heart_size,
+            ],
             heart_axes: [long, across, up],
             mediastinum: draw(0.85, 1.2) * size,
             midline: draw(-1.0, 6.0) * size,
-            breast: if draw(0.0, 1.0) < 0.45 { draw(12.0, 40.0) * size } else { 0.0 },
+            breast: if draw(0.0, 1.0) < 0.45 {
+                draw(12.0, 40.0) * size
+            } else {
+                0.0
+            },
             arms_down: specification.arms_down,
             shoulders: draw(0.8, 1.1) * size,
-            stomach: [draw(55.0, 72.0) * size, -draw(10.0, 30.0) * size, left - draw(40.0, 52.0) * size],
-            stomach_radii: [draw(34.0, 50.0) * size, draw(36.0, 52.0) * size, draw(30.0, 46.0) * size],
+            stomach: [
+                draw(55.0, 72.0) * size,
+                -draw(10.0, 30.0) * size,
+                left - draw(40.0, 52.0) * size,
+            ],
+            stomach_radii: [
+                draw(34.0, 50.0) * size,
+                draw(36.0, 52.0) * size,
+                draw(30.0, 46.0) * size,
+            ],
             liver_edge: draw(0.0, 60.0),
             gas: Vec::new(),
             flat: (1.0, f32::MAX),
@@ -253,11 +308,19 @@ impl Anatomy {
         let bubble = (0.5 + 0.5 * amount) * rng.random_range(0.5..1.1);
         let [x, y, z] = self.stomach;
         let b = self.stomach_radii[1];
-        self.gas.push(Bubble { centre: [x, y, z], radii: self.stomach_radii, level: y - b * (0.9 - 1.1 * bubble) });
+        self.gas.push(Bubble {
+            centre: [x, y, z],
+            radii: self.stomach_radii,
+            level: y - b * (0.9 - 1.1 * bubble),
+        });
         let loops = 2 + (amount * 9.0) as usize;
         for k in 0..loops {
             let left = k % 3 != 2;
-            let (side, dome) = if left { (1.0, self.dome[1]) } else { (-1.0, self.dome[0]) };
+            let (side, dome) = if left {
+                (1.0, self.dome[1])
+            } else {
+                (-1.0, self.dome[0])
+            };
             let high = 12.0 + 60.0 * (1.0 - amount);
             let centre = [
                 side * rng.random_range(50.0..105.0) * s,
@@ -265,8 +328,16 @@ impl Anatomy {
                 dome - rng.random_range(high..high + 60.0) * s,
             ];
             let radius = rng.random_range(9.0..18.0 + 14.0 * amount) * s;
-            let radii = [radius * rng.random_range(0.9..1.6), radius, radius * rng.random_range(0.8..1.2)];
-            self.gas.push(Bubble { centre, radii, level: centre[1] + radius * rng.random_range(-0.2..1.0) });
+            let radii = [
+                radius * rng.random_range(0.9..1.6),
+                radius,
+                radius * rng.random_range(0.8..1.2),
+            ];
+            self.gas.push(Bubble {
+                centre,
+                radii,
+                level: centre[1] + radius * rng.random_range(-0.2..1.0),
+            });
         }
         self
     }
@@ -297,7 +368,10 @@ impl Anatomy {
 
     /// Lowest and highest place that lung may reach.
     pub(crate) fn lung_range(&self) -> (f32, f32) {
-        (self.dome[1].min(self.dome[0]) - 72.0 * self.dome_drop * self.scale(), self.apex)
+        (
+            self.dome[1].min(self.dome[0]) - 72.0 * self.dome_drop * self.scale(),
+            self.apex,
+        )
     }
 
     /// By how much the shapes are shifted at a place: a point of the body is looked up at itself plus this.
@@ -312,12 +386,22 @@ impl Anatomy {
         let half_depth = self.cage[1] * (1.0 - 0.36 * up * up) * (1.0 + 0.03 * down);
         let middle = 14.0 * up * up * self.scale();
         let bend = ((z - 10.0) / 120.0) * ((z - 10.0) / 120.0);
-        let spine = [self.scoliosis * (z / 60.0).sin(), self.spine_y - self.kyphosis * bend + 0.3 * middle];
+        let spine = [
+            self.scoliosis * (z / 60.0).sin(),
+            self.spine_y - self.kyphosis * bend + 0.3 * middle,
+        ];
         let shoulder = ramp(55.0, 135.0, z / self.shoulders) * self.shoulders;
         let fat = self.fat * (1.0 + 0.25 * down);
-        let muscle = [half_width + self.muscle * (1.0 + 0.4 * up) + 62.0 * shoulder, half_depth + self.muscle * (0.9 - 0.25 * down.min(1.0)) - 4.0 * shoulder];
+        let muscle = [
+            half_width + self.muscle * (1.0 + 0.4 * up) + 62.0 * shoulder,
+            half_depth + self.muscle * (0.9 - 0.25 * down.min(1.0)) - 4.0 * shoulder,
+        ];
         let body = [muscle[0] + fat * 1.15, muscle[1] + fat * 0.8];
-        let arms = if self.arms_down { 100.0 * self.scale() + 0.6 * self.fat } else { 0.0 };
+        let arms = if self.arms_down {
+            100.0 * self.scale() + 0.6 * self.fat
+        } else {
+            0.0
+        };
         Level {
             z,
             reach: [body[0] + arms + 8.0, body[1] + 1.1 * self.breast + middle + 28.0],
@@ -341,7 +425,10 @@ impl Anatomy {
             gut: noise::rough(s ^ 0x66, [x / 19.0, y / 19.0, z / 19.0]),
             texture: noise::value(s ^ 0x22, [x / 7.0, y / 7.0, z / 9.0]),
             mottle: noise::value(s ^ 0x77, [x / 17.0, y / 17.0, z / 17.0]),
-            fissure: [noise::value(s ^ 0x88, [x / 45.0, y / 45.0, z / 45.0]), noise::value(s ^ 0x99, [x / 45.0, y / 45.0, z / 45.0])],
+            fissure: [
+                noise::value(s ^ 0x88, [x / 45.0, y / 45.0, z / 45.0]),
+                noise::value(s ^ 0x99, [x / 45.0, y / 45.0, z / 45.0]),
+            ],
             dome: self.dome_wave(x, y),
         }
     }
@@ -368,7 +455,8 @@ impl Anatomy {
 
     fn heart_place(&self, x: f32, y: f32, z: f32) -> [f32; 3] {
         let p = [x - self.heart[0], y - self.heart[1], z - self.heart[2]];
-        self.heart_axes.map(|axis| axis[0] * p[0] + axis[1] * p[1] + axis[2] * p[2])
+        self.heart_axes
+            .map(|axis| axis[0] * p[0] + axis[1] * p[1] + axis[2] * p[2])
     }
 
     /// Depth in heart and pericardial fat.
@@ -381,9 +469,18 @@ impl Anatomy {
         let [l, a, u] = self.heart_place(x, y, z);
         let r = self.heart_radii;
         [
-            ellipsoid([l + 0.10 * r[0], a + 0.42 * r[1], u], [0.66 * r[0], 0.36 * r[1], 0.62 * r[2]]),
-            ellipsoid([l - 0.34 * r[0], a - 0.28 * r[1], u], [0.42 * r[0], 0.34 * r[1], 0.42 * r[2]]),
-            ellipsoid([l + 0.46 * r[0], a - 0.30 * r[1], u - 0.15 * r[2]], [0.36 * r[0], 0.40 * r[1], 0.46 * r[2]]),
+            ellipsoid(
+                [l + 0.10 * r[0], a + 0.42 * r[1], u],
+                [0.66 * r[0], 0.36 * r[1], 0.62 * r[2]],
+            ),
+            ellipsoid(
+                [l - 0.34 * r[0], a - 0.28 * r[1], u],
+                [0.42 * r[0], 0.34 * r[1], 0.42 * r[2]],
+            ),
+            ellipsoid(
+                [l + 0.46 * r[0], a - 0.30 * r[1], u - 0.15 * r[2]],
+                [0.36 * r[0], 0.40 * r[1], 0.46 * r[2]],
+            ),
         ]
     }
 
@@ -398,14 +495,29 @@ impl Anatomy {
         let (z, [sx, sy]) = (level.z, level.spine);
         let middle = self.midline + 5.0 * s * ramp(10.0, -60.0, z);
         let septum = (3.2 + 9.0 * ramp(-50.0 * s, -88.0 * s, y)) * s - (x - middle).abs();
-        let upper = ellipse(x - self.midline, y - level.middle + 12.0 * s, level.upper, 0.58 * level.half_depth, 0.3);
+        let upper = ellipse(
+            x - self.midline,
+            y - level.middle + 12.0 * s,
+            level.upper,
+            0.58 * level.half_depth,
+            0.3,
+        );
         let heart = self.heart(x, y, z) + 1.5 * s;
         let body = ellipse(x - sx, y - sy, 22.0 * s, 21.0 * s, 0.3);
         let behind = (25.0 * s - (x - sx).abs()).min(y - sy);
         let aorta = 14.0 * s - ((x - sx - 21.0 * s).powi(2) + (y - sy + 15.0 * s).powi(2)).sqrt();
-        let hilum = |side: f32| ellipsoid([x - side * 37.0 * s, y - 4.0 * s, z + 18.0 * s], [15.0 * s, 17.0 * s, 24.0 * s]);
+        let hilum = |side: f32| {
+            ellipsoid(
+                [x - side * 37.0 * s, y - 4.0 * s, z + 18.0 * s],
+                [15.0 * s, 17.0 * s, 24.0 * s],
+            )
+        };
         let spine = either(either(body, behind, 8.0 * s), aorta, 6.0 * s);
-        let core = either(either(upper, heart, 14.0 * s), either(hilum(-1.0), hilum(1.0), 4.0), 12.0 * s);
+        let core = either(
+            either(upper, heart, 14.0 * s),
+            either(hilum(-1.0), hilum(1.0), 4.0),
+            12.0 * s,
+        );
         either(either(core, spine, 10.0 * s), septum, 6.0 * s)
     }
 
@@ -430,14 +542,26 @@ impl Anatomy {
         let up = ((level.z - self.apex + 95.0 * s) / (95.0 * s)).clamp(0.0, 1.0);
         let wall = if up > 0.0 {
             let close = (1.0 - up * up * up.sqrt().sqrt()).max(0.0).sqrt();
-            let [a, b] = [(level.half_width - 34.0 * s) * close + 0.1, 1.15 * level.half_depth * close + 0.1];
-            both(wall, ellipse(x - sign * 42.0 * s, y - level.middle - 4.0 * s * up, a, b, 0.1), 6.0 * s)
+            let [a, b] = [
+                (level.half_width - 34.0 * s) * close + 0.1,
+                1.15 * level.half_depth * close + 0.1,
+            ];
+            both(
+                wall,
+                ellipse(x - sign * 42.0 * s, y - level.middle - 4.0 * s * up, a, b, 0.1),
+                6.0 * s,
+            )
         } else {
             wall
         };
         let between = self.mediastinum(level, x, y);
         let depth = both(both(wall, -between, 7.0 * s), above * 0.85, 3.0 * s);
-        Cavity { depth, wall, above, side }
+        Cavity {
+            depth,
+            wall,
+            above,
+            side,
+        }
     }
 
     /// Tissue outside lungs and bones: HU at a place, given the width over which edges are smeared.
@@ -452,7 +576,11 @@ impl Anatomy {
         if self.breast > 0.0 {
             let b = self.breast;
             let place = [x.abs() - 78.0 * s, y + level.body[1] - 0.1 * b, z + 20.0 * s];
-            body = either(body, ellipsoid(place, [52.0 * s + 0.4 * b, b + 12.0, 58.0 * s + 0.4 * b]), 16.0);
+            body = either(
+                body,
+                ellipsoid(place, [52.0 * s + 0.4 * b, b + 12.0, 58.0 * s + 0.4 * b]),
+                16.0,
+            );
         }
         if self.arms_down {
             let (ax, ay) = (x.abs() - level.body[0] - 34.0 * s - 10.0, y - 22.0 * s);
@@ -485,7 +613,9 @@ impl Anatomy {
             let first = (-wall - (11.0 + 7.0 * sheet) * s).abs();
             let second = (-wall - (20.0 - 12.0 * sheet + 6.0 * fields.inside) * s).abs();
             let streak = ramp(0.30, 0.55, fields.inside) * ramp(0.2, 0.7, y0 / level.body[1]);
-            let planes = ramp(1.6, 0.5, first) * ramp(-0.2, 0.25, fields.gut) + ramp(1.8, 0.6, second) * ramp(-0.1, 0.3, -fields.gut) + streak;
+            let planes = ramp(1.6, 0.5, first) * ramp(-0.2, 0.25, fields.gut)
+                + ramp(1.8, 0.6, second) * ramp(-0.1, 0.3, -fields.gut)
+                + streak;
             hu = mix(hu, -75.0, 0.8 * planes.min(1.0) * muscle_cover);
         }
         if wall < -edge {
@@ -498,13 +628,21 @@ impl Anatomy {
         if above > -edge {
             let heart = self.heart(x, y, z);
             deep = mix(deep, 46.0 + 5.0 * texture, cover(heart - 4.5 * s - 2.0 * sheet));
-            let blood = if contrast { [210.0, 165.0, 175.0] } else { [40.0, 40.0, 40.0] };
+            let blood = if contrast {
+                [210.0, 165.0, 175.0]
+            } else {
+                [40.0, 40.0, 40.0]
+            };
             for (depth, hu) in self.chambers(x, y, z).into_iter().zip(blood) {
                 deep = mix(deep, hu, cover(depth));
             }
         }
         let [sx, sy] = level.spine;
-        let beside = either(ellipse(x - sx, y - sy, 20.0 * s, 19.0 * s, 0.3), (24.0 * s - (x - sx).abs()).min(y - sy), 6.0);
+        let beside = either(
+            ellipse(x - sx, y - sy, 20.0 * s, 19.0 * s, 0.3),
+            (24.0 * s - (x - sx).abs()).min(y - sy),
+            6.0,
+        );
         deep = mix(deep, 52.0 + 6.0 * texture, cover(beside));
         if above < edge {
             let belly = self.belly([x, y, z], edge, contrast, fields);
@@ -522,13 +660,23 @@ impl Anatomy {
         let mix = |from: f32, to: f32, t: f32| from + (to - from) * t;
         let enhanced = if contrast { 50.0 } else { 0.0 };
         let mut hu = mix(-102.0, 28.0, ramp(0.12, 0.22, fields.gut));
-        let spleen = ellipsoid([x - 92.0 * s, y - 42.0 * s, z - self.dome[1] + 58.0 * s], [30.0 * s, 42.0 * s, 54.0 * s]);
+        let spleen = ellipsoid(
+            [x - 92.0 * s, y - 42.0 * s, z - self.dome[1] + 58.0 * s],
+            [30.0 * s, 42.0 * s, 54.0 * s],
+        );
         hu = mix(hu, 50.0 + enhanced + 4.0 * texture, cover(spleen + 3.0 * sheet));
-        let stomach = ellipsoid([x - self.stomach[0], y - self.stomach[1], z - self.stomach[2]], self.stomach_radii) + 3.0 * sheet;
+        let stomach = ellipsoid(
+            [x - self.stomach[0], y - self.stomach[1], z - self.stomach[2]],
+            self.stomach_radii,
+        ) + 3.0 * sheet;
         hu = mix(hu, 48.0, cover(stomach + 3.5));
         hu = mix(hu, 22.0 + 12.0 * texture, cover(stomach));
         let liver = ellipsoid(
-            [x + 72.0 * s + 0.35 * (y + 30.0 * s), y + 2.0 * s, z - self.dome[0] + 78.0 * s],
+            [
+                x + 72.0 * s + 0.35 * (y + 30.0 * s),
+                y + 2.0 * s,
+                z - self.dome[0] + 78.0 * s,
+            ],
             [(104.0 + 0.7 * self.liver_edge) * s, 104.0 * s, 118.0 * s],
         ) + 6.0 * sheet;
         hu = mix(hu, 58.0 + enhanced + 5.0 * texture, cover(liver));
@@ -547,7 +695,11 @@ impl Anatomy {
 }
 
 fn cross(a: [f32; 3], b: [f32; 3]) -> [f32; 3] {
-    [a[1] * b[2] - a[2] * b[1], a[2] * b[0] - a[0] * b[2], a[0] * b[1] - a[1] * b[0]]
+    [
+        a[1] * b[2] - a[2] * b[1],
+        a[2] * b[0] - a[0] * b[2],
+        a[0] * b[1] - a[1] * b[0],
+    ]
 }
 
 /// A smooth displacement in the plane, tabulated every 20 mm.
@@ -567,7 +719,10 @@ impl Warp {
             for y in 0..ny {
                 for x in 0..nx {
                     let p = [x as f32 * 0.3, y as f32 * 0.3, z as f32 * 0.3];
-                    values.push([size * 2.0 * noise::value(seed, p), size * 1.4 * noise::value(seed ^ 0xffff, p)]);
+                    values.push([
+                        size * 2.0 * noise::value(seed, p),
+                        size * 1.4 * noise::value(seed ^ 0xffff, p),
+                    ]);
                 }
             }
         }

@@ -24,7 +24,13 @@ enum Shape {
     /// A lobe (right upper, middle, lower; left upper, lower), cut by a plane: `normal . p > offset`.
     Lobe { lobe: usize, normal: [f32; 3], offset: f32 },
     /// Where smooth noise is high; `low` and `back` pull it towards the bases and the back.
-    Patchy { wavelength: f32, threshold: f32, low: f32, back: f32, rim: f32 },
+    Patchy {
+        wavelength: f32,
+        threshold: f32,
+        low: f32,
+        back: f32,
+        rim: f32,
+    },
     /// A rind under the pleura, thicker towards the bases and the back.
     Rind { thickness: f32, low: f32, back: f32 },
 }
@@ -77,7 +83,11 @@ pub(crate) struct Illness {
 
 impl Illness {
     pub(crate) fn new(diseases: &Diseases, anatomy: &Anatomy, prone: bool, rng: &mut ChaCha8Rng) -> Self {
-        let mut painter = Painter { anatomy, rng, lesions: Vec::new() };
+        let mut painter = Painter {
+            anatomy,
+            rng,
+            lesions: Vec::new(),
+        };
         let amount = |x: f64| x.clamp(0.0, 1.0) as f32;
         painter.emphysema(amount(diseases.emphysema));
         painter.ground_glass(amount(diseases.ground_glass));
@@ -88,7 +98,12 @@ impl Illness {
         let down = if prone { -1.0 } else { 1.0 };
         let fluid = painter.layers(amount(diseases.effusion), 62.0, down);
         let air = painter.layers(amount(diseases.pneumothorax), 45.0, -down);
-        Self { lesions: painter.lesions, fluid, air, density_shift: -55.0 * amount(diseases.emphysema) }
+        Self {
+            lesions: painter.lesions,
+            fluid,
+            air,
+            density_shift: -55.0 * amount(diseases.emphysema),
+        }
     }
 
     /// Depth in the lung, given the depth in the cavity; and how deep the point lies in pleural fluid and in pleural air.
@@ -99,13 +114,21 @@ impl Illness {
                 return 0.0;
             }
             let fall = ramp(-45.0 * scale, 60.0 * scale, layer.towards * place[1]);
-            let low = if layer.towards > 0.0 { ramp(60.0, -70.0, place[2] / scale) } else { ramp(-90.0, 40.0, place[2] / scale) };
+            let low = if layer.towards > 0.0 {
+                ramp(60.0, -70.0, place[2] / scale)
+            } else {
+                ramp(-90.0, 40.0, place[2] / scale)
+            };
             layer.thickness * fall * (0.25 + 0.75 * low)
         };
         let fluid = thickness(&self.fluid[cavity.side]);
         let air = thickness(&self.air[cavity.side]);
         let gap = fluid.max(air);
-        let lung = if gap > 0.5 { cavity.depth.min(outer - gap) } else { cavity.depth };
+        let lung = if gap > 0.5 {
+            cavity.depth.min(outer - gap)
+        } else {
+            cavity.depth
+        };
         let in_gap = |t: f32| if t > 0.5 { cavity.depth.min(t - outer) } else { -99.0 };
         (lung, in_gap(fluid), in_gap(air))
     }
@@ -123,7 +146,11 @@ impl Illness {
             if depth < -reach {
                 continue;
             }
-            let border = if depth > reach { depth } else { depth + lesion.rough * noise::fractal(lesion.seed, spot.place.map(|v| v / lesion.rough_scale)) };
+            let border = if depth > reach {
+                depth
+            } else {
+                depth + lesion.rough * noise::fractal(lesion.seed, spot.place.map(|v| v / lesion.rough_scale))
+            };
             let cover = ramp(-lesion.soft, lesion.soft, border) * lesion.opacity;
             if cover <= 0.0 {
                 continue;
@@ -176,17 +203,31 @@ impl Lesion {
                 }
                 ellipsoid(q, radii)
             }
-            Shape::Lobe { lobe: wanted, normal, offset } => {
+            Shape::Lobe {
+                lobe: wanted,
+                normal,
+                offset,
+            } => {
                 let (found, fissure) = lobe(anatomy, p, spot.cavity.side, spot.fields);
                 let cut = normal[0] * p[0] + normal[1] * p[1] + normal[2] * p[2] - offset;
                 if found == wanted {
                     // At a fissure the border is sharp.
-                    if fissure < self.rough + self.soft && cut > 0.0 { self.rough + self.soft } else { cut }
+                    if fissure < self.rough + self.soft && cut > 0.0 {
+                        self.rough + self.soft
+                    } else {
+                        cut
+                    }
                 } else {
                     f32::MIN
                 }
             }
-            Shape::Patchy { wavelength, threshold, low, back, rim } => {
+            Shape::Patchy {
+                wavelength,
+                threshold,
+                low,
+                back,
+                rim,
+            } => {
                 let n = noise::fractal(self.seed ^ 0xabc, p.map(|v| v / wavelength));
                 let edge = rim * ramp(35.0, 5.0, spot.depth);
                 (n + sink(low, back) + edge - threshold) * wavelength * 0.8
@@ -205,7 +246,9 @@ impl Lesion {
                 let n = noise::fractal(self.seed ^ 0x7, p.map(|v| v / 11.0));
                 target + 10.0 * n + (-430.0 - target) * ramp(0.45 - share, 0.75 - share, n)
             }
-            Texture::Haze(gain) => (hu + gain * (1.0 + 0.35 * noise::fractal(self.seed ^ 0x2, p.map(|v| v / 9.0)))).min(30.0),
+            Texture::Haze(gain) => {
+                (hu + gain * (1.0 + 0.35 * noise::fractal(self.seed ^ 0x2, p.map(|v| v / 9.0)))).min(30.0)
+            }
             Texture::Net(cell, wall) => {
                 let (first, second, _) = noise::cells(self.seed ^ 0x3, p.map(|v| v / cell));
                 let web = ramp(0.22, 0.04, second - first);
@@ -242,10 +285,28 @@ impl Painter<'_> {
         self.rng.random_range(0.0..1.0) < p
     }
 
-    fn add(&mut self, side: Option<usize>, shape: Shape, border: (f32, f32, f32), opacity: f32, texture: Texture, drowned: bool) {
+    fn add(
+        &mut self,
+        side: Option<usize>,
+        shape: Shape,
+        border: (f32, f32, f32),
+        opacity: f32,
+        texture: Texture,
+        drowned: bool,
+    ) {
         let (rough, rough_scale, soft) = border;
         let seed = self.rng.random();
-        self.lesions.push(Lesion { side, shape, rough, rough_scale, soft, opacity, texture, drowned, seed });
+        self.lesions.push(Lesion {
+            side,
+            shape,
+            rough,
+            rough_scale,
+            soft,
+            opacity,
+            texture,
+            drowned,
+            seed,
+        });
     }
 
     /// A point in a lung at a depth between two bounds.
@@ -254,8 +315,17 @@ impl Painter<'_> {
         let [width, half_depth] = self.anatomy.cage;
         let mut last = ([0.6 * width, 0.0, 0.0], 1);
         for _ in 0..4000 {
-            let place = [self.draw(-width, width), self.draw(-half_depth, half_depth * 1.1), self.draw(low, high)];
-            let cavity = self.anatomy.cavity(&self.anatomy.level(place[2]), place[0], place[1], self.anatomy.dome_wave(place[0], place[1]));
+            let place = [
+                self.draw(-width, width),
+                self.draw(-half_depth, half_depth * 1.1),
+                self.draw(low, high),
+            ];
+            let cavity = self.anatomy.cavity(
+                &self.anatomy.level(place[2]),
+                place[0],
+                place[1],
+                self.anatomy.dome_wave(place[0], place[1]),
+            );
             if cavity.depth > depth.0 {
                 last = (place, cavity.side);
                 if cavity.depth < depth.1 {
@@ -272,10 +342,19 @@ impl Painter<'_> {
         }
         for _ in 0..1 + usize::from(self.chance(0.5)) {
             let threshold = 0.95 - 1.0 * amount + self.draw(-0.1, 0.1);
-            let shape =
-                Shape::Patchy { wavelength: self.draw(22.0, 60.0), threshold, low: self.draw(0.0, 0.4), back: self.draw(0.0, 0.45), rim: self.draw(0.0, 0.35) };
+            let shape = Shape::Patchy {
+                wavelength: self.draw(22.0, 60.0),
+                threshold,
+                low: self.draw(0.0, 0.4),
+                back: self.draw(0.0, 0.45),
+                rim: self.draw(0.0, 0.35),
+            };
             let gain = self.draw(140.0, 300.0) + 140.0 * amount;
-            let texture = if self.chance(0.3) { Texture::Net(self.draw(5.0, 9.0), self.draw(-350.0, -120.0)) } else { Texture::Haze(gain) };
+            let texture = if self.chance(0.3) {
+                Texture::Net(self.draw(5.0, 9.0), self.draw(-350.0, -120.0))
+            } else {
+                Texture::Haze(gain)
+            };
             let border = (self.draw(0.0, 4.0), self.draw(5.0, 14.0), self.draw(2.0, 10.0));
             let opacity = self.draw(0.75, 1.0);
             self.add(None, shape, border, opacity, texture, false);
@@ -286,7 +365,14 @@ impl Painter<'_> {
             let radii = self.radii(8.0, 30.0);
             let gain = self.draw(180.0, 480.0);
             let border = (self.draw(1.0, 7.0), self.draw(5.0, 16.0), self.draw(2.0, 8.0));
-            self.add(Some(side), Shape::Round { centre, radii }, border, 1.0, Texture::Haze(gain), false);
+            self.add(
+                Some(side),
+                Shape::Round { centre, radii },
+                border,
+                1.0,
+                Texture::Haze(gain),
+                false,
+            );
         }
     }
 
@@ -324,21 +410,46 @@ impl Painter<'_> {
                 1 => (-20.0, 60.0),
                 _ => (-10.0, 60.0),
             };
-            let offset = reach.1 - (reach.1 - reach.0) * (0.35 + 0.65 * amount) + self.draw(-12.0, 12.0) - if self.chance(0.35) { 200.0 } else { 0.0 };
+            let offset = reach.1 - (reach.1 - reach.0) * (0.35 + 0.65 * amount) + self.draw(-12.0, 12.0)
+                - if self.chance(0.35) { 200.0 } else { 0.0 };
             let border = (self.draw(2.0, 12.0), self.draw(7.0, 26.0), self.draw(1.0, 9.0));
             let (opacity, texture, drowned) = (self.draw(0.85, 1.0), self.dense(), self.chance(0.45));
-            self.add(Some(side), Shape::Lobe { lobe: wanted, normal, offset: offset * self.anatomy.scale() }, border, opacity, texture, drowned);
+            self.add(
+                Some(side),
+                Shape::Lobe {
+                    lobe: wanted,
+                    normal,
+                    offset: offset * self.anatomy.scale(),
+                },
+                border,
+                opacity,
+                texture,
+                drowned,
+            );
         }
         for _ in 0..(amount * 8.0) as usize {
             let (centre, side) = self.spot((2.0, 16.0));
             let radii = self.radii(10.0, 30.0);
             let border = (self.draw(2.0, 9.0), self.draw(5.0, 18.0), self.draw(1.0, 6.0));
             let (texture, drowned) = (self.dense(), self.chance(0.4));
-            self.add(Some(side), Shape::Round { centre, radii }, border, 1.0, texture, drowned);
+            self.add(
+                Some(side),
+                Shape::Round { centre, radii },
+                border,
+                1.0,
+                texture,
+                drowned,
+            );
         }
         if amount > 0.85 && self.chance(0.5) {
             let side = self.rng.random_range(0..2_usize);
-            let shape = Shape::Patchy { wavelength: 30.0, threshold: self.draw(-0.9, -0.2), low: 0.2, back: 0.2, rim: 0.0 };
+            let shape = Shape::Patchy {
+                wavelength: 30.0,
+                threshold: self.draw(-0.9, -0.2),
+                low: 0.2,
+                back: 0.2,
+                rim: 0.0,
+            };
             let texture = self.dense();
             self.add(Some(side), shape, (3.0, 9.0, 4.0), 0.95, texture, true);
         }
@@ -351,25 +462,81 @@ impl Painter<'_> {
         let (low, back) = (self.draw(0.5, 1.0), self.draw(0.2, 0.7));
         let band = self.draw(14.0, 30.0) * (0.5 + 0.9 * amount);
         let net = Texture::Net(self.draw(4.5, 9.0), self.draw(-300.0, 20.0));
-        self.add(None, Shape::Rind { thickness: band, low, back }, (8.0, 14.0, 5.0), 0.95, net, false);
+        self.add(
+            None,
+            Shape::Rind {
+                thickness: band,
+                low,
+                back,
+            },
+            (8.0, 14.0, 5.0),
+            0.95,
+            net,
+            false,
+        );
         let cysts = Texture::Cysts(self.draw(4.0, 11.0), self.draw(-180.0, 60.0));
-        self.add(None, Shape::Rind { thickness: 0.75 * band, low, back }, (9.0, 16.0, 2.0), 0.95, cysts, false);
+        self.add(
+            None,
+            Shape::Rind {
+                thickness: 0.75 * band,
+                low,
+                back,
+            },
+            (9.0, 16.0, 2.0),
+            0.95,
+            cysts,
+            false,
+        );
         let dense = Texture::Towards(self.draw(-250.0, 30.0), 40.0);
-        self.add(None, Shape::Rind { thickness: 0.35 * band, low, back }, (7.0, 12.0, 2.0), 0.9, dense, false);
+        self.add(
+            None,
+            Shape::Rind {
+                thickness: 0.35 * band,
+                low,
+                back,
+            },
+            (7.0, 12.0, 2.0),
+            0.9,
+            dense,
+            false,
+        );
     }
 
     fn emphysema(&mut self, amount: f32) {
         if amount <= 0.0 {
             return;
         }
-        let shape = Shape::Patchy { wavelength: self.draw(25.0, 60.0), threshold: 0.55 - 1.1 * amount, low: self.draw(-0.5, 0.2), back: 0.0, rim: self.draw(-0.1, 0.2) };
+        let shape = Shape::Patchy {
+            wavelength: self.draw(25.0, 60.0),
+            threshold: 0.55 - 1.1 * amount,
+            low: self.draw(-0.5, 0.2),
+            back: 0.0,
+            rim: self.draw(-0.1, 0.2),
+        };
         let texture = Texture::Holes(self.draw(6.0, 15.0));
         self.add(None, shape, (2.0, 9.0, 5.0), 0.95, texture, false);
         for _ in 0..(amount * 9.0) as usize {
             let (centre, side) = self.spot((3.0, 14.0));
             let radii = self.radii(6.0, 12.0 + 20.0 * amount);
-            self.add(Some(side), Shape::Round { centre, radii: radii.map(|r| r + 1.0) }, (0.5, 15.0, 0.9), 0.8, Texture::Towards(-350.0, 20.0), true);
-            self.add(Some(side), Shape::Round { centre, radii }, (0.5, 15.0, 0.9), 1.0, Texture::Towards(-990.0, 3.0), true);
+            self.add(
+                Some(side),
+                Shape::Round {
+                    centre,
+                    radii: radii.map(|r| r + 1.0),
+                },
+                (0.5, 15.0, 0.9),
+                0.8,
+                Texture::Towards(-350.0, 20.0),
+                true,
+            );
+            self.add(
+                Some(side),
+                Shape::Round { centre, radii },
+                (0.5, 15.0, 0.9),
+                1.0,
+                Texture::Towards(-990.0, 3.0),
+                true,
+            );
         }
     }
 
@@ -389,7 +556,11 @@ impl Painter<'_> {
             let (mut centre, side) = self.spot(depth);
             if self.chance(0.25) {
                 let s = self.anatomy.scale();
-                centre = [if side == 0 { -48.0 } else { 50.0 } * s, self.draw(-8.0, 14.0) * s, self.draw(-40.0, 10.0) * s];
+                centre = [
+                    if side == 0 { -48.0 } else { 50.0 } * s,
+                    self.draw(-8.0, 14.0) * s,
+                    self.draw(-40.0, 10.0) * s,
+                ];
             }
             let radii = self.radii(13.0, 20.0 + 26.0 * amount);
             let border = (self.draw(1.0, 6.0), self.draw(4.0, 16.0), self.draw(0.6, 2.5));
@@ -397,7 +568,14 @@ impl Painter<'_> {
             self.add(Some(side), Shape::Round { centre, radii }, border, 1.0, texture, true);
             if self.chance(0.3) {
                 let hollow = radii.map(|r| r * 0.55);
-                self.add(Some(side), Shape::Round { centre, radii: hollow }, (2.0, 8.0, 1.0), 1.0, Texture::Towards(-960.0, 10.0), true);
+                self.add(
+                    Some(side),
+                    Shape::Round { centre, radii: hollow },
+                    (2.0, 8.0, 1.0),
+                    1.0,
+                    Texture::Towards(-960.0, 10.0),
+                    true,
+                );
             }
         }
     }
@@ -409,9 +587,17 @@ impl Painter<'_> {
         }
         let first = self.rng.random_range(0..2_usize);
         let s = self.anatomy.scale();
-        layers[first] = Layer { thickness: most * amount * self.draw(0.7, 1.1) * s, towards, collapse: self.draw(3.0, 22.0) * s };
+        layers[first] = Layer {
+            thickness: most * amount * self.draw(0.7, 1.1) * s,
+            towards,
+            collapse: self.draw(3.0, 22.0) * s,
+        };
         if self.chance(0.5) {
-            layers[1 - first] = Layer { thickness: 0.6 * most * amount * self.draw(0.5, 1.0) * s, towards, collapse: self.draw(3.0, 16.0) * s };
+            layers[1 - first] = Layer {
+                thickness: 0.6 * most * amount * self.draw(0.5, 1.0) * s,
+                towards,
+                collapse: self.draw(3.0, 16.0) * s,
+            };
         }
         layers
     }

@@ -58,41 +58,77 @@ pub fn chest(specification: &Specification) -> Result<Phantom, PhantomError> {
     check(specification)?;
     let mut rng = ChaCha8Rng::seed_from_u64(specification.seed);
     let anatomy = anatomy::Anatomy::new(specification, &mut rng);
-    let shift = [rng.random_range(-12.0..12.0), rng.random_range(-160.0..-140.0), rng.random_range(-900.0..-100.0_f64).round()];
+    let shift = [
+        rng.random_range(-12.0..12.0),
+        rng.random_range(-160.0..-140.0),
+        rng.random_range(-900.0..-100.0_f64).round(),
+    ];
     let grid = grid(specification, &anatomy, shift)?;
-    let illness = disease::Illness::new(&specification.diseases, &anatomy, specification.position == Position::Prone, &mut rng);
+    let illness = disease::Illness::new(
+        &specification.diseases,
+        &anatomy,
+        specification.position == Position::Prone,
+        &mut rng,
+    );
     let mut segments = vessels::vessels(&anatomy, &mut rng);
     segments.extend(skeleton::bones(&anatomy, &mut rng));
     for segment in &mut segments {
         segment.from = render::Scene::unwarped(&anatomy, segment.from);
         segment.to = render::Scene::unwarped(&anatomy, segment.to);
     }
-    let lung_hu = -785.0 - 120.0 * anatomy.breath + rng.random_range(-18.0..18.0);
+    let lung_hu = -805.0 - 112.0 * anatomy.breath + rng.random_range(-18.0..18.0);
     let roll = rng.random_range(-0.06..0.06);
-    let scene = render::Scene { specification, grid: &grid, anatomy: &anatomy, illness: &illness, segments, shift, roll, lung_hu };
+    let scene = render::Scene {
+        specification,
+        grid: &grid,
+        anatomy: &anatomy,
+        illness: &illness,
+        segments,
+        shift,
+        roll,
+        lung_hu,
+    };
     let (hu, labels) = scene.render();
     let shape = [grid.origins.len(), grid.rows, grid.columns];
     let padding = specification.outside_circle_hu.map(|hu| (f32::from(hu), f32::from(hu)));
     Ok(Phantom {
-        volume: Volume { padding_hu: vec![padding; shape[0]], grid, voxels: Voxels::I16(hu) },
+        volume: Volume {
+            padding_hu: vec![padding; shape[0]],
+            grid,
+            voxels: Voxels::I16(hu),
+        },
         mask: Mask { shape, labels },
         description: description(specification, shape),
     })
 }
 
 fn check(specification: &Specification) -> Result<(), PhantomError> {
-    let setting = |setting, value: String, expected| Err(PhantomError::Setting { setting, value, expected });
+    let setting = |setting, value: String, expected| {
+        Err(PhantomError::Setting {
+            setting,
+            value,
+            expected,
+        })
+    };
     if specification.spacing_mm.iter().any(|s| !(0.1..=50.0).contains(s)) {
         return setting("spacing", format!("{:?}", specification.spacing_mm), "0.1 to 50 mm");
     }
     if specification.matrix.iter().any(|n| !(8..=4096).contains(n)) {
-        return setting("matrix", format!("{:?}", specification.matrix), "8 to 4096 rows and columns");
+        return setting(
+            "matrix",
+            format!("{:?}", specification.matrix),
+            "8 to 4096 rows and columns",
+        );
     }
     if !(-40.0..=40.0).contains(&specification.tilt_degrees) {
         return setting("tilt", specification.tilt_degrees.to_string(), "-40 to 40 degrees");
     }
     if specification.centre_mm.iter().any(|c| !(-2000.0..=2000.0).contains(c)) {
-        return setting("centre", format!("{:?}", specification.centre_mm), "within 2 m of the lungs");
+        return setting(
+            "centre",
+            format!("{:?}", specification.centre_mm),
+            "within 2 m of the lungs",
+        );
     }
     if !(0.3..=1.6).contains(&specification.size) {
         return setting("size", specification.size.to_string(), "0.3 to 1.6");
@@ -108,9 +144,17 @@ fn grid(specification: &Specification, anatomy: &anatomy::Anatomy, shift: [f64; 
     let cover = f64::from(high - low) + 36.0 + 260.0 * tilt.sin().abs();
     let slices = specification.slices.unwrap_or_else(|| (cover / step).ceil() as usize);
     if slices == 0 || slices.saturating_mul(rows).saturating_mul(columns) > 1 << 30 {
-        return Err(PhantomError::Setting { setting: "slices", value: slices.to_string(), expected: "at least one, and at most 2^30 voxels in all" });
+        return Err(PhantomError::Setting {
+            setting: "slices",
+            value: slices.to_string(),
+            expected: "at least one, and at most 2^30 voxels in all",
+        });
     }
-    let turned = if specification.position == Position::Prone { -1.0 } else { 1.0 };
+    let turned = if specification.position == Position::Prone {
+        -1.0
+    } else {
+        1.0
+    };
     let row_direction = [turned, 0.0, 0.0];
     let column_direction = [0.0, turned * tilt.cos(), turned * tilt.sin()];
     let normal = [0.0, -tilt.sin(), tilt.cos()];
@@ -131,7 +175,15 @@ fn grid(specification: &Specification, anatomy: &anatomy::Anatomy, shift: [f64; 
             origin
         })
         .collect();
-    Ok(Grid { rows, columns, origins, row_direction, column_direction, normal, spacing_mm: [between_rows, between_columns] })
+    Ok(Grid {
+        rows,
+        columns,
+        origins,
+        row_direction,
+        column_direction,
+        normal,
+        spacing_mm: [between_rows, between_columns],
+    })
 }
 
 /// To a millionth of a millimetre, so that a decimal string of DICOM holds it.
@@ -151,7 +203,18 @@ fn description(specification: &Specification, shape: [usize; 3]) -> String {
         ("nodules", diseases.nodules),
         ("masses", diseases.masses),
     ];
-    let found: Vec<_> = named.iter().filter(|(_, amount)| *amount > 0.0).map(|(name, amount)| format!("{name} {amount:.1}")).collect();
-    let health = if found.is_empty() { "healthy lungs".to_owned() } else { found.join(", ") };
-    format!("Synthetic chest, seed {}, {} x {} x {} voxels, {health}", specification.seed, shape[2], shape[1], shape[0])
+    let found: Vec<_> = named
+        .iter()
+        .filter(|(_, amount)| *amount > 0.0)
+        .map(|(name, amount)| format!("{name} {amount:.1}"))
+        .collect();
+    let health = if found.is_empty() {
+        "healthy lungs".to_owned()
+    } else {
+        found.join(", ")
+    };
+    format!(
+        "Synthetic chest, seed {}, {} x {} x {} voxels, {health}",
+        specification.seed, shape[2], shape[1], shape[0]
+    )
 }

@@ -13,7 +13,10 @@ pub(crate) fn hash(mut value: u64) -> u64 {
 }
 
 fn lattice(seed: u32, x: i32, y: i32, z: i32) -> u32 {
-    let mut h = seed ^ (x as u32).wrapping_mul(0x8da6_b343) ^ (y as u32).wrapping_mul(0xd816_3841) ^ (z as u32).wrapping_mul(0xcb1a_b31f);
+    let mut h = seed
+        ^ (x as u32).wrapping_mul(0x8da6_b343)
+        ^ (y as u32).wrapping_mul(0xd816_3841)
+        ^ (z as u32).wrapping_mul(0xcb1a_b31f);
     h = (h ^ (h >> 16)).wrapping_mul(0x7feb_352d);
     h = (h ^ (h >> 15)).wrapping_mul(0x846c_a68b);
     h ^ (h >> 16)
@@ -33,7 +36,11 @@ fn floor(v: f32) -> i32 {
 pub(crate) fn value(seed: u32, p: [f32; 3]) -> f32 {
     let (x, y, z) = (floor(p[0]), floor(p[1]), floor(p[2]));
     let smooth = |f: f32| f * f * (3.0 - 2.0 * f);
-    let (tx, ty, tz) = (smooth(p[0] - x as f32), smooth(p[1] - y as f32), smooth(p[2] - z as f32));
+    let (tx, ty, tz) = (
+        smooth(p[0] - x as f32),
+        smooth(p[1] - y as f32),
+        smooth(p[2] - z as f32),
+    );
     let (right, below, above) = (x.wrapping_add(1), y.wrapping_add(1), z.wrapping_add(1));
     let line = |y: i32, z: i32| {
         let (a, b) = (signed(lattice(seed, x, y, z)), signed(lattice(seed, right, y, z)));
@@ -63,10 +70,18 @@ pub(crate) fn cells(seed: u32, p: [f32; 3]) -> (f32, f32, u32) {
     for dz in -1..=1 {
         for dy in -1..=1 {
             for dx in -1..=1 {
-                let [x, y, z] = [cell[0].wrapping_add(dx), cell[1].wrapping_add(dy), cell[2].wrapping_add(dz)];
+                let [x, y, z] = [
+                    cell[0].wrapping_add(dx),
+                    cell[1].wrapping_add(dy),
+                    cell[2].wrapping_add(dz),
+                ];
                 let h = lattice(seed, x, y, z);
                 let part = |shift: u32| ((h >> shift) & 1023) as f32 / 1023.0;
-                let d = [x as f32 + part(0) - p[0], y as f32 + part(10) - p[1], z as f32 + part(20) - p[2]];
+                let d = [
+                    x as f32 + part(0) - p[0],
+                    y as f32 + part(10) - p[1],
+                    z as f32 + part(20) - p[2],
+                ];
                 let square = d[0] * d[0] + d[1] * d[1] + d[2] * d[2];
                 if square < first {
                     (second, first, owner) = (first, square, h);
@@ -104,7 +119,11 @@ impl Grain {
             Kernel::Smooth => 4,
         };
         let weight = (0.25 * correlation_pixels).clamp(0.02, 0.30);
-        let mut grain = Self { rows, columns, values: std::mem::take(&mut values) };
+        let mut grain = Self {
+            rows,
+            columns,
+            values: std::mem::take(&mut values),
+        };
         for _ in 0..passes {
             grain.blur(weight);
         }
@@ -141,7 +160,11 @@ impl Grain {
             let start = row * self.columns;
             for column in 0..self.columns {
                 let here = self.values[start + column];
-                let after = if row + 1 < self.rows { self.values[start + self.columns + column] } else { here };
+                let after = if row + 1 < self.rows {
+                    self.values[start + self.columns + column]
+                } else {
+                    here
+                };
                 self.values[start + column] = centre * here + weight * (before[column] + after);
                 before[column] = here;
             }

@@ -38,15 +38,22 @@ impl Scene<'_> {
         let mut hu = vec![0_i16; area * slices];
         let mut labels = vec![0_u8; area * slices];
         let buckets = self.buckets();
-        hu.par_chunks_exact_mut(area).zip(labels.par_chunks_exact_mut(area)).zip(&buckets).enumerate().for_each(|(slice, ((hu, labels), near))| {
-            self.slice(slice, near, hu, labels);
-        });
+        hu.par_chunks_exact_mut(area)
+            .zip(labels.par_chunks_exact_mut(area))
+            .zip(&buckets)
+            .enumerate()
+            .for_each(|(slice, ((hu, labels), near))| {
+                self.slice(slice, near, hu, labels);
+            });
         (hu, labels)
     }
 
     /// Thickness of a slice in millimetres along the table.
     fn thickness(&self) -> f32 {
-        self.specification.thickness_mm.unwrap_or(self.specification.spacing_mm[2]).clamp(0.1, 50.0) as f32
+        self.specification
+            .thickness_mm
+            .unwrap_or(self.specification.spacing_mm[2])
+            .clamp(0.1, 50.0) as f32
     }
 
     /// Width over which the kernel smears an edge, millimetres.
@@ -61,7 +68,11 @@ impl Scene<'_> {
     }
 
     fn to_body(&self, p: [f64; 3]) -> [f32; 3] {
-        let q = [(p[0] - self.shift[0]) as f32, (p[1] - self.shift[1]) as f32, (p[2] - self.shift[2]) as f32];
+        let q = [
+            (p[0] - self.shift[0]) as f32,
+            (p[1] - self.shift[1]) as f32,
+            (p[2] - self.shift[2]) as f32,
+        ];
         let (sin, cos) = self.roll.sin_cos();
         [cos * q[0] + sin * q[1], cos * q[1] - sin * q[0], q[2]]
     }
@@ -111,7 +122,11 @@ impl Scene<'_> {
 
     fn from_body(&self, p: [f32; 3]) -> [f32; 3] {
         let (sin, cos) = self.roll.sin_cos();
-        [cos * p[0] - sin * p[1] + self.shift[0] as f32, cos * p[1] + sin * p[0] + self.shift[1] as f32, p[2] + self.shift[2] as f32]
+        [
+            cos * p[0] - sin * p[1] + self.shift[0] as f32,
+            cos * p[1] + sin * p[0] + self.shift[1] as f32,
+            p[2] + self.shift[2] as f32,
+        ]
     }
 
     fn slice(&self, slice: usize, near: &[u32], hu: &mut [i16], labels: &mut [u8]) {
@@ -120,7 +135,11 @@ impl Scene<'_> {
         let parts = ((thickness / 2.2).round() as usize).clamp(1, 6);
         let mut sum = vec![0.0_f32; area];
         let mut inside = vec![0.0_f32; area];
-        let mut plane = Plane { hu: vec![0.0; area], lung: vec![0.0; area], drowned: vec![0.0; area] };
+        let mut plane = Plane {
+            hu: vec![0.0; area],
+            lung: vec![0.0; area],
+            drowned: vec![0.0; area],
+        };
         for part in 0..parts {
             let offset = thickness * ((part as f32 + 0.5) / parts as f32 - 0.5);
             let mut origin = self.grid.origins[slice];
@@ -152,7 +171,10 @@ impl Scene<'_> {
     }
 
     fn place(&self, origin: [f64; 3], row: usize, column: usize) -> [f64; 3] {
-        let (down, along) = (row as f64 * self.grid.spacing_mm[0], column as f64 * self.grid.spacing_mm[1]);
+        let (down, along) = (
+            row as f64 * self.grid.spacing_mm[0],
+            column as f64 * self.grid.spacing_mm[1],
+        );
         let mut p = origin;
         for axis in 0..3 {
             p[axis] += along * self.grid.row_direction[axis] + down * self.grid.column_direction[axis];
@@ -184,7 +206,8 @@ impl Scene<'_> {
                 }
                 let [dx, dy] = self.anatomy.warp(straight);
                 let p = [straight[0] + dx, straight[1] + dy, straight[2]];
-                (plane.hu[k], plane.lung[k], plane.drowned[k]) = self.voxel(&level, p, &table.at(p[0], p[1]), edge, contrast);
+                (plane.hu[k], plane.lung[k], plane.drowned[k]) =
+                    self.voxel(&level, p, &table.at(p[0], p[1]), edge, contrast);
                 if plane.hu[k] < -700.0 && plane.lung[k] == 0.0 {
                     plane.hu[k] = plane.hu[k].max(self.table(straight));
                 }
@@ -218,7 +241,11 @@ impl Scene<'_> {
         }
         let (depth, fluid, air) = self.illness.lung_depth(&cavity, p, self.anatomy.scale());
         let share = cover(depth);
-        let mut hu = if share < 1.0 { self.anatomy.tissue(level, x, y, fields, edge, contrast) } else { 0.0 };
+        let mut hu = if share < 1.0 {
+            self.anatomy.tissue(level, x, y, fields, edge, contrast)
+        } else {
+            0.0
+        };
         if share < 1.0 {
             hu += (12.0 + 5.0 * fields.texture - hu) * cover(fluid);
             hu += (-998.0 - hu) * cover(air);
@@ -234,16 +261,35 @@ impl Scene<'_> {
         let [x, y, z] = p;
         let s = self.anatomy.scale();
         let seed = self.specification.seed as u32;
-        let down = if self.specification.position == Position::Prone { -1.0 } else { 1.0 };
+        let down = if self.specification.position == Position::Prone {
+            -1.0
+        } else {
+            1.0
+        };
         let sink = down * (y / (90.0 * s)).clamp(-1.2, 1.2);
-        let hanging = if sink > 0.0 { 46.0 * sink + 26.0 * ramp(16.0, 2.0, depth) * sink } else { 24.0 * sink };
+        let hanging = if sink > 0.0 {
+            46.0 * sink + 26.0 * ramp(16.0, 2.0, depth) * sink
+        } else {
+            24.0 * sink
+        };
         // Vessels too thin to be drawn one by one make the fine texture uneven towards the dense side.
         let fine = noise::value(seed ^ 0x1002, [x / 2.6, y / 2.6, z / 3.2]);
-        let mottle = 16.0 * fields.mottle + 22.0 * fine + 260.0 * ramp(0.25, 1.0, fine) * (0.35 + 0.65 * ramp(3.0, 25.0, depth));
+        let mottle =
+            16.0 * fields.mottle + 22.0 * fine + 260.0 * ramp(0.25, 1.0, fine) * (0.35 + 0.65 * ramp(3.0, 25.0, depth));
         let (_, fissure) = lobe(self.anatomy, p, cavity.side, fields);
-        let leaf = 190.0 * ramp(1.3, 0.2, fissure) * ramp(6.0, 16.0, depth.max(10.0)) / self.thickness().clamp(1.0, 4.0);
+        let leaf =
+            190.0 * ramp(1.3, 0.2, fissure) * ramp(6.0, 16.0, depth.max(10.0)) / self.thickness().clamp(1.0, 4.0);
         let clean = self.lung_hu + hanging + mottle + leaf;
-        self.illness.paint(self.anatomy, &Spot { place: p, cavity, depth, fields }, clean)
+        self.illness.paint(
+            self.anatomy,
+            &Spot {
+                place: p,
+                cavity,
+                depth,
+                fields,
+            },
+            clean,
+        )
     }
 
     fn table(&self, p: [f32; 3]) -> f32 {
@@ -300,7 +346,11 @@ impl Scene<'_> {
             Matter::Blood => towards(if contrast { 205.0 } else { 42.0 }, cover(depth)),
             Matter::LungVessel => {
                 let blood = if contrast { 190.0 } else { 45.0 };
-                if plane.lung[k] < 0.5 && !contrast { here } else { here.max(towards(blood, cover(depth) * thin)) }
+                if plane.lung[k] < 0.5 && !contrast {
+                    here
+                } else {
+                    here.max(towards(blood, cover(depth) * thin))
+                }
             }
             Matter::AirwayWall => here.max(towards(15.0, cover(depth) * thin * 0.9)),
             Matter::Air => {
@@ -308,7 +358,10 @@ impl Scene<'_> {
                 if segment.outside_lung && depth > -1.5 {
                     plane.lung[k] = plane.lung[k].min(1.0 - cover(depth + 1.5));
                 }
-                here.min(towards(-995.0, cover(depth) * thin * if segment.outside_lung { 1.0 } else { open }))
+                here.min(towards(
+                    -995.0,
+                    cover(depth) * thin * if segment.outside_lung { 1.0 } else { open },
+                ))
             }
             Matter::Gas => here.min(towards(-985.0, cover(depth))),
             Matter::Cartilage => towards(105.0, cover(depth)),
@@ -323,20 +376,39 @@ impl Scene<'_> {
         let (rows, columns) = (self.grid.rows, self.grid.columns);
         let specification = self.specification;
         let pixel = (self.grid.spacing_mm[0] + self.grid.spacing_mm[1]) as f32 * 0.5;
-        let grain = Grain::new(specification.seed ^ noise::hash(slice as u64 + 1), rows, columns, specification.kernel, 0.8 / pixel);
+        let grain = Grain::new(
+            specification.seed ^ noise::hash(slice as u64 + 1),
+            rows,
+            columns,
+            specification.kernel,
+            0.8 / pixel,
+        );
         let sd = specification.noise_hu.clamp(0.0, 500.0) as f32;
-        let lowest = if specification.flavour.is_signed() { -3024.0 } else { -1024.0 };
+        let lowest = if specification.flavour.is_signed() {
+            -3024.0
+        } else {
+            -1024.0
+        };
         let radius = (rows as f32).min(columns as f32) * 0.5;
         for row in 0..rows {
             for column in 0..columns {
                 let k = row * columns + column;
-                let (u, v) = ((row as f32 + 0.5 - rows as f32 * 0.5) / radius, (column as f32 + 0.5 - columns as f32 * 0.5) / radius);
+                let (u, v) = (
+                    (row as f32 + 0.5 - rows as f32 * 0.5) / radius,
+                    (column as f32 + 0.5 - columns as f32 * 0.5) / radius,
+                );
                 let away = u * u + v * v;
                 hu[k] = match specification.outside_circle_hu {
                     Some(value) if away > 1.0 => value,
                     _ => {
-                        let factor = if clean[k] < -995.0 { 0.55 } else { 1.15 - 0.45 * away.min(1.0) };
-                        (clean[k] + sd * factor * grain.at(row, column)).clamp(lowest, 3071.0).round() as i16
+                        let factor = if clean[k] < -995.0 {
+                            0.55
+                        } else {
+                            1.15 - 0.45 * away.min(1.0)
+                        };
+                        (clean[k] + sd * factor * grain.at(row, column))
+                            .clamp(lowest, 3071.0)
+                            .round() as i16
                     }
                 };
             }

@@ -60,13 +60,67 @@ struct Style {
 impl Style {
     fn of(flavour: Flavour) -> Self {
         let (manufacturer, model, software, kernels, image_type, intercept, bits_stored, rotation) = match flavour {
-            Flavour::Plain => ("Hilum", "Phantom", "1", ["SMOOTH", "STANDARD", "SHARP"], "ORIGINAL\\PRIMARY\\AXIAL", -1024, 12, "CW"),
-            Flavour::Ge => ("GE MEDICAL SYSTEMS", "Phantom G", "g.1", ["SOFT", "STANDARD", "LUNG"], "ORIGINAL\\PRIMARY\\AXIAL", -1024, 16, "CW"),
-            Flavour::Siemens => ("SIEMENS", "Phantom S", "syngo phantom", ["B20f", "B30f", "B70f"], "ORIGINAL\\PRIMARY\\AXIAL\\CT_SOM5 SPI", -1024, 12, "CW"),
-            Flavour::Philips => ("Philips", "Phantom P", "p.1", ["A", "B", "YB"], "ORIGINAL\\PRIMARY\\AXIAL\\HELIX", -1024, 12, "CC"),
-            Flavour::Canon => ("CANON MEDICAL SYSTEMS", "Phantom C", "c.1", ["FC08", "FC18", "FC51"], "ORIGINAL\\PRIMARY\\AXIAL", 0, 16, "CW"),
+            Flavour::Plain => (
+                "Hilum",
+                "Phantom",
+                "1",
+                ["SMOOTH", "STANDARD", "SHARP"],
+                "ORIGINAL\\PRIMARY\\AXIAL",
+                -1024,
+                12,
+                "CW",
+            ),
+            Flavour::Ge => (
+                "GE MEDICAL SYSTEMS",
+                "Phantom G",
+                "g.1",
+                ["SOFT", "STANDARD", "LUNG"],
+                "ORIGINAL\\PRIMARY\\AXIAL",
+                -1024,
+                16,
+                "CW",
+            ),
+            Flavour::Siemens => (
+                "SIEMENS",
+                "Phantom S",
+                "syngo phantom",
+                ["B20f", "B30f", "B70f"],
+                "ORIGINAL\\PRIMARY\\AXIAL\\CT_SOM5 SPI",
+                -1024,
+                12,
+                "CW",
+            ),
+            Flavour::Philips => (
+                "Philips",
+                "Phantom P",
+                "p.1",
+                ["A", "B", "YB"],
+                "ORIGINAL\\PRIMARY\\AXIAL\\HELIX",
+                -1024,
+                12,
+                "CC",
+            ),
+            Flavour::Canon => (
+                "CANON MEDICAL SYSTEMS",
+                "Phantom C",
+                "c.1",
+                ["FC08", "FC18", "FC51"],
+                "ORIGINAL\\PRIMARY\\AXIAL",
+                0,
+                16,
+                "CW",
+            ),
         };
-        Self { manufacturer, model, software, kernels, image_type, intercept, bits_stored, rotation }
+        Self {
+            manufacturer,
+            model,
+            software,
+            kernels,
+            image_type,
+            intercept,
+            bits_stored,
+            rotation,
+        }
     }
 }
 
@@ -82,7 +136,9 @@ impl Names {
         if let Voxels::I16(voxels) = &phantom.volume.voxels {
             digest.update(bytemuck::cast_slice(voxels));
         }
-        Self { digest: digest.finalize().into() }
+        Self {
+            digest: digest.finalize().into(),
+        }
     }
 
     /// A UID below 2.25 (PS3.5 B.2): a UUID made of a digest.
@@ -100,11 +156,21 @@ impl Names {
 fn stored_values(phantom: &Phantom, specification: &Specification, slice: usize) -> Vec<u16> {
     let area = phantom.volume.grid.rows * phantom.volume.grid.columns;
     let intercept = f32::from(Style::of(specification.flavour).intercept);
-    let (low, high) = if specification.flavour.is_signed() { (-32768.0, 32767.0) } else { (0.0, 4095.0) };
+    let (low, high) = if specification.flavour.is_signed() {
+        (-32768.0, 32767.0)
+    } else {
+        (0.0, 4095.0)
+    };
     let store = |hu: f32| (hu - intercept).round().clamp(low, high) as i32 as u16;
     match &phantom.volume.voxels {
-        Voxels::I16(voxels) => voxels[slice * area..(slice + 1) * area].iter().map(|hu| store(f32::from(*hu))).collect(),
-        Voxels::F32(voxels) => voxels[slice * area..(slice + 1) * area].iter().map(|hu| store(*hu)).collect(),
+        Voxels::I16(voxels) => voxels[slice * area..(slice + 1) * area]
+            .iter()
+            .map(|hu| store(f32::from(*hu)))
+            .collect(),
+        Voxels::F32(voxels) => voxels[slice * area..(slice + 1) * area]
+            .iter()
+            .map(|hu| store(*hu))
+            .collect(),
     }
 }
 
@@ -112,7 +178,11 @@ fn stored_values(phantom: &Phantom, specification: &Specification, slice: usize)
 fn decimal(value: f64) -> String {
     for digits in (0..=10).rev() {
         let text = format!("{value:.digits$}");
-        let text = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.').to_owned() } else { text };
+        let text = if text.contains('.') {
+            text.trim_end_matches('0').trim_end_matches('.').to_owned()
+        } else {
+            text
+        };
         if text.len() <= 16 {
             return if text == "-0" { "0".to_owned() } else { text };
         }
@@ -121,7 +191,11 @@ fn decimal(value: f64) -> String {
 }
 
 fn decimals(values: &[f64]) -> String {
-    values.iter().map(|value| decimal(*value)).collect::<Vec<_>>().join("\\")
+    values
+        .iter()
+        .map(|value| decimal(*value))
+        .collect::<Vec<_>>()
+        .join("\\")
 }
 
 fn attributes(phantom: &Phantom, specification: &Specification, names: &Names, slice: usize) -> Vec<CtAttribute> {
@@ -140,8 +214,17 @@ fn attributes(phantom: &Phantom, specification: &Specification, names: &Names, s
         Position::FeetFirst => "FFS",
     };
     // Head first, the head is scanned first or last; feet first the other way: instance numbers run from the head down, as most scanners give them.
-    let number = if specification.position == Position::FeetFirst { slice + 1 } else { slices - slice };
-    let orientation: Vec<f64> = grid.row_direction.iter().chain(&grid.column_direction).copied().collect();
+    let number = if specification.position == Position::FeetFirst {
+        slice + 1
+    } else {
+        slices - slice
+    };
+    let orientation: Vec<f64> = grid
+        .row_direction
+        .iter()
+        .chain(&grid.column_direction)
+        .copied()
+        .collect();
     let thickness = specification.thickness_mm.unwrap_or(specification.spacing_mm[2]);
     let mut list: Vec<CtAttribute> = Vec::with_capacity(64);
     let mut text = |tag: (u16, u16), vr: &[u8; 2], value: &str| list.push((tag, *vr, CtValue::Text(value.to_owned())));
@@ -155,12 +238,20 @@ fn attributes(phantom: &Phantom, specification: &Specification, names: &Names, s
     text((0x0008, 0x0031), b"TM", "120100");
     text((0x0008, 0x0032), b"TM", "120200");
     text((0x0008, 0x0033), b"TM", "120300");
-    text((0x0008, 0x0050), b"SH", &format!("PH{:08}", specification.seed % 100_000_000));
+    text(
+        (0x0008, 0x0050),
+        b"SH",
+        &format!("PH{:08}", specification.seed % 100_000_000),
+    );
     text((0x0008, 0x0060), b"CS", "CT");
     text((0x0008, 0x0070), b"LO", style.manufacturer);
     text((0x0008, 0x0090), b"PN", "");
     text((0x0008, 0x1030), b"LO", "Synthetic chest");
-    text((0x0008, 0x103e), b"LO", &format!("Phantom {} mm {kernel}", decimal(thickness)));
+    text(
+        (0x0008, 0x103e),
+        b"LO",
+        &format!("Phantom {} mm {kernel}", decimal(thickness)),
+    );
     text((0x0008, 0x1090), b"LO", style.model);
     text((0x0010, 0x0010), b"PN", "Phantom^Chest");
     text((0x0010, 0x0020), b"LO", &format!("PHANTOM-{}", specification.seed));
@@ -175,9 +266,17 @@ fn attributes(phantom: &Phantom, specification: &Specification, names: &Names, s
     text((0x0018, 0x0022), b"CS", "HELICAL MODE");
     text((0x0018, 0x0050), b"DS", &decimal(thickness));
     text((0x0018, 0x0060), b"DS", "120");
-    text((0x0018, 0x0090), b"DS", &decimal(grid.spacing_mm[1] * grid.columns as f64));
+    text(
+        (0x0018, 0x0090),
+        b"DS",
+        &decimal(grid.spacing_mm[1] * grid.columns as f64),
+    );
     text((0x0018, 0x1020), b"LO", style.software);
-    text((0x0018, 0x1100), b"DS", &decimal(grid.spacing_mm[1] * grid.columns as f64));
+    text(
+        (0x0018, 0x1100),
+        b"DS",
+        &decimal(grid.spacing_mm[1] * grid.columns as f64),
+    );
     text((0x0018, 0x1120), b"DS", &decimal(specification.tilt_degrees));
     text((0x0018, 0x1140), b"CS", style.rotation);
     text((0x0018, 0x1151), b"IS", "200");
@@ -205,9 +304,17 @@ fn attributes(phantom: &Phantom, specification: &Specification, names: &Names, s
     if let Some(outside) = specification.outside_circle_hu {
         let stored = i32::from(outside) - i32::from(style.intercept);
         if specification.flavour.is_signed() {
-            list.push(((0x0028, 0x0120), *b"SS", CtValue::Signed(stored.clamp(-32768, 32767) as i16)));
+            list.push((
+                (0x0028, 0x0120),
+                *b"SS",
+                CtValue::Signed(stored.clamp(-32768, 32767) as i16),
+            ));
         } else {
-            list.push(((0x0028, 0x0120), *b"US", CtValue::Unsigned(stored.clamp(0, 4095) as u16)));
+            list.push((
+                (0x0028, 0x0120),
+                *b"US",
+                CtValue::Unsigned(stored.clamp(0, 4095) as u16),
+            ));
         }
     }
     list

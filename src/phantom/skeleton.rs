@@ -16,7 +16,11 @@ pub(crate) fn bones(anatomy: &Anatomy, rng: &mut ChaCha8Rng) -> Vec<Segment> {
     let marrow: Vec<Segment> = out
         .iter()
         .filter(|bone| bone.matter == Matter::Bone && bone.reach() > 3.0)
-        .map(|bone| Segment { radius: bone.radius.map(|r| (r - 1.9).max(0.6)), matter: Matter::Marrow, ..*bone })
+        .map(|bone| Segment {
+            radius: bone.radius.map(|r| (r - 1.9).max(0.6)),
+            matter: Matter::Marrow,
+            ..*bone
+        })
         .collect();
     out.extend(marrow);
     out
@@ -54,7 +58,8 @@ fn ribs(anatomy: &Anatomy, rng: &mut ChaCha8Rng, out: &mut Vec<Segment>) {
             for k in 0..=18_u16 {
                 let t = f32::from(k) / 18.0;
                 let angle = start + t * (end - start);
-                let z = head + 6.0 * s * (-angle).exp() - slope * (1.0 - (angle * 1.05).min(std::f32::consts::PI).cos()) * 0.5;
+                let z = head + 6.0 * s * (-angle).exp()
+                    - slope * (1.0 - (angle * 1.05).min(std::f32::consts::PI).cos()) * 0.5;
                 let point = on_wall(anatomy, z, angle, side, radius + 2.2 * s);
                 let bony = if rib < 10 { 2.25 - 0.03 * number } else { 9.0 };
                 if angle < bony {
@@ -68,7 +73,17 @@ fn ribs(anatomy: &Anatomy, rng: &mut ChaCha8Rng, out: &mut Vec<Segment>) {
                 }
             }
             let level = anatomy.level(head);
-            bone.insert(0, ([level.spine[0] + side * 20.0 * s, level.spine[1] + 8.0 * s, head + 4.0 * s], radius * 0.8));
+            bone.insert(
+                0,
+                (
+                    [
+                        level.spine[0] + side * 20.0 * s,
+                        level.spine[1] + 8.0 * s,
+                        head + 4.0 * s,
+                    ],
+                    radius * 0.8,
+                ),
+            );
             curve(&bone, Matter::Bone, false, out);
             curve(&cartilage, Matter::Cartilage, false, out);
         }
@@ -88,17 +103,42 @@ fn spine(anatomy: &Anatomy, rng: &mut ChaCha8Rng, out: &mut Vec<Segment>) {
         let half = 9.6 * s;
         for (dx, dy, r) in [(0.0, 0.0, 13.5), (-5.5, 1.5, 12.0), (5.5, 1.5, 12.0)] {
             let p = [x + dx * s * grow, y + dy * s * grow];
-            out.push(piece([p[0], p[1], z - half + 6.0 * s], [p[0], p[1], z + half - 6.0 * s], r * s * grow, Matter::Bone));
+            out.push(piece(
+                [p[0], p[1], z - half + 6.0 * s],
+                [p[0], p[1], z + half - 6.0 * s],
+                r * s * grow,
+                Matter::Bone,
+            ));
         }
         for side in [-1.0, 1.0] {
             let root = [x + side * 12.0 * s, y + 17.0 * s, z + 3.0 * s];
-            out.push(piece([x + side * 10.0 * s, y + 9.0 * s, z + 4.0 * s], root, 4.6 * s, Matter::Bone));
-            out.push(piece(root, [x + side * 31.0 * s, y + 27.0 * s, z + 1.0 * s], 4.4 * s, Matter::Bone));
+            out.push(piece(
+                [x + side * 10.0 * s, y + 9.0 * s, z + 4.0 * s],
+                root,
+                4.6 * s,
+                Matter::Bone,
+            ));
+            out.push(piece(
+                root,
+                [x + side * 31.0 * s, y + 27.0 * s, z + 1.0 * s],
+                4.4 * s,
+                Matter::Bone,
+            ));
             out.push(piece(root, [x, y + 32.0 * s, z - 2.0 * s], 3.6 * s, Matter::Bone));
         }
-        out.push(piece([x, y + 33.0 * s, z - 2.0 * s], [x, y + 52.0 * s, z - 22.0 * s], 3.4 * s, Matter::Bone));
+        out.push(piece(
+            [x, y + 33.0 * s, z - 2.0 * s],
+            [x, y + 52.0 * s, z - 22.0 * s],
+            3.4 * s,
+            Matter::Bone,
+        ));
         let below = anatomy.level(z - pitch);
-        out.push(piece([x, y + 21.5 * s, z], [below.spine[0], below.spine[1] + 21.5 * s, z - pitch], 8.0 * s, Matter::Canal));
+        out.push(piece(
+            [x, y + 21.5 * s, z],
+            [below.spine[0], below.spine[1] + 21.5 * s, z - pitch],
+            8.0 * s,
+            Matter::Canal,
+        ));
         z -= pitch;
     }
 }
@@ -131,12 +171,35 @@ fn shoulders(anatomy: &Anatomy, rng: &mut ChaCha8Rng, out: &mut Vec<Segment>) {
             let t = f32::from(k) / 12.0;
             let upper = blade(0.60 + 0.62 * t, (92.0 - 30.0 * t) * s + raise, 17.0 + 5.0 * t);
             let radius = if k == 12 { 4.5 } else { 2.2 };
-            curve(&[(tip, radius * s), (blade(0.68 + 0.35 * t, 30.0 * s + raise, 18.0), radius * s), (upper, radius * s)], Matter::Bone, false, out);
+            curve(
+                &[
+                    (tip, radius * s),
+                    (blade(0.68 + 0.35 * t, 30.0 * s + raise, 18.0), radius * s),
+                    (upper, radius * s),
+                ],
+                Matter::Bone,
+                false,
+                out,
+            );
         }
         let root = blade(0.62, 72.0 * s + raise, 19.0);
         let ridge = [root[0] * 1.25, root[1] * 1.02 + 10.0 * s, 92.0 * s + raise];
-        curve(&[(root, 3.0 * s), (ridge, 4.2 * s), ([joint[0], joint[1] + 22.0 * s, joint[2] + 18.0 * s], 5.5 * s)], Matter::Bone, false, out);
-        out.push(piece(blade(1.15, 78.0 * s + raise, 20.0), [joint[0] * 0.88, joint[1] + 6.0 * s, joint[2]], 8.0 * s, Matter::Bone));
+        curve(
+            &[
+                (root, 3.0 * s),
+                (ridge, 4.2 * s),
+                ([joint[0], joint[1] + 22.0 * s, joint[2] + 18.0 * s], 5.5 * s),
+            ],
+            Matter::Bone,
+            false,
+            out,
+        );
+        out.push(piece(
+            blade(1.15, 78.0 * s + raise, 20.0),
+            [joint[0] * 0.88, joint[1] + 6.0 * s, joint[2]],
+            8.0 * s,
+            Matter::Bone,
+        ));
         let front = on_wall(anatomy, 96.0 * s, std::f32::consts::PI, 1.0, 6.0 * s);
         curve(
             &[
@@ -149,17 +212,46 @@ fn shoulders(anatomy: &Anatomy, rng: &mut ChaCha8Rng, out: &mut Vec<Segment>) {
             false,
             out,
         );
-        out.push(piece(joint, [joint[0] * 1.01, joint[1], joint[2] + 5.0 * s], 22.0 * s, Matter::Bone));
+        out.push(piece(
+            joint,
+            [joint[0] * 1.01, joint[1], joint[2] + 5.0 * s],
+            22.0 * s,
+            Matter::Bone,
+        ));
         if anatomy.arms_down {
             let arm = anatomy.level(0.0);
             let x = side * (arm.half_width + 80.0 * s);
-            curve(&[(joint, 16.0 * s), ([x, 24.0 * s, 40.0 * s], 11.5 * s), ([x, 22.0 * s, -300.0 * s], 11.5 * s)], Matter::Bone, false, out);
+            curve(
+                &[
+                    (joint, 16.0 * s),
+                    ([x, 24.0 * s, 40.0 * s], 11.5 * s),
+                    ([x, 22.0 * s, -300.0 * s], 11.5 * s),
+                ],
+                Matter::Bone,
+                false,
+                out,
+            );
         } else {
-            curve(&[(joint, 16.0 * s), ([joint[0] * 1.02, joint[1] - 6.0 * s, 170.0 * s], 12.0 * s), ([joint[0] * 0.95, -10.0 * s, 330.0 * s], 11.5 * s)], Matter::Bone, false, out);
+            curve(
+                &[
+                    (joint, 16.0 * s),
+                    ([joint[0] * 1.02, joint[1] - 6.0 * s, 170.0 * s], 12.0 * s),
+                    ([joint[0] * 0.95, -10.0 * s, 330.0 * s], 11.5 * s),
+                ],
+                Matter::Bone,
+                false,
+                out,
+            );
         }
     }
 }
 
 fn piece(from: [f32; 3], to: [f32; 3], radius: f32, matter: Matter) -> Segment {
-    Segment { from, to, radius: [radius, radius], matter, outside_lung: false }
+    Segment {
+        from,
+        to,
+        radius: [radius, radius],
+        matter,
+        outside_lung: false,
+    }
 }

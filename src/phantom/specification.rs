@@ -172,6 +172,12 @@ impl Specification {
     /// A small and quick one for tests: 192 x 192 x 60 voxels of 2 x 2 x 5 mm.
     #[must_use]
     pub fn small(seed: u64) -> Self {
-        Self { seed, spacing_mm: [2.0, 2.0, 5.0], matrix: [192, 192], slices: Some(60), ..Self::default() }
+        Self {
+            seed,
+            spacing_mm: [2.0, 2.0, 5.0],
+            matrix: [192, 192],
+            slices: Some(60),
+            ..Self::default()
+        }
     }
 }

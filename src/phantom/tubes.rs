@@ -50,7 +50,10 @@ impl Segment {
             length += axis[k] * axis[k];
         }
         let t = (along / length.max(1e-6)).clamp(0.0, 1.0);
-        let distance = (0..3).map(|k| (rest[k] - t * axis[k]) * (rest[k] - t * axis[k])).sum::<f32>().sqrt();
+        let distance = (0..3)
+            .map(|k| (rest[k] - t * axis[k]) * (rest[k] - t * axis[k]))
+            .sum::<f32>()
+            .sqrt();
         self.radius[0] + (self.radius[1] - self.radius[0]) * t - distance
     }
 
@@ -67,7 +70,10 @@ pub(crate) fn curve(points: &[([f32; 3], f32)], matter: Matter, outside_lung: bo
         let [a, b, c, d] = [at(k - 1), at(k), at(k + 1), at(k + 2)];
         let place = |t: f32| {
             let one = |a: f32, b: f32, c: f32, d: f32| {
-                0.5 * (2.0 * b + (c - a) * t + (2.0 * a - 5.0 * b + 4.0 * c - d) * t * t + (3.0 * b - a - 3.0 * c + d) * t * t * t)
+                0.5 * (2.0 * b
+                    + (c - a) * t
+                    + (2.0 * a - 5.0 * b + 4.0 * c - d) * t * t
+                    + (3.0 * b - a - 3.0 * c + d) * t * t * t)
             };
             let mut p = [0.0; 3];
             for (axis, value) in p.iter_mut().enumerate() {
@@ -78,7 +84,13 @@ pub(crate) fn curve(points: &[([f32; 3], f32)], matter: Matter, outside_lung: bo
         for step in 0..STEPS {
             let (from, r0) = place(step as f32 / STEPS as f32);
             let (to, r1) = place((step + 1) as f32 / STEPS as f32);
-            into.push(Segment { from, to, radius: [r0, r1], matter, outside_lung });
+            into.push(Segment {
+                from,
+                to,
+                radius: [r0, r1],
+                matter,
+                outside_lung,
+            });
         }
     }
 }

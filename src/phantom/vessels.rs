@@ -29,16 +29,26 @@ pub(crate) fn vessels(anatomy: &Anatomy, rng: &mut ChaCha8Rng) -> Vec<Segment> {
         })
         .map(|(side, kind, root)| (side, kind, root, rng.random()))
         .collect();
-    let trees: Vec<Vec<Segment>> =
-        plans.into_par_iter().map(|(side, kind, root, seed)| tree(anatomy, side, kind, root, density, &mut ChaCha8Rng::seed_from_u64(seed))).collect();
+    let trees: Vec<Vec<Segment>> = plans
+        .into_par_iter()
+        .map(|(side, kind, root, seed)| tree(anatomy, side, kind, root, density, &mut ChaCha8Rng::seed_from_u64(seed)))
+        .collect();
     for tree in trees {
         for segment in tree {
-            if segment.matter == Matter::Air { lumens.push(segment) } else { out.push(segment) }
+            if segment.matter == Matter::Air {
+                lumens.push(segment)
+            } else {
+                out.push(segment)
+            }
         }
     }
     for lumen in lumens {
         let thick = |r: f32| r + 0.35 + 0.16 * r;
-        out.push(Segment { radius: lumen.radius.map(thick), matter: Matter::AirwayWall, ..lumen });
+        out.push(Segment {
+            radius: lumen.radius.map(thick),
+            matter: Matter::AirwayWall,
+            ..lumen
+        });
         out.push(lumen);
     }
     out
@@ -57,7 +67,14 @@ struct Node {
     way: f32,
 }
 
-fn tree(anatomy: &Anatomy, side: usize, kind: Kind, root: [f32; 3], density: f32, rng: &mut ChaCha8Rng) -> Vec<Segment> {
+fn tree(
+    anatomy: &Anatomy,
+    side: usize,
+    kind: Kind,
+    root: [f32; 3],
+    density: f32,
+    rng: &mut ChaCha8Rng,
+) -> Vec<Segment> {
     let (wanted, margin, tip, exponent, most) = match kind {
         Kind::Artery => ((1200.0 * density) as usize, 2.5, 0.58_f32, 2.75, 8.5),
         Kind::Vein => ((950.0 * density) as usize, 2.5, 0.58, 2.75, 8.0),
@@ -66,7 +83,11 @@ fn tree(anatomy: &Anatomy, side: usize, kind: Kind, root: [f32; 3], density: f32
     let mut points = strewn(anatomy, side, wanted, margin, rng);
     let far = |p: &[f32; 3]| distance(*p, root);
     points.sort_by(|a, b| far(a).total_cmp(&far(b)));
-    let mut nodes = vec![Node { place: root, parent: 0, way: 0.0 }];
+    let mut nodes = vec![Node {
+        place: root,
+        parent: 0,
+        way: 0.0,
+    }];
     for point in points {
         let mut best = (f32::MAX, 0);
         for (index, node) in nodes.iter().enumerate() {
@@ -101,7 +122,11 @@ fn tree(anatomy: &Anatomy, side: usize, kind: Kind, root: [f32; 3], density: f32
         load[nodes[index].parent] += load[index];
     }
     let radius = |load: f32| load.powf(1.0 / exponent).min(most);
-    let matter = if kind == Kind::Airway { Matter::Air } else { Matter::LungVessel };
+    let matter = if kind == Kind::Airway {
+        Matter::Air
+    } else {
+        Matter::LungVessel
+    };
     nodes
         .iter()
         .enumerate()
@@ -109,7 +134,13 @@ fn tree(anatomy: &Anatomy, side: usize, kind: Kind, root: [f32; 3], density: f32
         .map(|(index, node)| {
             let here = radius(load[index]);
             let before = radius(load[node.parent]).min(here * 1.25);
-            Segment { from: nodes[node.parent].place, to: node.place, radius: [before, here], matter, outside_lung: false }
+            Segment {
+                from: nodes[node.parent].place,
+                to: node.place,
+                radius: [before, here],
+                matter,
+                outside_lung: false,
+            }
         })
         .collect()
 }
@@ -158,17 +189,63 @@ fn great_vessels(anatomy: &Anatomy, rng: &mut ChaCha8Rng, out: &mut Vec<Segment>
     aorta.extend((0..8_u8).map(|k| (beside((-10.0 - 45.0 * f32::from(k)) * s), 11.5 * wide)));
     let tubes: [Vec<([f32; 3], f32)>; 12] = [
         aorta,
-        vec![([hx - 4.0 * s, hy - 8.0 * s, hz + 24.0 * s], 14.0 * s), (p(17.0, -30.0, -6.0), 14.0 * s), (p(16.0, -10.0, 1.0), 13.0 * s)],
-        vec![(p(16.0, -10.0, 1.0), 12.0 * s), (p(30.0, 4.0, 3.0), 11.0 * s), (p(43.0, 8.0, -10.0), 8.5 * s)],
-        vec![(p(14.0, -12.0, -4.0), 11.5 * s), (p(-10.0, -5.0, -9.0), 11.0 * s), (p(-41.0, 2.0, -14.0), 8.5 * s)],
-        vec![(p(-23.0, -16.0, -30.0), 10.0 * s), (p(-25.0, -16.0, 30.0), 9.5 * s), (p(-22.0, -18.0, 70.0), 9.0 * s), (p(-24.0, -32.0, 96.0), 7.5 * s), (p(-62.0, -26.0, 128.0), 6.5 * s)],
-        vec![(p(-22.0, -18.0, 66.0), 8.0 * s), (p(8.0, -30.0, 80.0), 7.0 * s), (p(24.0, -34.0, 98.0), 7.0 * s), (p(62.0, -26.0, 128.0), 6.5 * s)],
-        vec![(p(-7.0, -8.0, 49.0), 7.0 * s), (p(-16.0, -5.0, 84.0), 6.5 * s), (p(-24.0, -4.0, 190.0), 4.5 * s)],
-        vec![(p(4.0, 3.0, 52.0), 5.0 * s), (p(12.0, 4.0, 92.0), 4.5 * s), (p(24.0, 0.0, 190.0), 4.5 * s)],
-        vec![(p(11.0, 14.0, 50.0), 5.5 * s), (p(18.0, 12.0, 95.0), 5.5 * s), (p(30.0, 2.0, 122.0), 5.0 * s), (p(70.0, 0.0, 134.0), 4.5 * s)],
-        vec![([hx - 26.0 * s, hy + 24.0 * s, hz + 6.0 * s], 8.0 * s), (p(-41.0, -2.0, -36.0), 7.0 * s)],
-        vec![([hx - 8.0 * s, hy + 30.0 * s, hz + 6.0 * s], 7.0 * s), (p(41.0, 2.0, -34.0), 6.5 * s)],
-        vec![(p(-24.0, 2.0, -60.0), 11.0 * s), (p(-25.0, 8.0, -130.0), 11.0 * s), (p(-22.0, 20.0, -280.0), 10.0 * s)],
+        vec![
+            ([hx - 4.0 * s, hy - 8.0 * s, hz + 24.0 * s], 14.0 * s),
+            (p(17.0, -30.0, -6.0), 14.0 * s),
+            (p(16.0, -10.0, 1.0), 13.0 * s),
+        ],
+        vec![
+            (p(16.0, -10.0, 1.0), 12.0 * s),
+            (p(30.0, 4.0, 3.0), 11.0 * s),
+            (p(43.0, 8.0, -10.0), 8.5 * s),
+        ],
+        vec![
+            (p(14.0, -12.0, -4.0), 11.5 * s),
+            (p(-10.0, -5.0, -9.0), 11.0 * s),
+            (p(-41.0, 2.0, -14.0), 8.5 * s),
+        ],
+        vec![
+            (p(-23.0, -16.0, -30.0), 10.0 * s),
+            (p(-25.0, -16.0, 30.0), 9.5 * s),
+            (p(-22.0, -18.0, 70.0), 9.0 * s),
+            (p(-24.0, -32.0, 96.0), 7.5 * s),
+            (p(-62.0, -26.0, 128.0), 6.5 * s),
+        ],
+        vec![
+            (p(-22.0, -18.0, 66.0), 8.0 * s),
+            (p(8.0, -30.0, 80.0), 7.0 * s),
+            (p(24.0, -34.0, 98.0), 7.0 * s),
+            (p(62.0, -26.0, 128.0), 6.5 * s),
+        ],
+        vec![
+            (p(-7.0, -8.0, 49.0), 7.0 * s),
+            (p(-16.0, -5.0, 84.0), 6.5 * s),
+            (p(-24.0, -4.0, 190.0), 4.5 * s),
+        ],
+        vec![
+            (p(4.0, 3.0, 52.0), 5.0 * s),
+            (p(12.0, 4.0, 92.0), 4.5 * s),
+            (p(24.0, 0.0, 190.0), 4.5 * s),
+        ],
+        vec![
+            (p(11.0, 14.0, 50.0), 5.5 * s),
+            (p(18.0, 12.0, 95.0), 5.5 * s),
+            (p(30.0, 2.0, 122.0), 5.0 * s),
+            (p(70.0, 0.0, 134.0), 4.5 * s),
+        ],
+        vec![
+            ([hx - 26.0 * s, hy + 24.0 * s, hz + 6.0 * s], 8.0 * s),
+            (p(-41.0, -2.0, -36.0), 7.0 * s),
+        ],
+        vec![
+            ([hx - 8.0 * s, hy + 30.0 * s, hz + 6.0 * s], 7.0 * s),
+            (p(41.0, 2.0, -34.0), 6.5 * s),
+        ],
+        vec![
+            (p(-24.0, 2.0, -60.0), 11.0 * s),
+            (p(-25.0, 8.0, -130.0), 11.0 * s),
+            (p(-22.0, 20.0, -280.0), 10.0 * s),
+        ],
     ];
     for points in tubes {
         curve(&points, Matter::Blood, false, out);
@@ -188,7 +265,12 @@ fn gullet(anatomy: &Anatomy, rng: &mut ChaCha8Rng, out: &mut Vec<Segment>) {
     curve(&points, Matter::Soft, false, out);
     if gassy {
         let from = rng.random_range(1..5_usize);
-        let inner: Vec<_> = points.iter().skip(from).take(3).map(|(p, _)| (*p, rng.random_range(1.5..4.5) * s)).collect();
+        let inner: Vec<_> = points
+            .iter()
+            .skip(from)
+            .take(3)
+            .map(|(p, _)| (*p, rng.random_range(1.5..4.5) * s))
+            .collect();
         curve(&inner, Matter::Gas, false, out);
     }
 }
@@ -199,9 +281,37 @@ fn windpipe(anatomy: &Anatomy, rng: &mut ChaCha8Rng, out: &mut Vec<Segment>) -> 
     let r = rng.random_range(7.0..10.0) * s;
     let p = |x: f32, y: f32, z: f32| [x * s, y * s, z * s];
     let carina = p(1.0, 10.0, 2.0);
-    curve(&[(p(0.0, -8.0, 200.0), r * 1.05), (p(0.0, 2.0, 110.0), r), (p(2.0, 5.0, 55.0), r), (carina, r)], Matter::Air, true, out);
+    curve(
+        &[
+            (p(0.0, -8.0, 200.0), r * 1.05),
+            (p(0.0, 2.0, 110.0), r),
+            (p(2.0, 5.0, 55.0), r),
+            (carina, r),
+        ],
+        Matter::Air,
+        true,
+        out,
+    );
     let ends = [p(-40.0, 8.0, -25.0), p(46.0, 11.0, -26.0)];
-    curve(&[(carina, r * 0.85), (p(-19.0, 10.0, -12.0), r * 0.82), (ends[0], r * 0.62)], Matter::Air, true, out);
-    curve(&[(carina, r * 0.75), (p(22.0, 12.0, -13.0), r * 0.70), (ends[1], r * 0.58)], Matter::Air, true, out);
+    curve(
+        &[
+            (carina, r * 0.85),
+            (p(-19.0, 10.0, -12.0), r * 0.82),
+            (ends[0], r * 0.62),
+        ],
+        Matter::Air,
+        true,
+        out,
+    );
+    curve(
+        &[
+            (carina, r * 0.75),
+            (p(22.0, 12.0, -13.0), r * 0.70),
+            (ends[1], r * 0.58),
+        ],
+        Matter::Air,
+        true,
+        out,
+    );
     ends
 }

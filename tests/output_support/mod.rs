@@ -1,13 +1,19 @@
 //! What the tests of `output` share: real series with their masks, and other people's programs.
 
-#![allow(dead_code, unreachable_pub, clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout
+)]
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use hilum::dicom::{DecodeOptions, FrameReader, Limits, PixelError, discover};
-use hilum::output::{Frames, ModelIdentity, SegmentDescription, SegmentationRequest};
+use hilum::output::{Frames, ModelIdentity, SegmentDescription, SegmentationRequest, read_back};
 use hilum::series::{Judgement, Series, SeriesLimits, Slice, Stack, group, judge};
 use hilum::volume::{Grid, Mask, StoredFrames, Volume, load};
 
@@ -144,12 +150,95 @@ impl StoredFrames for InPlace<'_> {
     }
 
     fn read_plus(&self, slice: &Slice, add: i32, out: &mut [i16]) -> Result<bool, PixelError> {
-        self.0.read_i16(&self.1.instances[slice.instance], slice.frame, out, add)
+        self.0
+            .read_i16(&self.1.instances[slice.instance], slice.frame, out, add)
     }
 }
 
 /// The volume of a stack in HU.
 pub fn volume(series: &Series, stack: &Stack) -> Volume {
-    let options = DecodeOptions { trust_input: true, ..DecodeOptions::default() };
-    load(stack, &series.instances, &InPlace(FrameReader::new(options), series)).expect("a volume").volume
+    let options = DecodeOptions {
+        trust_input: true,
+        ..DecodeOptions::default()
+    };
+    load(stack, &series.instances, &InPlace(FrameReader::new(options), series))
+        .expect("a volume")
+        .volume
+}
+
+/// Writes the object and holds it against the validators and readers that are installed.
+pub fn hold(bytes: &[u8], request: &SegmentationRequest, ct: &Path, name: &str) {
+    read_back::verify(bytes, request, &grid(request.stack)).expect("reads back");
+    let folder = tempfile::tempdir().expect("a folder");
+    let mut path = folder.path().join(format!("{name}.dcm"));
+    std::fs::write(&path, bytes).expect("written");
+    if request.deflated {
+        // dicom3tools cannot inflate.
+        if !has("dcmconv") {
+            return;
+        }
+        let inflated = folder.path().join("inflated.dcm");
+        assert!(
+            Command::new("dcmconv")
+                .arg("+te")
+                .args([&path, &inflated])
+                .status()
+                .expect("dcmconv")
+                .success()
+        );
+        path = inflated;
+    }
+    if has("dciodvfy") {
+        // What the source says of patient, study and trial is copied as it is, with its faults.
+        let source = complaints("dciodvfy", &files(ct)[..1], &["Error", "Warning"]);
+        let copied = |line: &str| {
+            line.starts_with("Warning")
+                || [
+                    "Patient",
+                    "PatientStudy",
+                    "GeneralStudy",
+                    "ClinicalTrialSubject",
+                    "ClinicalTrialStudy",
+                ]
+                .iter()
+                .any(|module| line.contains(&format!("Module=<{module}>")))
+        };
+        let found = complaints("dciodvfy", std::slice::from_ref(&path), &["Error", "Warning"]);
+        let ours: Vec<&String> = found
+            .iter()
+            .filter(|line| !(source.contains(line) && copied(line)) && !line.contains("to build DICOMDIR"))
+            .collect();
+        assert_eq!(ours, Vec::<&String>::new(), "dciodvfy, {name}");
+    }
+    if has("dcentvfy") {
+        let alone = complaints("dcentvfy", &files(ct), &["Error", "Warning"]);
+        let mut both = files(ct);
+        both.push(path.clone());
+        let with = complaints("dcentvfy", &both, &["Error", "Warning"]);
+        let new: Vec<&String> = with.iter().filter(|line| !alone.contains(line)).collect();
+        assert_eq!(new, Vec::<&String>::new(), "dcentvfy, {name}");
+    }
+    if let Some(python) = python() {
+        let labels = folder.path().join("labels.raw");
+        std::fs::write(&labels, &request.mask.labels).expect("written");
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/check_seg.py");
+        let covered: Vec<String> = request
+            .segments
+            .iter()
+            .map(|s| s.mask_labels.iter().map(u8::to_string).collect::<Vec<_>>().join("+"))
+            .collect();
+        let output = Command::new(python)
+            .arg(script)
+            .args([ct, &labels, &path])
+            .args(["--segments", &covered.join(",")])
+            .output()
+            .expect("python");
+        let said = String::from_utf8_lossy(&output.stdout);
+        println!("{name}\n{said}");
+        assert!(
+            output.status.success(),
+            "{name}: {said}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
 }

@@ -22,7 +22,11 @@ pub(super) struct Canvas {
 
 impl Canvas {
     pub(super) fn new(width: usize, height: usize, background: Colour) -> Self {
-        Self { width, height, rgb: background.repeat(width * height) }
+        Self {
+            width,
+            height,
+            rgb: background.repeat(width * height),
+        }
     }
 
     /// Fills a rectangle.
@@ -43,22 +47,39 @@ impl Canvas {
 
     /// One line of text. `anchor` is the top left, top middle or top right of the line.
     pub(super) fn text(&mut self, text: &str, [x, y]: [i32; 2], alignment: Alignment, font: &MonoFont, colour: Colour) {
-        let style = TextStyleBuilder::new().alignment(alignment).baseline(Baseline::Top).build();
-        let Ok(_) = Text::with_text_style(text, Point::new(x, y), MonoTextStyle::new(font, rgb(colour)), style).draw(self);
+        let style = TextStyleBuilder::new()
+            .alignment(alignment)
+            .baseline(Baseline::Top)
+            .build();
+        let Ok(_) =
+            Text::with_text_style(text, Point::new(x, y), MonoTextStyle::new(font, rgb(colour)), style).draw(self);
     }
 
     /// Text that stays readable on any grey: drawn once darker, a pixel to all sides.
-    pub(super) fn outlined(&mut self, text: &str, [x, y]: [i32; 2], alignment: Alignment, font: &MonoFont, colour: Colour) {
+    pub(super) fn outlined(
+        &mut self,
+        text: &str,
+        [x, y]: [i32; 2],
+        alignment: Alignment,
+        font: &MonoFont,
+        colour: Colour,
+    ) {
         for (dx, dy) in [(-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1)] {
             let mut moved = self.translated(Point::new(dx, dy));
-            let style = TextStyleBuilder::new().alignment(alignment).baseline(Baseline::Top).build();
-            let Ok(_) = Text::with_text_style(text, Point::new(x, y), MonoTextStyle::new(font, Rgb888::BLACK), style).draw(&mut moved);
+            let style = TextStyleBuilder::new()
+                .alignment(alignment)
+                .baseline(Baseline::Top)
+                .build();
+            let Ok(_) = Text::with_text_style(text, Point::new(x, y), MonoTextStyle::new(font, Rgb888::BLACK), style)
+                .draw(&mut moved);
         }
         self.text(text, [x, y], alignment, font, colour);
     }
 
     fn set(&mut self, at: Point, colour: Colour) {
-        let (Ok(x), Ok(y)) = (usize::try_from(at.x), usize::try_from(at.y)) else { return };
+        let (Ok(x), Ok(y)) = (usize::try_from(at.x), usize::try_from(at.y)) else {
+            return;
+        };
         if x < self.width && y < self.height {
             self.rgb[(y * self.width + x) * 3..][..3].copy_from_slice(&colour);
         }

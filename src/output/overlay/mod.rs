@@ -85,7 +85,11 @@ pub enum Lungs {
 pub fn draw(volume: &Volume, mask: &Mask, caption: &Caption) -> Result<Vec<u8>, OutputError> {
     let grid = &volume.grid;
     if mask.shape != grid.shape() || mask.labels.len() != grid.voxel_count() || grid.voxel_count() == 0 {
-        let message = format!("a mask of {:?} does not lie on a volume of {:?}", mask.shape, grid.shape());
+        let message = format!(
+            "a mask of {:?} does not lie on a volume of {:?}",
+            mask.shape,
+            grid.shape()
+        );
         return Err(OutputError::Disagreement(message));
     }
     let views = Views::through(volume, mask);
@@ -101,7 +105,11 @@ pub fn draw(volume: &Volume, mask: &Mask, caption: &Caption) -> Result<Vec<u8>, 
     let used: usize = planes.iter().map(|plane| plane.width).sum::<usize>() + 2 * GAP;
     let mut x = (WIDTH.saturating_sub(used) / 2) as i32;
     let tops = [HEADER + ROW_TITLE, HEADER + block + GAP + ROW_TITLE].map(|top| top as i32);
-    let second = if caption.lungs == Lungs::NotFound { "no mask: lungs not found" } else { "CT with the mask" };
+    let second = if caption.lungs == Lungs::NotFound {
+        "no mask: lungs not found"
+    } else {
+        "CT with the mask"
+    };
     for (top, title) in tops.iter().zip(["CT", second]) {
         canvas.text(title, [x, top - 20], Alignment::Left, &FONT_9X15, INK);
     }
@@ -113,7 +121,14 @@ pub fn draw(volume: &Volume, mask: &Mask, caption: &Caption) -> Result<Vec<u8>, 
         for (row, (top, pixels)) in tops.into_iter().zip([grey, tinted]).enumerate() {
             canvas.fill([x, top], [plane.width, row_height], BLACK);
             canvas.image([x, top + inset], plane.width, &pixels);
-            let panel = Panel { x, y: top, width: plane.width as i32, height: row_height as i32, inset, first: row == 0 };
+            let panel = Panel {
+                x,
+                y: top,
+                width: plane.width as i32,
+                height: row_height as i32,
+                inset,
+                first: row == 0,
+            };
             panel.annotate(&mut canvas, view, &views, scale, volume);
         }
         x += (plane.width + GAP) as i32;
@@ -132,7 +147,9 @@ fn pixels_per_mm(views: &Views) -> f64 {
 
 fn grey(sample: &Sample) -> u8 {
     let low = LEVEL_HU - WIDTH_HU / 2.0;
-    sample.hu.map_or(0, |hu| ((hu - low) / WIDTH_HU * 255.0).clamp(0.0, 255.0).round() as u8)
+    sample
+        .hu
+        .map_or(0, |hu| ((hu - low) / WIDTH_HU * 255.0).clamp(0.0, 255.0).round() as u8)
 }
 
 /// Colours of label 1 and label 2.
@@ -163,13 +180,18 @@ fn tint(samples: &[Sample], width: usize, colours: [Colour; 2]) -> Vec<Colour> {
             let mut colour = [f32::from(grey(&samples[index])); 3];
             for (which, to) in colours.iter().enumerate() {
                 let [west, east] = [index - usize::from(column > 0), index + usize::from(column + 1 < width)];
-                let [north, south] = [index - if row > 0 { width } else { 0 }, index + if row + 1 < height { width } else { 0 }];
+                let [north, south] = [
+                    index - if row > 0 { width } else { 0 },
+                    index + if row + 1 < height { width } else { 0 },
+                ];
                 let here = label(index, which);
                 let around = [west, east, north, south].map(|index| label(index, which));
                 if here == 0.0 && around == [0.0; 4] {
                     continue;
                 }
-                let slope = (0.5 * (around[1] - around[0])).hypot(0.5 * (around[3] - around[2])).max(0.01);
+                let slope = (0.5 * (around[1] - around[0]))
+                    .hypot(0.5 * (around[3] - around[2]))
+                    .max(0.01);
                 // Pixels from the line, positive inside.
                 let inside = (here - 0.5) / slope;
                 let line = (HALF_LINE + 0.5 - inside.abs()).clamp(0.0, 1.0);
@@ -198,18 +220,38 @@ struct Panel {
 impl Panel {
     /// Side letters, the view's name and place, ticks where the other planes cut, and a scale.
     fn annotate(&self, canvas: &mut Canvas, view: View, views: &Views, scale: f64, volume: &Volume) {
-        let Panel { x, y, width, height, .. } = *self;
+        let Panel {
+            x, y, width, height, ..
+        } = *self;
         let (middle_x, middle_y) = (x + width / 2, y + height / 2);
         let [left, right, top, bottom] = view.letters();
         canvas.outlined(left, [x + 12, middle_y - 10], Alignment::Left, &FONT_10X20, LETTER);
-        canvas.outlined(right, [x + width - 12, middle_y - 10], Alignment::Right, &FONT_10X20, LETTER);
+        canvas.outlined(
+            right,
+            [x + width - 12, middle_y - 10],
+            Alignment::Right,
+            &FONT_10X20,
+            LETTER,
+        );
         canvas.outlined(top, [middle_x, y + 8], Alignment::Center, &FONT_10X20, LETTER);
-        canvas.outlined(bottom, [middle_x, y + height - 28], Alignment::Center, &FONT_10X20, LETTER);
+        canvas.outlined(
+            bottom,
+            [middle_x, y + height - 28],
+            Alignment::Center,
+            &FONT_10X20,
+            LETTER,
+        );
         if !self.first {
             return;
         }
         canvas.outlined(view.name(), [x + 8, y + 6], Alignment::Left, &FONT_9X15, INK);
-        canvas.outlined(&place(view, views, volume), [x + width - 8, y + 7], Alignment::Right, &FONT_8X13, INK);
+        canvas.outlined(
+            &place(view, views, volume),
+            [x + width - 8, y + 7],
+            Alignment::Right,
+            &FONT_8X13,
+            INK,
+        );
         if view == View::Axial {
             let window = format!("W {WIDTH_HU:.0} L {LEVEL_HU:.0}");
             canvas.outlined(&window, [x + 8, y + height - 20], Alignment::Left, &FONT_8X13, INK);
@@ -229,7 +271,11 @@ impl Panel {
         const TICK: i32 = 7;
         let (across, down, turned) = view.axes();
         let column = self.x + ((views.cuts[across] - views.shown[across][0]) * scale).round() as i32;
-        let from_top = if turned { views.shown[down][1] - views.cuts[down] } else { views.cuts[down] - views.shown[down][0] };
+        let from_top = if turned {
+            views.shown[down][1] - views.cuts[down]
+        } else {
+            views.cuts[down] - views.shown[down][0]
+        };
         let row = self.y + self.inset + (from_top * scale).round() as i32;
         for y in [self.y, self.y + self.height - TICK] {
             canvas.fill([column, y], [1, TICK as usize], LETTER);
@@ -256,16 +302,30 @@ fn header(canvas: &mut Canvas) {
     let x = MARGIN as i32;
     canvas.text("Hilum", [x, 16], Alignment::Left, &FONT_10X20, INK);
     canvas.text("lung segmentation", [x + 60, 16], Alignment::Left, &FONT_10X20, DIM);
-    canvas.text("Research use only. Not for diagnosis.", [(WIDTH - MARGIN) as i32, 16], Alignment::Right, &FONT_10X20, WARNING);
+    canvas.text(
+        "Research use only. Not for diagnosis.",
+        [(WIDTH - MARGIN) as i32, 16],
+        Alignment::Right,
+        &FONT_10X20,
+        WARNING,
+    );
 }
 
 /// Three columns: the series, the lungs, the findings.
 fn footer(canvas: &mut Canvas, volume: &Volume, caption: &Caption, top: i32) {
     const LINE: i32 = 20;
     let column = |index: usize| (MARGIN + index * (WIDTH - 2 * MARGIN) / 3) as i32;
-    let title = |canvas: &mut Canvas, index: usize, text: &str| canvas.text(text, [column(index), top], Alignment::Left, &FONT_9X15_BOLD, DIM);
+    let title = |canvas: &mut Canvas, index: usize, text: &str| {
+        canvas.text(text, [column(index), top], Alignment::Left, &FONT_9X15_BOLD, DIM)
+    };
     let line = |canvas: &mut Canvas, index: usize, number: i32, text: &str, colour: Colour| {
-        canvas.text(text, [column(index), top + LINE * number], Alignment::Left, &FONT_9X15, colour);
+        canvas.text(
+            text,
+            [column(index), top + LINE * number],
+            Alignment::Left,
+            &FONT_9X15,
+            colour,
+        );
     };
     title(canvas, 0, "Series");
     for (number, text) in series_lines(volume, caption).iter().enumerate() {
@@ -302,7 +362,11 @@ fn footer(canvas: &mut Canvas, volume: &Volume, caption: &Caption, top: i32) {
     for (number, text) in caption.findings.iter().take(MOST).enumerate() {
         let more = caption.findings.len() - MOST.min(caption.findings.len());
         let last = number + 1 == MOST && more > 0;
-        let text = if last { format!("{} and {more} more", short(text)) } else { short(text) };
+        let text = if last {
+            format!("{} and {more} more", short(text))
+        } else {
+            short(text)
+        };
         line(canvas, 2, number as i32 + 1, &text, WARNING);
     }
 }
@@ -310,8 +374,19 @@ fn footer(canvas: &mut Canvas, volume: &Volume, caption: &Caption, top: i32) {
 fn series_lines(volume: &Volume, caption: &Caption) -> Vec<String> {
     let grid = &volume.grid;
     let mut lines = vec![
-        format!("{} {} x {} x {}", caption.modality, grid.columns, grid.rows, grid.origins.len()),
-        format!("{:.3} x {:.3} x {:.2} mm", grid.spacing_mm[1], grid.spacing_mm[0], grid.median_step_mm()),
+        format!(
+            "{} {} x {} x {}",
+            caption.modality,
+            grid.columns,
+            grid.rows,
+            grid.origins.len()
+        ),
+        format!(
+            "{:.3} x {:.3} x {:.2} mm",
+            grid.spacing_mm[1],
+            grid.spacing_mm[0],
+            grid.median_step_mm()
+        ),
     ];
     if let Some(thickness) = caption.slice_thickness_mm {
         lines.push(format!("slices {thickness:.2} mm thick"));
@@ -324,5 +399,8 @@ fn series_lines(volume: &Volume, caption: &Caption) -> Vec<String> {
 
 /// At most as much as a column holds, in the characters that the font has.
 fn short(text: &str) -> String {
-    text.chars().map(|c| if (' '..='~').contains(&c) { c } else { '?' }).take(46).collect()
+    text.chars()
+        .map(|c| if (' '..='~').contains(&c) { c } else { '?' })
+        .take(46)
+        .collect()
 }

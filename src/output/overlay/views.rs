@@ -102,7 +102,12 @@ impl Views {
             let low = (centre[2] - 0.5 * MOST_MM).clamp(shown[2][0], shown[2][1] - MOST_MM);
             shown[2] = [low, low + MOST_MM];
         }
-        Views { cuts, shown, sagittal_side: side, slice: slice.map(|slice| slice + 1) }
+        Views {
+            cuts,
+            shown,
+            sagittal_side: side,
+            slice: slice.map(|slice| slice + 1),
+        }
     }
 
     /// Width and height of a view in millimetres.
@@ -114,13 +119,25 @@ impl Views {
     /// The plane of a view at so many pixels a millimetre.
     pub(super) fn plane(&self, view: View, pixels_per_mm: f64) -> Plane {
         let (across, down, turned) = view.axes();
-        let [width, height] = self.extent_mm(view).map(|mm| (mm * pixels_per_mm).round().max(1.0) as usize);
+        let [width, height] = self
+            .extent_mm(view)
+            .map(|mm| (mm * pixels_per_mm).round().max(1.0) as usize);
         let step = 1.0 / pixels_per_mm;
-        let mut plane = Plane { corner: self.cuts, across: [0.0; 3], down: [0.0; 3], width, height };
+        let mut plane = Plane {
+            corner: self.cuts,
+            across: [0.0; 3],
+            down: [0.0; 3],
+            width,
+            height,
+        };
         plane.across[across] = step;
         plane.corner[across] = self.shown[across][0] + 0.5 * step;
         plane.down[down] = if turned { -step } else { step };
-        plane.corner[down] = if turned { self.shown[down][1] - 0.5 * step } else { self.shown[down][0] + 0.5 * step };
+        plane.corner[down] = if turned {
+            self.shown[down][1] - 0.5 * step
+        } else {
+            self.shown[down][0] + 0.5 * step
+        };
         plane
     }
 }
@@ -147,33 +164,47 @@ impl Sums {
     fn of(volume: &Volume, mask: &Mask) -> [Sums; 2] {
         let grid = &volume.grid;
         let size = grid.rows * grid.columns;
-        let slices = mask.labels.par_chunks_exact(size.max(1)).enumerate().map(|(slice, labels)| {
-            let mut sums = [Sums::default(); 2];
-            for row in (0..grid.rows).step_by(2) {
-                // Count and sum of columns, for each label.
-                let mut line = [(0_u32, 0_u64); 2];
-                for (column, label) in labels[row * grid.columns..][..grid.columns].iter().enumerate().step_by(2) {
-                    if let 1 | 2 = label {
-                        let (count, columns) = &mut line[usize::from(*label) - 1];
-                        *count += 1;
-                        *columns += column as u64;
+        let slices = mask
+            .labels
+            .par_chunks_exact(size.max(1))
+            .enumerate()
+            .map(|(slice, labels)| {
+                let mut sums = [Sums::default(); 2];
+                for row in (0..grid.rows).step_by(2) {
+                    // Count and sum of columns, for each label.
+                    let mut line = [(0_u32, 0_u64); 2];
+                    for (column, label) in labels[row * grid.columns..][..grid.columns]
+                        .iter()
+                        .enumerate()
+                        .step_by(2)
+                    {
+                        if let 1 | 2 = label {
+                            let (count, columns) = &mut line[usize::from(*label) - 1];
+                            *count += 1;
+                            *columns += column as u64;
+                        }
+                    }
+                    for (sums, (count, columns)) in sums.iter_mut().zip(line) {
+                        if count > 0 {
+                            let count = f64::from(count);
+                            let centre = grid.centre(slice, row as f64, columns as f64 / count);
+                            *sums = sums.join(Sums {
+                                voxels: count,
+                                point: centre.map(|coordinate| coordinate * count),
+                            });
+                        }
                     }
                 }
-                for (sums, (count, columns)) in sums.iter_mut().zip(line) {
-                    if count > 0 {
-                        let count = f64::from(count);
-                        let centre = grid.centre(slice, row as f64, columns as f64 / count);
-                        *sums = sums.join(Sums { voxels: count, point: centre.map(|coordinate| coordinate * count) });
-                    }
-                }
-            }
-            sums
-        });
+                sums
+            });
         slices.reduce(|| [Sums::default(); 2], |a, b| [a[0].join(b[0]), a[1].join(b[1])])
     }
 
     fn join(self, other: Sums) -> Sums {
-        Sums { voxels: self.voxels + other.voxels, point: std::array::from_fn(|axis| self.point[axis] + other.point[axis]) }
+        Sums {
+            voxels: self.voxels + other.voxels,
+            point: std::array::from_fn(|axis| self.point[axis] + other.point[axis]),
+        }
     }
 
     fn centre(self) -> Option<[f64; 3]> {
@@ -211,7 +242,12 @@ fn body(volume: &Volume, all: [[f64; 2]; 3]) -> [[f64; 2]; 3] {
     std::array::from_fn(|axis| {
         let most = counts[axis].iter().max().copied().unwrap_or(0);
         let solid = |count: &u32| *count > 0 && *count >= most / 25;
-        let (Some(first), Some(last)) = (counts[axis].iter().position(solid), counts[axis].iter().rposition(solid)) else { return all[axis] };
+        let (Some(first), Some(last)) = (
+            counts[axis].iter().position(solid),
+            counts[axis].iter().rposition(solid),
+        ) else {
+            return all[axis];
+        };
         let low = all[axis][0] + first as f64 * BIN_MM - MARGIN_MM;
         let high = all[axis][0] + (last + 1) as f64 * BIN_MM + MARGIN_MM;
         [low.max(all[axis][0]), high.min(all[axis][1])]

@@ -10,7 +10,7 @@ use super::frames::Frame;
 use crate::volume::Mask;
 
 /// Whether a voxel of the slice belongs to one of the labels.
-pub(super) fn any(slice: &[u8], labels: &[u8]) -> bool {
+pub(super) fn holds(slice: &[u8], labels: &[u8]) -> bool {
     let words = slice.chunks_exact(8);
     let tail = words.remainder().iter().any(|voxel| labels.contains(voxel));
     tail || words.into_iter().any(|word| eight(word, labels) != 0)
@@ -128,7 +128,7 @@ mod tests {
                 }
                 let slice = &mask.labels[frame.slice * size..][..size];
                 let labels = &segments[frame.segment].mask_labels;
-                prop_assert_eq!(any(slice, labels), slice.iter().any(|voxel| labels.contains(voxel)));
+                prop_assert_eq!(holds(slice, labels), slice.iter().any(|voxel| labels.contains(voxel)));
             }
             let used = frames.len() * size;
             prop_assert!((used..bytes.len() * 8).all(|bit| bytes[bit / 8] >> (bit % 8) & 1 == 0), "padding is not zero");

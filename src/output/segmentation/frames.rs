@@ -19,7 +19,7 @@ pub(super) struct Frame {
 pub(super) fn plan(request: &SegmentationRequest) -> Vec<Frame> {
     let size = request.mask.shape[1] * request.mask.shape[2];
     let filled = |frame: &Frame| {
-        bits::any(
+        bits::holds(
             &request.mask.labels[frame.slice * size..][..size],
             &request.segments[frame.segment].mask_labels,
         )
