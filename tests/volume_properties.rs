@@ -379,8 +379,13 @@ proptest! {
 
     #[test]
     fn on_the_stacks_own_spacing_every_voxel_is_kept_whatever_the_orientation(case in case()) {
-        prop_assume!(case.grid.is_regular());
+        // Even to the last bits: samples are taken at true positions, and within the tolerance of `is_regular` those are not voxels.
         let step = case.grid.median_step_mm();
+        let mut case = case;
+        let first = case.grid.origins[0];
+        for (k, origin) in case.grid.origins.iter_mut().enumerate() {
+            *origin = std::array::from_fn(|i| first[i] + k as f64 * step * case.grid.normal[i]);
+        }
         let own = [(case.grid.row_direction, case.grid.spacing_mm[1]), (case.grid.column_direction, case.grid.spacing_mm[0]), (case.grid.normal, step)];
         let mut specification = GridSpecification { straighten_over_degrees: 180.0, ..case.specification() };
         let axes = network_grid(&case.grid, &specification).unwrap().axes;

@@ -57,7 +57,7 @@ fn supports(values: &[f32], n: usize, threshold: f32) -> Vec<Support> {
         .collect()
 }
 
-/// The union of each row's support with its neighbours' at `distance` rows, among `outer` groups of `inner` rows when `across` groups.
+/// The union of each row's support with those of the rows `distance` before and after it, within groups of `group` rows.
 fn widened(supports: &[Support], distance: usize, group: usize) -> Vec<Support> {
     (0..supports.len())
         .map(|i| {
@@ -314,7 +314,9 @@ fn general(image: &Image, threshold: f32, way: Way, grid: &Grid) -> Vec<u8> {
             if from > upto {
                 return;
             }
-            for column in from.ceil() as usize..=upto.floor() as usize {
+            let first = from.ceil() as usize;
+            let after = (upto.floor() as usize + 1).max(first);
+            for (column, label) in (first..after).zip(&mut labels[first..after]) {
                 let place = std::array::from_fn(|i| start[i] + column as f64 * step[i]);
                 if (0..3).all(|i| inside(place[i], sizes[i])) {
                     let value = match way {
@@ -324,7 +326,7 @@ fn general(image: &Image, threshold: f32, way: Way, grid: &Grid) -> Vec<u8> {
                             image.values[(z * sizes[1] + y) * sizes[2] + x]
                         }
                     };
-                    labels[column] = u8::from(value >= threshold);
+                    *label = u8::from(value >= threshold);
                 }
             }
         });

@@ -5,7 +5,6 @@
 //! whose voxels lie above the threshold.
 
 use rayon::prelude::*;
-use std::ops::Range;
 
 use super::resample::Scale;
 use super::{GridSpecification, Image, RegularGrid};
@@ -81,21 +80,18 @@ pub fn crop_to_body(
     let kept = parts
         .iter()
         .filter(|part| part.blocks as f64 >= LEAST_SHARE * largest as f64);
-    let mut ends: [Range<usize>; 3] = std::array::from_fn(|_| usize::MAX..0);
+    let (mut low, mut high) = ([usize::MAX; 3], [0; 3]);
     for part in kept {
-        for (i, end) in ends.iter_mut().enumerate() {
-            *end = end.start.min(part.low[i])..end.end.max(part.high[i] + 1);
+        for i in 0..3 {
+            low[i] = low[i].min(part.low[i]);
+            high[i] = high[i].max(part.high[i] + 1);
         }
     }
     // A block of margin for what fills less than half a block at the border.
     let margin: [usize; 3] = std::array::from_fn(|i| (margin_mm.max(0.0) / spacing[i]).ceil() as usize);
     Some(VoxelBox {
-        start: std::array::from_fn(|i| (ends[i].start.saturating_sub(1) * block[i]).saturating_sub(margin[i])),
-        end: std::array::from_fn(|i| {
-            ((ends[i].end + 1) * block[i])
-                .saturating_add(margin[i])
-                .min(shape[i])
-        }),
+        start: std::array::from_fn(|i| (low[i].saturating_sub(1) * block[i]).saturating_sub(margin[i])),
+        end: std::array::from_fn(|i| ((high[i] + 1) * block[i]).saturating_add(margin[i]).min(shape[i])),
     })
 }
 

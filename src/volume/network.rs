@@ -87,8 +87,8 @@ pub fn network_grid(grid: &Grid, specification: &GridSpecification) -> Result<Re
         }
         sizes[a] = round_half_even(extents[b] / made.spacing_mm[a] + 1.0);
         if dot(axes[a], own[b]) < 0.0 {
-            for i in 0..3 {
-                made.origin[i] += extents[b] * own[b][i];
+            for (coordinate, direction) in made.origin.iter_mut().zip(own[b]) {
+                *coordinate += extents[b] * direction;
             }
         }
     }
