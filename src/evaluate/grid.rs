@@ -234,7 +234,7 @@ pub(super) fn pair(predicted: &LabelImage, reference: &LabelImage) -> Paired {
     if let Some(union) = union(p, r) {
         let area = r.rows * r.columns;
         let same = union.len() == p.origins.len() && union.len() == r.origins.len();
-        let fill = |labels: &[u8], pick: fn(&(Option<usize>, Option<usize>)) -> Option<usize>| {
+        let fill = |labels: &[u8], pick: fn(&Slot) -> Option<usize>| {
             let mut out = Vec::with_capacity(union.len() * area);
             for slots in &union {
                 match pick(slots) {
@@ -288,7 +288,9 @@ fn centre(grid: &Grid, slice: usize, row: usize, column: usize) -> [f64; 3] {
         .map(|axis| grid.origins[slice][axis] + along * grid.row_direction[axis] + down * grid.column_direction[axis])
 }
 
-type Slots = Vec<(Option<usize>, Option<usize>)>;
+/// A slice of the union: its index in the prediction and in the reference.
+type Slot = (Option<usize>, Option<usize>);
+type Slots = Vec<Slot>;
 
 /// The slices of both in order, where the planes are the same and at least one slice is common.
 fn union(p: &Grid, r: &Grid) -> Option<Slots> {

@@ -158,15 +158,15 @@ impl Grain {
         let mut before: Vec<f32> = self.values[..self.columns].to_vec();
         for row in 0..self.rows {
             let start = row * self.columns;
-            for column in 0..self.columns {
+            for (column, before) in before.iter_mut().enumerate() {
                 let here = self.values[start + column];
                 let after = if row + 1 < self.rows {
                     self.values[start + self.columns + column]
                 } else {
                     here
                 };
-                self.values[start + column] = centre * here + weight * (before[column] + after);
-                before[column] = here;
+                self.values[start + column] = centre * here + weight * (*before + after);
+                *before = here;
             }
         }
     }

@@ -102,7 +102,7 @@ impl Scene<'_> {
             for end in [segment.from, segment.to] {
                 let z = end[2] + self.shift[2] as f32 - first[2] as f32;
                 // The plane's height at the place of this point, for tilted slices.
-                let row_mm = (self.from_body(end)[1] - first[1] as f32) / self.grid.column_direction[1] as f32;
+                let row_mm = (self.in_patient(end)[1] - first[1] as f32) / self.grid.column_direction[1] as f32;
                 let k = (z - row_mm * sin) / step;
                 low = low.min(k);
                 high = high.max(k);
@@ -120,7 +120,7 @@ impl Scene<'_> {
         buckets
     }
 
-    fn from_body(&self, p: [f32; 3]) -> [f32; 3] {
+    fn in_patient(&self, p: [f32; 3]) -> [f32; 3] {
         let (sin, cos) = self.roll.sin_cos();
         [
             cos * p[0] - sin * p[1] + self.shift[0] as f32,
@@ -175,11 +175,8 @@ impl Scene<'_> {
             row as f64 * self.grid.spacing_mm[0],
             column as f64 * self.grid.spacing_mm[1],
         );
-        let mut p = origin;
-        for axis in 0..3 {
-            p[axis] += along * self.grid.row_direction[axis] + down * self.grid.column_direction[axis];
-        }
-        p
+        let (row, column) = (self.grid.row_direction, self.grid.column_direction);
+        [0, 1, 2].map(|axis| origin[axis] + along * row[axis] + down * column[axis])
     }
 
     /// Where a point of the patient lies in the body's coordinates, warp included.
@@ -312,9 +309,9 @@ impl Scene<'_> {
         let (rows, columns) = (self.grid.rows, self.grid.columns);
         let dx = self.grid.spacing_mm[1] * self.grid.row_direction[0];
         let dy = self.grid.spacing_mm[0] * self.grid.column_direction[1];
-        let (a, b) = (self.from_body(segment.from), self.from_body(segment.to));
+        let (a, b) = (self.in_patient(segment.from), self.in_patient(segment.to));
         let range = |a: f32, b: f32, origin: f64, step: f64, count: usize| {
-            let reach = f64::from(reach) + f64::from(self.roll.abs()) * 0.0;
+            let reach = f64::from(reach);
             let (low, high) = (f64::from(a.min(b)) - reach, f64::from(a.max(b)) + reach);
             let (p, q) = ((low - origin) / step, (high - origin) / step);
             let from = p.min(q).ceil().max(0.0) as usize;
