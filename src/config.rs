@@ -96,14 +96,23 @@ impl Settings {
             figment = figment.merge(Toml::file_exact(path));
         }
         // Only names with a section are settings; HILUM_CONFIG, HILUM_LOG and the tests' variables are not.
-        let environment = Env::prefixed("HILUM_").filter(|key| key.as_str().contains("__")).split("__");
-        figment.merge(environment).extract().map_err(|error| ConfigError::Invalid(Box::new(error)))
+        let environment = Env::prefixed("HILUM_")
+            .filter(|key| key.as_str().contains("__"))
+            .split("__");
+        figment
+            .merge(environment)
+            .extract()
+            .map_err(|error| ConfigError::Invalid(Box::new(error)))
     }
 
     /// What `segment` is given.
     #[must_use]
     pub fn segment(&self) -> segment::Settings {
-        segment::Settings { series: self.series.clone(), mask: self.mask.clone(), output: self.output.clone() }
+        segment::Settings {
+            series: self.series.clone(),
+            mask: self.mask.clone(),
+            output: self.output.clone(),
+        }
     }
 }
 
@@ -143,7 +152,10 @@ mod tests {
     use super::*;
 
     fn with(text: &str) -> Result<Settings, Box<figment::Error>> {
-        Figment::from(Toml::string(DEFAULTS)).merge(Toml::string(text)).extract().map_err(Box::new)
+        Figment::from(Toml::string(DEFAULTS))
+            .merge(Toml::string(text))
+            .extract()
+            .map_err(Box::new)
     }
 
     #[test]
@@ -154,7 +166,10 @@ mod tests {
         assert_eq!(settings.output, OutputSettings::default());
         assert_eq!(settings.overrides, Overrides::default());
         let (decoder, default) = (settings.decoder.options(), DecodeOptions::default());
-        assert_eq!((decoder.trust_input, decoder.memory_bytes), (default.trust_input, default.memory_bytes));
+        assert_eq!(
+            (decoder.trust_input, decoder.memory_bytes),
+            (default.trust_input, default.memory_bytes)
+        );
         assert!((decoder.seconds_per_frame - default.seconds_per_frame).abs() < 1e-9);
         assert_eq!(settings.model.session_options(), SessionOptions::default());
     }
@@ -183,12 +198,17 @@ mod tests {
 
     #[test]
     fn a_later_value_wins() {
-        assert_eq!(with("[model]\nthreads = 3").unwrap().model.session_options().threads, Some(3));
+        assert_eq!(
+            with("[model]\nthreads = 3").unwrap().model.session_options().threads,
+            Some(3)
+        );
     }
 
     #[test]
     fn a_file_that_is_not_there_is_named() {
-        let error = Settings::load(Some(Path::new("/nowhere/hilum.toml"))).unwrap_err().to_string();
+        let error = Settings::load(Some(Path::new("/nowhere/hilum.toml")))
+            .unwrap_err()
+            .to_string();
         assert!(error.contains("/nowhere/hilum.toml"), "{error}");
     }
 }

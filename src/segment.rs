@@ -193,21 +193,35 @@ pub(crate) const REPORT: &str = "report.json";
 ///
 /// # Errors
 /// Those of the network, or `Canceled`.
-pub fn predict(mut prepared: Prepared, predictor: &mut dyn Predictor, tools: &Tools) -> Result<Predicted, SegmentError> {
+pub fn predict(
+    mut prepared: Prepared,
+    predictor: &mut dyn Predictor,
+    tools: &Tools,
+) -> Result<Predicted, SegmentError> {
     let input = prepared.take_input();
     let options = tools.manifest.window_options();
     let mut progress = |done, total| tools.observer.windows(done, total);
-    let slid = prepared
-        .timings
-        .measure(Stage::Windows, tools.observer, || slide(&input, &options, predictor, &mut progress, tools.cancel))?;
-    Ok(Predicted { prepared, probability: slid.probability, windows_run: slid.windows_run, windows_skipped: slid.windows_skipped })
+    let slid = prepared.timings.measure(Stage::Windows, tools.observer, || {
+        slide(&input, &options, predictor, &mut progress, tools.cancel)
+    })?;
+    Ok(Predicted {
+        prepared,
+        probability: slid.probability,
+        windows_run: slid.windows_run,
+        windows_skipped: slid.windows_skipped,
+    })
 }
 
 /// The whole way of one series. A refused series is no error: its report says why.
 ///
 /// # Errors
 /// What is not the input's fault, or `Canceled`.
-pub fn segment(series: &Series, predictor: &mut dyn Predictor, provider: &Provider, tools: &Tools) -> Result<Segmented, SegmentError> {
+pub fn segment(
+    series: &Series,
+    predictor: &mut dyn Predictor,
+    provider: &Provider,
+    tools: &Tools,
+) -> Result<Segmented, SegmentError> {
     match prepare(series, tools)? {
         Preparation::Refused(verdict) => refused(series, verdict, tools),
         Preparation::Ready(prepared) => finish(series, predict(*prepared, predictor, tools)?, provider, tools),

@@ -6,7 +6,14 @@ use std::process::Command;
 
 fn run(command: &mut Command) -> (bool, String) {
     let output = command.current_dir(env!("CARGO_MANIFEST_DIR")).output().unwrap();
-    (output.status.success(), format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr)))
+    (
+        output.status.success(),
+        format!(
+            "{}{}",
+            String::from_utf8_lossy(&output.stdout),
+            String::from_utf8_lossy(&output.stderr)
+        ),
+    )
 }
 
 #[test]
@@ -15,18 +22,37 @@ fn orthanc_stores_the_segmentation_and_lists_it() {
         println!("skipped: HILUM_TEST_PYTHON names no Python (make test makes one)");
         return;
     };
-    if !["/usr/sbin/Orthanc", "/usr/bin/Orthanc"].iter().any(|path| Path::new(path).exists()) {
+    if !["/usr/sbin/Orthanc", "/usr/bin/Orthanc"]
+        .iter()
+        .any(|path| Path::new(path).exists())
+    {
         println!("skipped: Orthanc is not installed (make setup-tests installs it)");
         return;
     }
     let folder = tempfile::tempdir().unwrap();
     let (phantom, out) = (folder.path().join("phantom"), folder.path().join("out"));
     let hilum = env!("CARGO_BIN_EXE_hilum");
-    let (made, said) = run(Command::new(hilum).args(["phantom", "--small", "--seed", "5", "--out"]).arg(&phantom));
+    let (made, said) = run(Command::new(hilum)
+        .args(["phantom", "--small", "--seed", "5", "--out"])
+        .arg(&phantom));
     assert!(made, "{said}");
-    let (segmented, said) = run(Command::new(hilum).arg("segment").arg(phantom.join("ct")).arg("--out").arg(&out).args(["--device", "cpu", "--format", "seg"]));
+    let (segmented, said) = run(Command::new(hilum)
+        .arg("segment")
+        .arg(phantom.join("ct"))
+        .arg("--out")
+        .arg(&out)
+        .args(["--device", "cpu", "--format", "seg"]));
     assert!(segmented, "{said}");
-    let result = fs::read_dir(&out).unwrap().next().unwrap().unwrap().path().join("segmentation.dcm");
-    let (holds, said) = run(Command::new(python).arg("tests/goldens/orthanc_check.py").arg(phantom.join("ct")).arg(result));
+    let result = fs::read_dir(&out)
+        .unwrap()
+        .next()
+        .unwrap()
+        .unwrap()
+        .path()
+        .join("segmentation.dcm");
+    let (holds, said) = run(Command::new(python)
+        .arg("tests/goldens/orthanc_check.py")
+        .arg(phantom.join("ct"))
+        .arg(result));
     assert!(holds && said.contains("1 of 1 hold"), "{said}");
 }

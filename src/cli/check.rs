@@ -39,5 +39,9 @@ pub(super) fn run(arguments: &Arguments, settings: &Settings) -> anyhow::Result<
             }
         }
     }
-    Ok(if checks.iter().any(|check| check.health == Health::Problem) { End::Failed } else { End::Done })
+    Ok(if checks.iter().any(|check| check.health == Health::Problem) {
+        End::Failed
+    } else {
+        End::Done
+    })
 }

@@ -38,10 +38,14 @@ const MASK_NAMES: [&str; 2] = ["segmentation.dcm", "mask.nii.gz"];
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<End> {
     let cases = match arguments.masks.as_slice() {
         [predicted, reference] if predicted.is_dir() && reference.is_dir() => paired(predicted, reference)?,
-        masks if masks.len().is_multiple_of(2) => {
-            masks.chunks_exact(2).map(|pair| (name(&pair[0]), pair[0].clone(), pair[1].clone())).collect()
-        }
-        masks => bail!("{} masks do not make pairs: give PREDICTED REFERENCE, or two folders", masks.len()),
+        masks if masks.len().is_multiple_of(2) => masks
+            .chunks_exact(2)
+            .map(|pair| (name(&pair[0]), pair[0].clone(), pair[1].clone()))
+            .collect(),
+        masks => bail!(
+            "{} masks do not make pairs: give PREDICTED REFERENCE, or two folders",
+            masks.len()
+        ),
     };
     let scores = cases
         .iter()
@@ -75,7 +79,11 @@ fn paired(predicted: &Path, reference: &Path) -> anyhow::Result<Vec<(String, Pat
         })
         .collect();
     if cases.is_empty() {
-        bail!("{} and {} have no case in common", predicted.display(), reference.display());
+        bail!(
+            "{} and {} have no case in common",
+            predicted.display(),
+            reference.display()
+        );
     }
     Ok(cases)
 }
@@ -86,10 +94,17 @@ fn masks_in(folder: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
     for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
         let path = entry?.path();
         if path.is_dir() {
-            if let Some(mask) = MASK_NAMES.iter().map(|name| path.join(name)).find(|mask| mask.is_file()) {
+            if let Some(mask) = MASK_NAMES
+                .iter()
+                .map(|name| path.join(name))
+                .find(|mask| mask.is_file())
+            {
                 found.push((name(&path), mask));
             }
-        } else if [".dcm", ".nii", ".nii.gz"].iter().any(|suffix| path.to_string_lossy().ends_with(suffix)) {
+        } else if [".dcm", ".nii", ".nii.gz"]
+            .iter()
+            .any(|suffix| path.to_string_lossy().ends_with(suffix))
+        {
             found.push((name(&path), path));
         }
     }
@@ -99,11 +114,18 @@ fn masks_in(folder: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
 
 /// The name of a case: of the file without its suffix, or of the folder that holds a result.
 fn name(path: &Path) -> String {
-    let file = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let file = path
+        .file_name()
+        .map(|name| name.to_string_lossy().into_owned())
+        .unwrap_or_default();
     if MASK_NAMES.contains(&file.as_str())
         && let Some(folder) = path.parent().and_then(Path::file_name)
     {
         return folder.to_string_lossy().into_owned();
     }
-    [".nii.gz", ".nii", ".dcm"].iter().find_map(|suffix| file.strip_suffix(suffix)).unwrap_or(&file).to_owned()
+    [".nii.gz", ".nii", ".dcm"]
+        .iter()
+        .find_map(|suffix| file.strip_suffix(suffix))
+        .unwrap_or(&file)
+        .to_owned()
 }

@@ -17,7 +17,10 @@ pub(super) struct Input {
 ///
 /// # Errors
 /// A path that does not exist.
-#[expect(clippy::print_stderr, reason = "what was passed over is for the person who asked with -v")]
+#[expect(
+    clippy::print_stderr,
+    reason = "what was passed over is for the person who asked with -v"
+)]
 pub(super) fn read(paths: &[PathBuf], verbose: u8) -> anyhow::Result<Input> {
     let discovery = discover(paths, &Limits::default())?;
     if verbose > 0 {
@@ -25,7 +28,10 @@ pub(super) fn read(paths: &[PathBuf], verbose: u8) -> anyhow::Result<Input> {
             eprintln!("passed over {}: {}", skipped.path.display(), skipped.why);
         }
     }
-    Ok(Input { series: group(discovery.instances), skipped: discovery.skipped.len() })
+    Ok(Input {
+        series: group(discovery.instances),
+        skipped: discovery.skipped.len(),
+    })
 }
 
 /// The outcome as people read it.

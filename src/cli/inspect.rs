@@ -44,7 +44,10 @@ struct Inspection {
 
 pub(super) fn run(arguments: &Arguments, settings: &Settings, verbose: u8) -> anyhow::Result<End> {
     let Input { series, skipped } = input::read(&arguments.paths, verbose)?;
-    let mut inspection = Inspection { series: Vec::new(), skipped };
+    let mut inspection = Inspection {
+        series: Vec::new(),
+        skipped,
+    };
     for one in &series {
         let judgement = judge(one, &settings.series);
         let slices = match &judgement {
@@ -67,15 +70,30 @@ pub(super) fn run(arguments: &Arguments, settings: &Settings, verbose: u8) -> an
     } else {
         table(&inspection);
     }
-    let usable = inspection.series.iter().any(|one| one.verdict.outcome != Outcome::Refused);
+    let usable = inspection
+        .series
+        .iter()
+        .any(|one| one.verdict.outcome != Outcome::Refused);
     Ok(if usable { End::Done } else { End::AllRefused })
 }
 
 fn table(inspection: &Inspection) {
     for one in &inspection.series {
-        let slices = one.slices.map_or_else(|| format!("{} instances", one.instances), |n| format!("{n} slices"));
-        let description = if one.series_description.is_empty() { String::new() } else { format!("  {}", one.series_description) };
-        say(format!("{:9} {:2}  {:>14}  {}{description}", input::word(one.verdict.outcome), one.modality, slices, one.series_instance_uid));
+        let slices = one
+            .slices
+            .map_or_else(|| format!("{} instances", one.instances), |n| format!("{n} slices"));
+        let description = if one.series_description.is_empty() {
+            String::new()
+        } else {
+            format!("  {}", one.series_description)
+        };
+        say(format!(
+            "{:9} {:2}  {:>14}  {}{description}",
+            input::word(one.verdict.outcome),
+            one.modality,
+            slices,
+            one.series_instance_uid
+        ));
         for finding in &one.verdict.findings {
             say(format!("          {}: {}", finding.code, finding.sentence));
         }
@@ -84,6 +102,9 @@ fn table(inspection: &Inspection) {
         say("No DICOM series was found.");
     }
     if inspection.skipped > 0 {
-        say(format!("{} other files were passed over (-v names them).", inspection.skipped));
+        say(format!(
+            "{} other files were passed over (-v names them).",
+            inspection.skipped
+        ));
     }
 }

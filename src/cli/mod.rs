@@ -79,7 +79,11 @@ pub fn main() -> ExitCode {
         && first == dicom::DECODER_SUBCOMMAND
     {
         // The parent reads why from the exit status; nobody reads words.
-        return if dicom::run_decoder(rest).is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+        return if dicom::run_decoder(rest).is_ok() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        };
     }
     let parsed = Arguments::parse_from(&arguments);
     if let Some(failure) = without_telemetry(&arguments) {
@@ -112,10 +116,18 @@ fn without_telemetry(arguments: &[OsString]) -> Option<anyhow::Error> {
     }
     let program = match std::env::current_exe() {
         Ok(program) => program,
-        Err(error) => return Some(anyhow::Error::new(error).context("cannot find this program to start it without telemetry")),
+        Err(error) => {
+            return Some(anyhow::Error::new(error).context("cannot find this program to start it without telemetry"));
+        }
     };
-    let error = Command::new(&program).args(arguments.iter().skip(1)).env(NO_TELEMETRY, "1").exec();
-    let context = format!("cannot start {} again without telemetry; set {NO_TELEMETRY}=1 in the environment", program.display());
+    let error = Command::new(&program)
+        .args(arguments.iter().skip(1))
+        .env(NO_TELEMETRY, "1")
+        .exec();
+    let context = format!(
+        "cannot start {} again without telemetry; set {NO_TELEMETRY}=1 in the environment",
+        program.display()
+    );
     Some(anyhow::Error::new(error).context(context))
 }
 

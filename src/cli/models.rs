@@ -10,7 +10,10 @@ pub(super) fn manifest_path(model: &str, folder: &Path) -> anyhow::Result<PathBu
     if model.contains('/') || model.ends_with(".toml") {
         let path = PathBuf::from(model);
         if !path.is_file() {
-            bail!("{} is not a file: give the manifest (.toml) of a network", path.display());
+            bail!(
+                "{} is not a file: give the manifest (.toml) of a network",
+                path.display()
+            );
         }
         return Ok(path);
     }
@@ -45,7 +48,10 @@ fn missing(model: &str, folder: &Path, places: &[PathBuf]) -> String {
     known.sort();
     known.dedup();
     if known.is_empty() {
-        format!("there is no model {model}: no manifest lies in {} (model.folder in the configuration)", folder.display())
+        format!(
+            "there is no model {model}: no manifest lies in {} (model.folder in the configuration)",
+            folder.display()
+        )
     } else {
         format!("there is no model {model}; there are: {}", known.join(", "))
     }
@@ -59,7 +65,10 @@ mod tests {
     fn a_name_is_looked_for_in_the_folder_and_a_miss_names_what_is_there() {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join("mine.toml"), "").unwrap();
-        assert_eq!(manifest_path("mine", folder.path()).unwrap(), folder.path().join("mine.toml"));
+        assert_eq!(
+            manifest_path("mine", folder.path()).unwrap(),
+            folder.path().join("mine.toml")
+        );
         let error = manifest_path("yours", folder.path()).unwrap_err().to_string();
         assert!(error.contains("yours") && error.contains("mine"), "{error}");
     }

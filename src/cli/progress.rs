@@ -41,7 +41,11 @@ impl Progress {
             bar.enable_steady_tick(Duration::from_millis(120));
             Shown::Bar(bar)
         } else {
-            Shown::Lines(Mutex::new(Lines { name: name.to_owned(), windows_begun: None, last: Instant::now() }))
+            Shown::Lines(Mutex::new(Lines {
+                name: name.to_owned(),
+                windows_begun: None,
+                last: Instant::now(),
+            }))
         };
         Self { shown }
     }
@@ -67,7 +71,11 @@ impl Observer for Progress {
     fn stage(&self, stage: Stage) {
         match &self.shown {
             Shown::Bar(bar) => {
-                bar.set_style(if stage == Stage::Windows { window_style() } else { plain_style() });
+                bar.set_style(if stage == Stage::Windows {
+                    window_style()
+                } else {
+                    plain_style()
+                });
                 bar.set_message(stage.title());
             }
             Shown::Lines(lines) => {
@@ -79,7 +87,10 @@ impl Observer for Progress {
         }
     }
 
-    #[expect(clippy::print_stderr, reason = "plain progress lines belong to the user, not to the log")]
+    #[expect(
+        clippy::print_stderr,
+        reason = "plain progress lines belong to the user, not to the log"
+    )]
     fn windows(&self, done: usize, total: usize) {
         match &self.shown {
             Shown::Bar(bar) => {

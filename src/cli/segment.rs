@@ -15,7 +15,8 @@ use crate::dicom::{FrameReader, derived_uid, is_valid_uid};
 use crate::model::{Blend, CancelFlag, Device, Manifest, MaskBack, Session};
 use crate::output::Report;
 use crate::segment::{
-    self, ARTIFACT_NAMES, Artifact, Format, FrameChoice, Preparation, SegmentError, Segmented, Segments, Tools, TransferSyntax,
+    self, ARTIFACT_NAMES, Artifact, Format, FrameChoice, Preparation, SegmentError, Segmented, Segments, Tools,
+    TransferSyntax,
 };
 use crate::series::{Outcome, Series};
 
@@ -120,7 +121,8 @@ fn mask_back(word: &str) -> Result<MaskBack, String> {
 
 pub(super) fn run(arguments: &Arguments, mut settings: Settings, verbose: u8) -> anyhow::Result<End> {
     overrule(&mut settings, arguments);
-    let manifest = Manifest::load(&models::manifest_path(&settings.model.name, &settings.model.folder)?)?.with(&settings.overrides)?;
+    let manifest = Manifest::load(&models::manifest_path(&settings.model.name, &settings.model.folder)?)?
+        .with(&settings.overrides)?;
     let Input { mut series, skipped } = input::read(&arguments.paths, verbose)?;
     if let Some(wanted) = &arguments.series {
         series.retain(|one| one.series_instance_uid == *wanted);
@@ -192,13 +194,18 @@ fn overrule(settings: &mut Settings, arguments: &Arguments) {
 
 fn nothing(arguments: &Arguments, skipped: usize) -> anyhow::Result<End> {
     if arguments.json {
-        say(serde_json::to_string_pretty(&serde_json::json!({ "series": [], "passed_over": skipped }))?);
+        say(serde_json::to_string_pretty(
+            &serde_json::json!({ "series": [], "passed_over": skipped }),
+        )?);
     }
     report_nothing(skipped);
     Ok(End::AllRefused)
 }
 
-#[expect(clippy::print_stderr, reason = "what a person should know although standard output may be JSON")]
+#[expect(
+    clippy::print_stderr,
+    reason = "what a person should know although standard output may be JSON"
+)]
 fn report_nothing(skipped: usize) {
     eprintln!("hilum: no DICOM series was found ({skipped} files passed over; -v names them)");
 }
@@ -240,7 +247,13 @@ impl Run<'_> {
     }
 
     fn segment(&mut self, series: &Series, progress: &Progress) -> anyhow::Result<Segmented> {
-        let tools = Tools { reader: &self.reader, manifest: self.manifest, settings: &self.segment, observer: progress, cancel: &self.cancel };
+        let tools = Tools {
+            reader: &self.reader,
+            manifest: self.manifest,
+            settings: &self.segment,
+            observer: progress,
+            cancel: &self.cancel,
+        };
         let prepared = match segment::prepare(series, &tools)? {
             Preparation::Refused(verdict) => return Ok(segment::refused(series, verdict, &tools)?),
             Preparation::Ready(prepared) => prepared,
@@ -266,10 +279,16 @@ impl Run<'_> {
         Ok(())
     }
 
-    #[expect(clippy::print_stderr, reason = "a failure is told at once, beside the others' results")]
+    #[expect(
+        clippy::print_stderr,
+        reason = "a failure is told at once, beside the others' results"
+    )]
     fn failed(&mut self, series: &Series, error: &anyhow::Error) {
         eprintln!("hilum: series {}: {error:#}", series.series_instance_uid);
-        self.told.push(Told::Failure { series_instance_uid: series.series_instance_uid.clone(), error: format!("{error:#}") });
+        self.told.push(Told::Failure {
+            series_instance_uid: series.series_instance_uid.clone(),
+            error: format!("{error:#}"),
+        });
     }
 
     /// All reports as one JSON document, where that was asked for.
@@ -282,12 +301,15 @@ impl Run<'_> {
             .iter()
             .map(|told| match told {
                 Told::Report(report) => serde_json::to_value(report),
-                Told::Failure { series_instance_uid, error } => {
-                    Ok(serde_json::json!({ "series_instance_uid": series_instance_uid, "error": error }))
-                }
+                Told::Failure {
+                    series_instance_uid,
+                    error,
+                } => Ok(serde_json::json!({ "series_instance_uid": series_instance_uid, "error": error })),
             })
             .collect::<Result<Vec<_>, _>>()?;
-        say(serde_json::to_string_pretty(&serde_json::json!({ "series": series, "passed_over": skipped }))?);
+        say(serde_json::to_string_pretty(
+            &serde_json::json!({ "series": series, "passed_over": skipped }),
+        )?);
         Ok(())
     }
 }
@@ -295,7 +317,11 @@ impl Run<'_> {
 /// The folder of a series: its UID where that is digits and dots, else a UID derived from whatever stands there.
 fn folder_name(series: &Series) -> String {
     let uid = &series.series_instance_uid;
-    if is_valid_uid(uid) { uid.clone() } else { derived_uid(format!("{}\0{uid}", series.study_instance_uid).as_bytes()) }
+    if is_valid_uid(uid) {
+        uid.clone()
+    } else {
+        derived_uid(format!("{}\0{uid}", series.study_instance_uid).as_bytes())
+    }
 }
 
 /// The end of a UID, which tells series apart on a line.
@@ -306,12 +332,20 @@ fn short(uid: &str) -> String {
 
 /// What a person reads of one series.
 fn summary(report: &Report, folder: &Path, artifacts: &[Artifact]) {
-    say(format!("{}  series {}", input::word(report.verdict.outcome), report.series.series_instance_uid));
+    say(format!(
+        "{}  series {}",
+        input::word(report.verdict.outcome),
+        report.series.series_instance_uid
+    ));
     for finding in report.verdict.findings.iter().chain(&report.mask_findings) {
         say(format!("  {}: {}", finding.code, finding.sentence));
     }
     if let Some(measurements) = &report.measurements {
-        let lungs = [("both lungs", Some(&measurements.total)), ("right", measurements.right.as_ref()), ("left", measurements.left.as_ref())];
+        let lungs = [
+            ("both lungs", Some(&measurements.total)),
+            ("right", measurements.right.as_ref()),
+            ("left", measurements.left.as_ref()),
+        ];
         for (name, lung) in lungs {
             let Some(lung) = lung else { continue };
             let density = lung.density.as_ref().map_or_else(String::new, |d| {

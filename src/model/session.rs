@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use ort::memory::{AllocationDevice, AllocatorType, MemoryInfo, MemoryType};
 use ort::session::builder::{AutoDevicePolicy, GraphOptimizationLevel};
 use ort::session::{NoSelectedOutputs, RunOptions};
-use ort::value::{DynValue, Outlet, TensorRef, ValueType};
+use ort::value::{DynValue, Outlet, Tensor, TensorRef, ValueType};
 use tempfile::TempDir;
 
 use super::devices::{Device, GpuSetup};
@@ -442,17 +442,19 @@ impl Worker {
 
     fn run_tensor(&mut self, values: &[f32], rows: usize) -> ort::Result<DynValue> {
         let (input, output) = (self.manifest.input.name.as_str(), self.manifest.output.name.as_str());
-        let tensor = TensorRef::from_array_view((self.manifest.tensor_shape(rows, 1), values))?;
+        let shape = self.manifest.tensor_shape(rows, 1);
         let lost = || ort::Error::new(format!("the run gave no output \"{output}\""));
         if self.binding {
             // A new binding for every run: a bound output is written again by the next run, and this one is handed on.
             let mut binding = self.session.create_binding()?;
-            binding.bind_input(input, &*tensor)?;
+            // Owned: ort copies a borrowed tensor before it binds it on the CPU, and waits there for a lock that it holds itself.
+            binding.bind_input(input, &Tensor::from_array((shape, values.to_vec()))?)?;
             let here = MemoryInfo::new(AllocationDevice::CPU, 0, AllocatorType::Device, MemoryType::CPUOutput)?;
             binding.bind_output_to_device(output, &here)?;
             let mut outputs = self.session.run_binding_with_options(&binding, &self.shared.stop)?;
             outputs.remove(output).ok_or_else(lost)
         } else {
+            let tensor = TensorRef::from_array_view((shape, values))?;
             let mut outputs = self
                 .session
                 .run_with_options(ort::inputs![input => tensor], &self.shared.stop)?;

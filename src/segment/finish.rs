@@ -1,14 +1,19 @@
 //! What the network made of a series in, everything that a user keeps out: the mask on the source slices, cleaned, parted, measured, judged, and the files made of it.
 
 use super::{
-    Artifact, CT, Format, MASK, OVERLAY, OutputSettings, PIPELINE_REVISION, Predicted, REPORT, SEGMENTATION, SegmentError, Segmented, Segments, Stage, Timings, Tools, TransferSyntax,
+    Artifact, CT, Format, MASK, OVERLAY, OutputSettings, PIPELINE_REVISION, Predicted, REPORT, SEGMENTATION,
+    SegmentError, Segmented, Segments, Stage, Timings, Tools, TransferSyntax,
 };
 use crate::lungs::{CleanReport, Measurements, Sides, clean, judge_mask, measure, sides};
 use crate::model::{Manifest, MaskBack, Provider};
 use crate::output::overlay::Caption;
-use crate::output::report::{FileFacts, ModelFacts, Report, SCHEMA, SeriesIdentity, StageSeconds, VolumeFacts, WindowFacts};
+use crate::output::report::{
+    FileFacts, ModelFacts, Report, SCHEMA, SeriesIdentity, StageSeconds, VolumeFacts, WindowFacts,
+};
 use crate::output::segmentation::{build, content_description, default_series_number};
-use crate::output::{Concept, Frames, ModelIdentity, SegmentDescription, SegmentationRequest, nifti, overlay, read_back};
+use crate::output::{
+    Concept, Frames, ModelIdentity, SegmentDescription, SegmentationRequest, nifti, overlay, read_back,
+};
 use crate::series::{Code, Finding, Series, Usable, Verdict};
 use crate::volume::{Mask, Volume, Way, mask_back};
 
@@ -34,8 +39,18 @@ impl Lungs {
 ///
 /// # Errors
 /// A result that cannot be made, or a segmentation that does not say what the mask says when it is read back.
-pub fn finish(series: &Series, predicted: Predicted, provider: &Provider, tools: &Tools) -> Result<Segmented, SegmentError> {
-    let Predicted { prepared, probability, windows_run, windows_skipped } = predicted;
+pub fn finish(
+    series: &Series,
+    predicted: Predicted,
+    provider: &Provider,
+    tools: &Tools,
+) -> Result<Segmented, SegmentError> {
+    let Predicted {
+        prepared,
+        probability,
+        windows_run,
+        windows_skipped,
+    } = predicted;
     let (usable, volume, mut timings) = (prepared.usable, prepared.volume, prepared.timings);
     let manifest = tools.manifest;
     let network_shape_run = probability.grid.shape;
@@ -43,7 +58,9 @@ pub fn finish(series: &Series, predicted: Predicted, provider: &Provider, tools:
         MaskBack::Probability => Way::Linear,
         MaskBack::Label => Way::Nearest,
     };
-    let mask = timings.measure(Stage::MaskBack, tools.observer, || mask_back(&probability, manifest.output.threshold, way, &volume.grid));
+    let mask = timings.measure(Stage::MaskBack, tools.observer, || {
+        mask_back(&probability, manifest.output.threshold, way, &volume.grid)
+    });
     drop(probability);
     let lungs = lungs(mask, &volume, &mut timings, tools)?;
     if tools.cancel.is_canceled() {
@@ -56,7 +73,9 @@ pub fn finish(series: &Series, predicted: Predicted, provider: &Provider, tools:
         parameters: manifest.parameters(),
         parameters_sha256: manifest.parameters().digest(),
     };
-    let made = timings.measure(Stage::Outputs, tools.observer, || make(series, &usable, &volume, &lungs, &model, tools));
+    let made = timings.measure(Stage::Outputs, tools.observer, || {
+        make(series, &usable, &volume, &lungs, &model, tools)
+    });
     let (mut artifacts, files) = made?;
     let empty = lungs.found(Code::LungsNotFound);
     let report = Report {
@@ -74,13 +93,27 @@ pub fn finish(series: &Series, predicted: Predicted, provider: &Provider, tools:
         }),
         model: Some(model),
         provider: Some(provider.clone()),
-        windows: Some(WindowFacts { total: windows_run + windows_skipped, run: windows_run, skipped: windows_skipped }),
-        timings: timings.0.iter().map(|(stage, seconds)| StageSeconds { stage: stage.name(), seconds: *seconds }).collect(),
+        windows: Some(WindowFacts {
+            total: windows_run + windows_skipped,
+            run: windows_run,
+            skipped: windows_skipped,
+        }),
+        timings: timings
+            .0
+            .iter()
+            .map(|(stage, seconds)| StageSeconds {
+                stage: stage.name(),
+                seconds: *seconds,
+            })
+            .collect(),
         files,
         ..blank(series, usable.verdict)
     };
     if tools.settings.output.wants(Format::Json) {
-        artifacts.push(Artifact { name: REPORT, bytes: report.to_json()? });
+        artifacts.push(Artifact {
+            name: REPORT,
+            bytes: report.to_json()?,
+        });
     }
     Ok(Segmented { report, artifacts })
 }
@@ -90,7 +123,10 @@ pub(super) fn refused(series: &Series, verdict: Verdict, tools: &Tools) -> Resul
     let report = blank(series, verdict);
     let mut artifacts = Vec::new();
     if tools.settings.output.wants(Format::Json) {
-        artifacts.push(Artifact { name: REPORT, bytes: report.to_json()? });
+        artifacts.push(Artifact {
+            name: REPORT,
+            bytes: report.to_json()?,
+        });
     }
     Ok(Segmented { report, artifacts })
 }
@@ -141,7 +177,13 @@ fn lungs(mut mask: Mask, volume: &Volume, timings: &mut Timings, tools: &Tools) 
         let findings = judge_mask(&mask, volume, &cleaned, &told, &measured, &tools.settings.mask)?;
         let uncertain = findings.iter().any(|finding| finding.code == Code::SidesUncertain);
         let measured = if uncertain { measured.without_sides() } else { measured };
-        Ok(Lungs { mask, cleaned, sides: told, measured, findings })
+        Ok(Lungs {
+            mask,
+            cleaned,
+            sides: told,
+            measured,
+            findings,
+        })
     })
 }
 
@@ -166,9 +208,16 @@ fn make(
     // What the closures need of the tools; the observer may not be shared between threads.
     let (output, manifest) = (&tools.settings.output, tools.manifest);
     let segmentation = || {
-        one(wants(Format::Seg) && found && usable.identity_valid, SEGMENTATION, &|| {
-            Ok((segmentation(series, usable, volume, lungs, model, output, manifest)?, String::new()))
-        })
+        one(
+            wants(Format::Seg) && found && usable.identity_valid,
+            SEGMENTATION,
+            &|| {
+                Ok((
+                    segmentation(series, usable, volume, lungs, model, output, manifest)?,
+                    String::new(),
+                ))
+            },
+        )
     };
     let mask = || {
         one(wants(Format::Nifti) && found, MASK, &|| {
@@ -183,13 +232,23 @@ fn make(
         })
     };
     let picture = || {
-        one(wants(Format::Png), OVERLAY, &|| Ok((overlay::draw(volume, &lungs.mask, &caption(series, usable, lungs, model))?, String::new())))
+        one(wants(Format::Png), OVERLAY, &|| {
+            Ok((
+                overlay::draw(volume, &lungs.mask, &caption(series, usable, lungs, model))?,
+                String::new(),
+            ))
+        })
     };
-    let ((segmentation, mask), (ct, picture)) = rayon::join(|| rayon::join(segmentation, mask), || rayon::join(ct, picture));
+    let ((segmentation, mask), (ct, picture)) =
+        rayon::join(|| rayon::join(segmentation, mask), || rayon::join(ct, picture));
     let mut artifacts = Vec::new();
     let mut files = Vec::new();
     for (artifact, note) in [segmentation?, mask?, ct?, picture?].into_iter().flatten() {
-        files.push(FileFacts { name: artifact.name, bytes: artifact.bytes.len(), note });
+        files.push(FileFacts {
+            name: artifact.name,
+            bytes: artifact.bytes.len(),
+            note,
+        });
         artifacts.push(artifact);
     }
     Ok((artifacts, files))
@@ -197,11 +256,19 @@ fn make(
 
 /// What stands beside the picture: nothing that names a person, and no free text.
 fn caption(series: &Series, usable: &Usable, lungs: &Lungs, model: &ModelFacts) -> Caption {
-    let header = usable.stack.slices.first().and_then(|slice| series.instances.get(slice.instance)).map(|instance| &instance.header);
+    let header = usable
+        .stack
+        .slices
+        .first()
+        .and_then(|slice| series.instances.get(slice.instance))
+        .map(|instance| &instance.header);
     let measured = &lungs.measured;
     let volumes = match (&measured.right, &measured.left) {
         _ if lungs.found(Code::LungsNotFound) => overlay::Lungs::NotFound,
-        (Some(right), Some(left)) => overlay::Lungs::Apart { right_ml: right.volume_ml, left_ml: left.volume_ml },
+        (Some(right), Some(left)) => overlay::Lungs::Apart {
+            right_ml: right.volume_ml,
+            left_ml: left.volume_ml,
+        },
         _ => overlay::Lungs::Together(measured.total.volume_ml),
     };
     Caption {
@@ -210,7 +277,13 @@ fn caption(series: &Series, usable: &Usable, lungs: &Lungs, model: &ModelFacts) 
         slice_thickness_mm: header.and_then(|h| h.slice_thickness_mm),
         model: format!("{} {}", model.name, model.version),
         lungs: volumes,
-        findings: usable.verdict.findings.iter().chain(&lungs.findings).map(|finding| finding.code.to_string()).collect(),
+        findings: usable
+            .verdict
+            .findings
+            .iter()
+            .chain(&lungs.findings)
+            .map(|finding| finding.code.to_string())
+            .collect(),
     }
 }
 

@@ -8,7 +8,9 @@ use sha2::{Digest, Sha256};
 use super::{SegmentError, Stage, Timings, Tools};
 use crate::dicom::{FrameReader, Instance, PixelError};
 use crate::series::{Code, Finding, Judgement, Series, Settled, Slice, Stack, Usable, Verdict, corrupt_pixels, judge};
-use crate::volume::{Image, LoadError, RegularGrid, SliceError, StoredFrames, Volume, crop_to_body, load, network_grid, resample};
+use crate::volume::{
+    Image, LoadError, RegularGrid, SliceError, StoredFrames, Volume, crop_to_body, load, network_grid, resample,
+};
 
 /// What became of a series before the network.
 pub enum Preparation {
@@ -31,7 +33,10 @@ pub struct Prepared {
 impl Prepared {
     /// The network's input, which is taken once.
     pub(super) fn take_input(&mut self) -> Image {
-        self.input.take().unwrap_or_else(|| Image { grid: self.grid.clone(), values: Vec::new() })
+        self.input.take().unwrap_or_else(|| Image {
+            grid: self.grid.clone(),
+            values: Vec::new(),
+        })
     }
 
     /// The network's input, for comparison with other pipelines.
@@ -61,7 +66,8 @@ impl StoredFrames for Frames<'_> {
     }
 
     fn read_plus(&self, slice: &Slice, add: i32, out: &mut [i16]) -> Result<bool, PixelError> {
-        self.reader.read_i16(&self.instances[slice.instance], slice.frame, out, add)
+        self.reader
+            .read_i16(&self.instances[slice.instance], slice.frame, out, add)
     }
 }
 
@@ -71,7 +77,10 @@ impl StoredFrames for Frames<'_> {
 /// What is not the input's fault, or `Canceled`.
 pub fn prepare(series: &Series, tools: &Tools) -> Result<Preparation, SegmentError> {
     let mut timings = Timings::default();
-    let frames = Frames { reader: tools.reader, instances: &series.instances };
+    let frames = Frames {
+        reader: tools.reader,
+        instances: &series.instances,
+    };
     let read = timings.measure(Stage::Read, tools.observer, || read(series, &frames, tools))?;
     let (usable, volume) = match read {
         ControlFlow::Continue(read) => read,
@@ -81,11 +90,21 @@ pub fn prepare(series: &Series, tools: &Tools) -> Result<Preparation, SegmentErr
         return Err(SegmentError::Canceled);
     }
     let (grid, input) = timings.measure(Stage::Resample, tools.observer, || network_input(&volume, tools))?;
-    Ok(Preparation::Ready(Box::new(Prepared { usable, volume, grid, timings, input: Some(input) })))
+    Ok(Preparation::Ready(Box::new(Prepared {
+        usable,
+        volume,
+        grid,
+        timings,
+        input: Some(input),
+    })))
 }
 
 /// The volume, or the verdict that refuses the series.
-fn read(series: &Series, frames: &Frames, tools: &Tools) -> Result<ControlFlow<Verdict, (Usable, Volume)>, SegmentError> {
+fn read(
+    series: &Series,
+    frames: &Frames,
+    tools: &Tools,
+) -> Result<ControlFlow<Verdict, (Usable, Volume)>, SegmentError> {
     let candidate = match judge(series, &tools.settings.series) {
         Judgement::Refused(verdict) => return Ok(ControlFlow::Break(verdict)),
         Judgement::Usable(candidate) => candidate,
@@ -103,7 +122,10 @@ fn read(series: &Series, frames: &Frames, tools: &Tools) -> Result<ControlFlow<V
     };
     if let Some(why) = loaded.values.not_hu() {
         let sentence = format!("The values are not Hounsfield units: {why}.");
-        return Ok(ControlFlow::Break(refusal(Finding::new(Code::NotHu, sentence), usable.verdict)));
+        return Ok(ControlFlow::Break(refusal(
+            Finding::new(Code::NotHu, sentence),
+            usable.verdict,
+        )));
     }
     Ok(ControlFlow::Continue((usable, loaded.volume)))
 }
@@ -145,7 +167,11 @@ fn refuse_slices(
 }
 
 fn named(slice: usize, series: &Series, stack: &Stack) -> String {
-    let path = stack.slices.get(slice).and_then(|slice| series.instances.get(slice.instance)).map(|instance| instance.source.path.display().to_string());
+    let path = stack
+        .slices
+        .get(slice)
+        .and_then(|slice| series.instances.get(slice.instance))
+        .map(|instance| instance.source.path.display().to_string());
     path.unwrap_or_else(|| format!("slice {}", slice + 1))
 }
 
@@ -159,7 +185,9 @@ fn refuse_pixels(
     }
     let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
     let unsupported = errors.iter().find_map(|error| match error {
-        PixelError::UnsupportedTransferSyntax { name, uid, .. } => Some(format!("The pixels are coded as {name} ({uid}), which Hilum does not read. Send them uncompressed.")),
+        PixelError::UnsupportedTransferSyntax { name, uid, .. } => Some(format!(
+            "The pixels are coded as {name} ({uid}), which Hilum does not read. Send them uncompressed."
+        )),
         _ => None,
     });
     let finding = match unsupported {
@@ -182,7 +210,10 @@ fn network_input(volume: &Volume, tools: &Tools) -> Result<(RegularGrid, Image),
     let grid = network_grid(&volume.grid, specification)?;
     let whole = resample(volume, &grid, specification);
     let windows = &tools.manifest.windows;
-    let body = windows.crop_to_body.then(|| crop_to_body(&whole, specification, windows.crop_above_hu, windows.crop_margin_mm)).flatten();
+    let body = windows
+        .crop_to_body
+        .then(|| crop_to_body(&whole, specification, windows.crop_above_hu, windows.crop_margin_mm))
+        .flatten();
     let input = match body {
         Some(body) => whole.cropped(&body),
         None => whole,
