@@ -2,6 +2,8 @@
 //!
 //! Each picture shows six axial slices, a coronal and a sagittal one, in a lung window above and a soft tissue window below.
 
+#![allow(clippy::print_stderr)]
+
 use std::path::Path;
 
 use anyhow::{Context, Result};
