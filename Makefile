@@ -40,7 +40,7 @@ lint:
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
 	@command -v cargo-deny >/dev/null 2>&1 || cargo install --locked --quiet cargo-deny@0.20.2
-	cargo deny --locked --offline check bans licenses sources
+	cargo deny --locked check bans licenses sources
 	@command -v cargo-machete >/dev/null 2>&1 || cargo install --locked --quiet cargo-machete@0.9.2
 	cargo machete
 

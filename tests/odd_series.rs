@@ -81,8 +81,15 @@ fn every_odd_series_meets_its_fate() {
     let of = rows.len();
     let mut faults = Vec::new();
     for (name, row) in rows {
-        for fault in row["faults"].as_array().unwrap().iter().map(|fault| fault.as_str().unwrap()) {
-            let of_the_mask = ["volume ", "centroid ", "Dice "].iter().any(|word| fault.starts_with(word));
+        for fault in row["faults"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|fault| fault.as_str().unwrap())
+        {
+            let of_the_mask = ["volume ", "centroid ", "Dice "]
+                .iter()
+                .any(|word| fault.starts_with(word));
             if of_the_mask && NETWORK_TOO_WEAK.contains(&name.as_str()) {
                 eprintln!("the network is too weak for {name}: {fault}");
             } else {

@@ -159,7 +159,7 @@ fn place(frame: &Frame, grid: &Grid) -> Result<usize, String> {
             .sum::<f64>()
             .sqrt();
         let limit = CORNER_TOLERANCE * grid.spacing_mm[0].min(grid.spacing_mm[1]);
-        if !(apart < limit) {
+        if apart.is_nan() || apart >= limit {
             return Err(format!(
                 "the corner at row {row}, column {column} lies {apart:.3} mm from that of slice {}",
                 slice + 1

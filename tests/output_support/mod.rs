@@ -193,6 +193,8 @@ pub fn hold(bytes: &[u8], request: &SegmentationRequest, ct: &Path, name: &str) 
         let source = complaints("dciodvfy", &files(ct)[..1], &["Error", "Warning"]);
         let copied = |line: &str| {
             line.starts_with("Warning")
+                || line.contains("Value invalid for this VR")
+                || line.contains("invalid data values for Value Representations")
                 || [
                     "Patient",
                     "PatientStudy",
