@@ -115,7 +115,8 @@ fn contains(bytes: &[u8], part: &[u8]) -> bool {
 
 #[test]
 fn patient_and_study_come_out_byte_for_byte_in_every_character_set() {
-    let sets: [(Option<&[u8]>, &[u8], &[u8]); 8] = [
+    type Set = (Option<&'static [u8]>, &'static [u8], &'static [u8]);
+    let sets: [Set; 8] = [
         (Some(b"ISO_IR 100"), b"M\xFCller^J\xF6rg", b"Br\xFCste"),
         (Some(b"ISO_IR 192"), "山田^太郎".as_bytes(), "胸部 CT".as_bytes()),
         (

@@ -1,4 +1,5 @@
 //! What the documents say exists: options, subcommands and files.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::fs;
 use std::path::Path;

@@ -208,7 +208,7 @@ pub fn hold(bytes: &[u8], request: &SegmentationRequest, ct: &Path, name: &str) 
         let found = complaints("dciodvfy", std::slice::from_ref(&path), &["Error", "Warning"]);
         let ours: Vec<&String> = found
             .iter()
-            .filter(|line| !(source.contains(line) && copied(line)) && !line.contains("to build DICOMDIR"))
+            .filter(|line| !(line.contains("to build DICOMDIR") || source.contains(line) && copied(line)))
             .collect();
         assert_eq!(ours, Vec::<&String>::new(), "dciodvfy, {name}");
     }
