@@ -8,7 +8,12 @@ use figment::Figment;
 use figment::providers::{Env, Format, Toml};
 use serde::Deserialize;
 
+use crate::delivery::DeliverySettings;
 use crate::dicom::DecodeOptions;
+use crate::dicomweb::Pacs;
+use crate::http::{ServiceSettings, User};
+use crate::inbox::InboxSettings;
+use crate::jobs::JobSettings;
 use crate::lungs::MaskLimits;
 use crate::model::{Device, Overrides, SessionOptions};
 use crate::segment::{self, OutputSettings};
@@ -33,6 +38,20 @@ pub struct Settings {
     pub overrides: Overrides,
     /// What is made.
     pub output: OutputSettings,
+    /// Where the service listens, and where its state lies.
+    pub service: ServiceSettings,
+    /// Limits and times of the inbox.
+    pub inbox: InboxSettings,
+    /// How jobs are worked on.
+    pub jobs: JobSettings,
+    /// How results are delivered.
+    pub delivery: DeliverySettings,
+    /// The PACS that the service knows.
+    #[serde(default)]
+    pub pacs: Vec<Pacs>,
+    /// Who may use the service.
+    #[serde(default)]
+    pub user: Vec<User>,
 }
 
 /// Limits of the process that decodes compressed frames.

@@ -17,12 +17,24 @@ pub mod lungs;
 pub mod model;
 /// DICOM Segmentation, NIfTI, overlay picture, report: as bytes.
 pub mod output;
-/// The way in three steps, `prepare`, `predict`, `finish`; the command line calls only this.
+/// The way in three steps, `prepare`, `predict`, `finish`; the command line and the worker call only this.
 pub mod segment;
 /// Synthetic chests with their true masks.
 pub mod phantom;
 /// Dice and surface distances between masks.
 pub mod evaluate;
+/// The DICOMweb protocol, both directions: multipart/related, DICOM JSON, STOW-RS answers, QIDO-RS, WADO-RS and STOW-RS client.
+pub mod dicomweb;
+/// PostgreSQL: every SQL statement, the private cluster.
+pub mod database;
+/// From outside to a settled series: ingest, batch files, settling, the poller, retention.
+pub mod inbox;
+/// From a settled series to a stored result: the queue, leases, the worker.
+pub mod jobs;
+/// From a result to the PACS that shows it: destinations, verification, retries.
+pub mod delivery;
+/// The HTTP surface: STOW-RS in, REST, events, results, health, metrics, the first page.
+pub mod http;
 /// Settings: compiled-in defaults, then a file, then the environment.
 pub mod config;
 /// Logs.

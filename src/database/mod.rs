@@ -1,0 +1,79 @@
+//! PostgreSQL: every SQL statement of Hilum, one file a table family, and the private cluster that stands in where no server is named.
+//!
+//! A state changes in one transaction that also appends to `event`. Times are the database's clock.
+
+mod events;
+#[doc(hidden)]
+pub mod testing;
+
+use sqlx::PgPool;
+use sqlx::postgres::PgPoolOptions;
+
+pub use events::{NewEvent, append};
+
+/// The pool of connections to Hilum's database. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Database {
+    pool: PgPool,
+}
+
+/// Why the database cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum DatabaseError {
+    /// PostgreSQL answered with an error, or not at all.
+    #[error("database: {0}")]
+    Sql(#[from] sqlx::Error),
+    /// A migration failed, or the database is of a newer Hilum.
+    #[error("database migration: {0}")]
+    Migration(#[from] sqlx::migrate::MigrateError),
+}
+
+impl DatabaseError {
+    /// Whether the same may well succeed a little later: the server is away, or transactions met.
+    #[must_use]
+    pub fn is_transient(&self) -> bool {
+        match self {
+            DatabaseError::Sql(error) => match error {
+                sqlx::Error::Io(_)
+                | sqlx::Error::PoolTimedOut
+                | sqlx::Error::PoolClosed
+                | sqlx::Error::WorkerCrashed
+                | sqlx::Error::Protocol(_)
+                | sqlx::Error::Tls(_) => true,
+                // Classes 08 (connection), 40 (serialisation, deadlock), 53 (resources), 57 (shutdown), 58 (system).
+                sqlx::Error::Database(error) => error.code().is_some_and(|code| {
+                    ["08", "40", "53", "57", "58"]
+                        .iter()
+                        .any(|class| code.starts_with(class))
+                }),
+                _ => false,
+            },
+            DatabaseError::Migration(_) => false,
+        }
+    }
+}
+
+impl Database {
+    /// Connects, with at most `connections` at once.
+    ///
+    /// # Errors
+    /// A URL that is none, or a server that does not answer.
+    pub async fn connect(url: &str, connections: u32) -> Result<Database, DatabaseError> {
+        let pool = PgPoolOptions::new().max_connections(connections).connect(url).await?;
+        Ok(Database { pool })
+    }
+
+    /// Brings the schema up to this version. Safe beside other processes that do the same, and while an older version runs.
+    ///
+    /// # Errors
+    /// A migration that fails, or a schema of a newer version.
+    pub async fn migrate(&self) -> Result<(), DatabaseError> {
+        sqlx::migrate!("./migrations").run(&self.pool).await?;
+        Ok(())
+    }
+
+    /// The pool, for the statements of this room.
+    pub(crate) fn pool(&self) -> &PgPool {
+        &self.pool
+    }
+}

@@ -1,0 +1,71 @@
+//! Where the service listens, and who may do what.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+/// The `[service]` section.
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ServiceSettings {
+    /// Address and port to listen on.
+    pub listen: SocketAddr,
+    /// Where slices, results and the private database lie.
+    pub data_folder: PathBuf,
+    /// PostgreSQL; empty: `DATABASE_URL` of the environment, else a private cluster in the data folder.
+    pub database_url: String,
+    /// Folder of the PostgreSQL programs for the private cluster; empty: it is looked for.
+    pub postgres_folder: PathBuf,
+    /// Connections to the database.
+    pub database_connections: u32,
+    /// Names under which the service is asked (the Host header), beside the address that it listens on.
+    pub hosts: Vec<String>,
+    /// Listen off loopback without credentials.
+    pub insecure: bool,
+    /// Most seconds between the wish to end and the end.
+    pub drain_seconds: f64,
+}
+
+/// A `[[user]]` block.
+#[derive(Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct User {
+    /// Name for Basic authentication.
+    pub name: String,
+    /// Argon2 hash of the password or of the bearer token, as `hilum user add` makes it.
+    pub hash: String,
+    /// What the user may do.
+    pub roles: Vec<Role>,
+}
+
+/// What a user may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "snake_case")]
+pub enum Role {
+    /// Send instances.
+    Ingest,
+    /// Ask.
+    Read,
+    /// Change: cancel, retry, deliver again, submit, pause.
+    Operate,
+}
+
+impl std::fmt::Debug for ServiceSettings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The URL of a database holds a password.
+        f.debug_struct("ServiceSettings")
+            .field("listen", &self.listen)
+            .field("data_folder", &self.data_folder)
+            .finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for User {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("User")
+            .field("name", &self.name)
+            .field("roles", &self.roles)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,21 @@
+//! How jobs are worked on.
+
+use serde::Deserialize;
+
+/// The `[jobs]` section.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct JobSettings {
+    /// Jobs in hand at once in this process: while the network works on one, the next is read and resampled.
+    pub at_once: usize,
+    /// A worker that has not renewed its lease for so long has lost its job.
+    pub lease_seconds: f64,
+    /// Most memory that the jobs in hand may need together, in bytes, by the estimate made before decoding.
+    pub memory_bytes: u64,
+    /// Attempts for the world's faults before a job is failed.
+    pub max_attempts: u32,
+    /// Wait before the second attempt; it doubles with each one, up to an hour.
+    pub backoff_seconds: f64,
+    /// The queue is looked at so often, beside being told.
+    pub poll_seconds: f64,
+}
