@@ -183,7 +183,8 @@ pub struct Segmented {
 /// The names of everything that `finish` can make.
 pub const ARTIFACT_NAMES: [&str; 5] = [SEGMENTATION, MASK, CT, OVERLAY, REPORT];
 
-pub(crate) const SEGMENTATION: &str = "segmentation.dcm";
+/// The name of the DICOM Segmentation among the results.
+pub const SEGMENTATION: &str = "segmentation.dcm";
 pub(crate) const MASK: &str = "mask.nii.gz";
 pub(crate) const CT: &str = "ct.nii.gz";
 pub(crate) const OVERLAY: &str = "overlay.png";

@@ -2,14 +2,25 @@
 //!
 //! A state changes in one transaction that also appends to `event`. Times are the database's clock.
 
+mod cluster;
 mod events;
+mod failpoint;
+mod jobs;
+mod notify;
+mod queue;
 #[doc(hidden)]
 pub mod testing;
+mod workers;
 
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
+pub use cluster::{ClusterError, PrivateCluster};
 pub use events::{NewEvent, append};
+pub use failpoint::failpoint;
+pub use jobs::{JobSpecification, MadeJob};
+pub use notify::Waiter;
+pub use queue::{Claim, JobEnd, Progress, Renewal, StoredSlice};
 
 /// The pool of connections to Hilum's database. Cheap to clone.
 #[derive(Clone, Debug)]

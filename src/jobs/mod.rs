@@ -1,5 +1,14 @@
 //! From a settled series to a stored result: the queue, leases, the worker.
+//!
+//! Settled series become jobs; a worker claims one under a lease, runs the core on a thread, and stores the results under the job and the claim's token. What the rows say
+//! happened; files that no row names are garbage.
 
+mod core;
+mod error;
 mod settings;
+mod worker;
 
+pub use self::core::Core;
+pub use error::JobError;
 pub use settings::JobSettings;
+pub use worker::{Worker, host_name, worker_name};

@@ -1,0 +1,406 @@
+//! The queue of jobs: claims with a lease and a fencing token, progress, ends. A worker whose token is no longer the row's can change nothing.
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::events::{NewEvent, append};
+use super::{Database, DatabaseError};
+
+/// A job that a worker holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// The job.
+    pub id: Uuid,
+    /// Its series.
+    pub series_id: i64,
+    /// StudyInstanceUID.
+    pub study_uid: String,
+    /// SeriesInstanceUID.
+    pub series_uid: String,
+    /// The fencing token of this claim.
+    pub token: i64,
+    /// Which attempt this is, from 1.
+    pub attempt: i32,
+    /// It must run with no other job beside it.
+    pub alone: bool,
+}
+
+/// How far a job is.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// The stage, as in the report.
+    pub stage: Option<&'static str>,
+    /// Windows of the network done.
+    pub windows_done: i32,
+    /// Windows of the network in all.
+    pub windows_total: i32,
+}
+
+/// What a renewal tells the worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    /// Go on.
+    Held,
+    /// Somebody asked to cancel.
+    CancelRequested,
+    /// The job is somebody else's, superseded or gone.
+    Lost,
+}
+
+/// How a job ends.
+#[derive(Clone, Debug, PartialEq)]
+pub enum JobEnd {
+    /// Its results are stored.
+    Done {
+        /// The report.
+        report: Value,
+        /// The folder of its results, under the data folder.
+        result_folder: String,
+        /// SOP Instance UID of its segmentation, where there is one.
+        segmentation_uid: Option<String>,
+    },
+    /// The input is not taken.
+    Refused {
+        /// The report.
+        report: Value,
+        /// The folder of its results, under the data folder.
+        result_folder: String,
+        /// The finding that decided.
+        code: String,
+        /// Its sentence.
+        sentence: String,
+    },
+    /// Hilum could not do it.
+    Failed {
+        /// A stable code.
+        code: String,
+        /// What happened.
+        sentence: String,
+    },
+    /// Somebody asked to stop.
+    Canceled,
+}
+
+impl JobEnd {
+    fn state(&self) -> &'static str {
+        match self {
+            JobEnd::Done { .. } => "done",
+            JobEnd::Refused { .. } => "refused",
+            JobEnd::Failed { .. } => "failed",
+            JobEnd::Canceled => "canceled",
+        }
+    }
+}
+
+/// Deaths of workers over one job after which it runs once more alone; one more and it is failed.
+const DEATHS_BEFORE_ALONE: i32 = 2;
+
+impl Database {
+    /// Claims the next job: by priority, then by age. `idle` says that the worker holds no other, so that it may take one that must run alone.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn claim_job(
+        &self,
+        worker: &str,
+        lease_seconds: f64,
+        idle: bool,
+    ) -> Result<Option<Claim>, DatabaseError> {
+        let mut transaction = self.pool().begin().await?;
+        let claimed = sqlx::query!(
+            r#"update job set state = 'running', token = token + 1, worker = $1, lease_until = now() + make_interval(secs => $2), attempts = attempts + 1,
+                              started_at = coalesce(started_at, now()), stage = null, windows_done = 0, windows_total = 0, progress_at = now()
+               from series
+               where series.id = job.series_id and job.id = (
+                   select id from job
+                   where state = 'queued' and not_before <= now() and (not alone or $3) and not (select paused from service)
+                   order by priority desc, created_at, id
+                   for update skip locked
+                   limit 1)
+               returning job.id, job.series_id, job.token, job.attempts, job.alone, series.study_uid, series.series_uid"#,
+            worker,
+            lease_seconds,
+            idle
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let Some(row) = claimed else {
+            return Ok(None);
+        };
+        let event = NewEvent {
+            kind: "job_started",
+            series_id: Some(row.series_id),
+            job_id: Some(row.id),
+            actor: worker,
+            detail: json!({ "attempt": row.attempts, "token": row.token }),
+            ..NewEvent::default()
+        };
+        append(&mut transaction, event).await?;
+        transaction.commit().await?;
+        Ok(Some(Claim {
+            id: row.id,
+            series_id: row.series_id,
+            study_uid: row.study_uid,
+            series_uid: row.series_uid,
+            token: row.token,
+            attempt: row.attempts,
+            alone: row.alone,
+        }))
+    }
+
+    /// Renews a lease and writes how far the job is.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn renew_job(
+        &self,
+        claim: &Claim,
+        lease_seconds: f64,
+        progress: &Progress,
+    ) -> Result<Renewal, DatabaseError> {
+        let canceled = sqlx::query_scalar!(
+            "update job set lease_until = now() + make_interval(secs => $3), stage = $4, windows_done = $5, windows_total = $6, progress_at = now()
+             where id = $1 and token = $2 and state = 'running'
+             returning cancel_requested",
+            claim.id,
+            claim.token,
+            lease_seconds,
+            progress.stage,
+            progress.windows_done,
+            progress.windows_total
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        Ok(match canceled {
+            None => Renewal::Lost,
+            Some(true) => Renewal::CancelRequested,
+            Some(false) => Renewal::Held,
+        })
+    }
+
+    /// Ends a job. Returns false where the claim had been lost: then nothing changed, and what the worker stored is garbage.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn end_job(&self, claim: &Claim, worker: &str, end: &JobEnd) -> Result<bool, DatabaseError> {
+        let (mut report, mut folder, mut uid, mut code, mut sentence) = (None, None, None, None, None);
+        match end {
+            JobEnd::Done {
+                report: r,
+                result_folder,
+                segmentation_uid,
+            } => (report, folder, uid) = (Some(r), Some(result_folder), segmentation_uid.as_ref()),
+            JobEnd::Refused {
+                report: r,
+                result_folder,
+                code: c,
+                sentence: s,
+            } => (report, folder, code, sentence) = (Some(r), Some(result_folder), Some(c), Some(s)),
+            JobEnd::Failed { code: c, sentence: s } => (code, sentence) = (Some(c), Some(s)),
+            JobEnd::Canceled => {}
+        }
+        let mut transaction = self.pool().begin().await?;
+        let ended = sqlx::query!(
+            "update job set state = $3::text::job_state, report = $4, result_folder = $5, segmentation_uid = $6, error_code = $7, error_sentence = $8,
+                            lease_until = null, finished_at = now(), stage = null
+             where id = $1 and token = $2 and state = 'running'",
+            claim.id,
+            claim.token,
+            end.state(),
+            report,
+            folder,
+            uid,
+            code,
+            sentence
+        )
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        if ended == 0 {
+            return Ok(false);
+        }
+        let kind = format!("job_{}", end.state());
+        let event = NewEvent {
+            kind: &kind,
+            series_id: Some(claim.series_id),
+            job_id: Some(claim.id),
+            actor: worker,
+            detail: json!({ "code": code, "sentence": sentence }),
+            ..NewEvent::default()
+        };
+        append(&mut transaction, event).await?;
+        sqlx::query!("select pg_notify('hilum_delivery', '')")
+            .execute(&mut *transaction)
+            .await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Gives a job back to the queue, to be taken up again after `wait_seconds`. `counts` says whether the attempt counts; one that was only interrupted does not.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn hand_back_job(
+        &self,
+        claim: &Claim,
+        worker: &str,
+        why: &str,
+        wait_seconds: f64,
+        counts: bool,
+    ) -> Result<bool, DatabaseError> {
+        let mut transaction = self.pool().begin().await?;
+        let given = sqlx::query!(
+            "update job set state = 'queued', token = token + 1, lease_until = null, not_before = now() + make_interval(secs => $3),
+                            attempts = attempts - $4, stage = null
+             where id = $1 and token = $2 and state = 'running'",
+            claim.id,
+            claim.token,
+            wait_seconds,
+            i32::from(!counts)
+        )
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        if given == 0 {
+            return Ok(false);
+        }
+        let event = NewEvent {
+            kind: "job_handed_back",
+            series_id: Some(claim.series_id),
+            job_id: Some(claim.id),
+            actor: worker,
+            detail: json!({ "why": why, "wait_seconds": wait_seconds, "counts": counts }),
+            ..NewEvent::default()
+        };
+        append(&mut transaction, event).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Takes the jobs back whose lease is over: their workers died, froze or cannot be heard.
+    ///
+    /// A death counts against a job only where a worker of the same host and boot has been heard of since, so that a host that went down is not blamed on what ran on it.
+    /// After two such the job runs once more alone, and then it is failed with `worker_lost`. Returns how many jobs there were.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn reap_jobs(&self, actor: &str) -> Result<usize, DatabaseError> {
+        let mut transaction = self.pool().begin().await?;
+        let dead = sqlx::query!(
+            r#"select job.id, job.series_id, job.worker, job.deaths, job.alone,
+                      exists (select 1 from worker dead join worker living on living.host = dead.host
+                              where dead.id = job.worker and living.id <> dead.id and living.seen_at > job.progress_at) as "host_lives!"
+               from job where state = 'running' and lease_until < now()
+               order by job.id
+               for update of job skip locked"#
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        for job in &dead {
+            let deaths = job.deaths + i32::from(job.host_lives);
+            let lost = deaths > DEATHS_BEFORE_ALONE && job.alone;
+            let (code, sentence) = if lost {
+                let sentence =
+                    format!("The worker died {deaths} times over this series, the last time with nothing beside it.");
+                (Some("worker_lost"), Some(sentence))
+            } else {
+                (None, None)
+            };
+            sqlx::query!(
+                "update job set state = case when $2 then 'failed' else 'queued' end::job_state, token = token + 1, lease_until = null, deaths = $3,
+                                alone = $4, not_before = now(), error_code = $5, error_sentence = $6, stage = null,
+                                finished_at = case when $2 then now() end
+                 where id = $1",
+                job.id,
+                lost,
+                deaths,
+                deaths >= DEATHS_BEFORE_ALONE,
+                code,
+                sentence
+            )
+            .execute(&mut *transaction)
+            .await?;
+            let event = NewEvent {
+                kind: if lost { "job_failed" } else { "job_worker_lost" },
+                series_id: Some(job.series_id),
+                job_id: Some(job.id),
+                actor,
+                detail: json!({ "worker": job.worker, "deaths": deaths, "counted": job.host_lives, "code": code }),
+                ..NewEvent::default()
+            };
+            append(&mut transaction, event).await?;
+        }
+        if !dead.is_empty() {
+            sqlx::query!("select pg_notify('hilum_job', '')")
+                .execute(&mut *transaction)
+                .await?;
+        }
+        transaction.commit().await?;
+        Ok(dead.len())
+    }
+
+    /// Where the slices of a series lie: file of the batch under the inbox, offset and length, in the order of their UIDs. A slice whose bytes were removed is left out.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn slices_of(&self, series_id: i64) -> Result<Vec<StoredSlice>, DatabaseError> {
+        Ok(sqlx::query_as!(
+            StoredSlice,
+            "select batch.file, instance.file_offset, instance.file_length
+             from instance join batch on batch.id = instance.batch_id
+             where instance.series_id = $1 and instance.newest
+             order by instance.sop_instance_uid",
+            series_id
+        )
+        .fetch_all(self.pool())
+        .await?)
+    }
+
+    /// How many instances a series has, with or without their bytes.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn instances_held(&self, series_id: i64) -> Result<i64, DatabaseError> {
+        Ok(sqlx::query_scalar!(
+            r#"select count(*) as "count!" from instance where series_id = $1 and newest"#,
+            series_id
+        )
+        .fetch_one(self.pool())
+        .await?)
+    }
+
+    /// Result folders that a job's row names, of jobs with this id: what else lies there is garbage of a lost claim.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn result_folder(&self, job: Uuid) -> Result<Option<String>, DatabaseError> {
+        Ok(sqlx::query_scalar!("select result_folder from job where id = $1", job)
+            .fetch_optional(self.pool())
+            .await?
+            .flatten())
+    }
+
+    /// Whether a job is in a worker's hands at this moment.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn is_running(&self, job: Uuid) -> Result<bool, DatabaseError> {
+        Ok(
+            sqlx::query_scalar!("select 1 as one from job where id = $1 and state = 'running'", job)
+                .fetch_optional(self.pool())
+                .await?
+                .is_some(),
+        )
+    }
+}
+
+/// Where a slice lies.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoredSlice {
+    /// The batch file.
+    pub file: String,
+    /// First byte.
+    pub file_offset: i64,
+    /// Bytes.
+    pub file_length: i64,
+}

@@ -1,0 +1,215 @@
+//! One series through the core: the slices of a claim in, a folder of results out. No database, no clock; runs on a thread of its own.
+
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use super::error::JobError;
+use crate::database::{Claim, JobEnd, JobSpecification, StoredSlice, failpoint};
+use crate::dicom::{FrameReader, Limits, Source, read_header};
+use crate::model::{CancelFlag, Manifest, Provider, Session};
+use crate::segment::{self, Observer, PIPELINE_REVISION, Preparation, SEGMENTATION, Segmented, Tools};
+use crate::series::{Judgement, Outcome, Series, estimated_memory_bytes, judge};
+
+/// What every job is worked on with. The session is one; everything else may be used by several jobs at once.
+pub struct Core {
+    manifest: Manifest,
+    session: Mutex<Session>,
+    provider: Provider,
+    reader: FrameReader,
+    settings: segment::Settings,
+    limits: Limits,
+    inbox: PathBuf,
+    data: PathBuf,
+}
+
+impl Core {
+    /// `data` is the data folder, `inbox` the folder of batch files.
+    #[must_use]
+    pub fn new(
+        manifest: Manifest,
+        session: Session,
+        reader: FrameReader,
+        settings: segment::Settings,
+        data: PathBuf,
+        inbox: PathBuf,
+    ) -> Core {
+        let provider = session.provider();
+        Core {
+            manifest,
+            session: Mutex::new(session),
+            provider,
+            reader,
+            settings,
+            limits: Limits::default(),
+            inbox,
+            data,
+        }
+    }
+
+    /// What makes a job of this process the same as another.
+    #[must_use]
+    pub fn specification(&self) -> JobSpecification {
+        JobSpecification {
+            model: format!("{} {}", self.manifest.name, self.manifest.version),
+            model_digest: self.manifest.weights_sha256.clone(),
+            parameters_digest: self.manifest.parameters().digest(),
+            pipeline_revision: i32::try_from(PIPELINE_REVISION).unwrap_or(i32::MAX),
+        }
+    }
+
+    /// The series of a claim, from the headers of its slices.
+    ///
+    /// # Errors
+    /// A slice that is not where it should be, or cannot be read.
+    pub fn series(&self, claim: &Claim, slices: &[StoredSlice]) -> Result<Series, JobError> {
+        let instances = slices
+            .iter()
+            .map(|slice| {
+                let path = self.inbox.join(&slice.file);
+                let source = Source {
+                    path: path.as_path().into(),
+                    offset: u64::try_from(slice.file_offset).unwrap_or_default(),
+                    length: u64::try_from(slice.file_length).unwrap_or_default(),
+                };
+                read_header(&source, &self.limits).map_err(|error| JobError::World(error.to_string()))
+            })
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Series {
+            study_instance_uid: claim.study_uid.clone(),
+            series_instance_uid: claim.series_uid.clone(),
+            instances,
+        })
+    }
+
+    /// Bytes that a series will need, by its headers; 0 for one that will be refused by them.
+    #[must_use]
+    pub fn memory_bytes(&self, series: &Series) -> u64 {
+        match judge(series, &self.settings.series) {
+            Judgement::Refused(_) => 0,
+            Judgement::Usable(candidate) => estimated_memory_bytes(candidate.stack(), self.manifest.grid.spacing_mm),
+        }
+    }
+
+    /// Reads, segments and stores. While the network works for one job, another may read and resample.
+    ///
+    /// # Errors
+    /// As [`JobError`] tells them apart.
+    pub fn work(
+        &self,
+        claim: &Claim,
+        series: &Series,
+        observer: &dyn Observer,
+        cancel: &CancelFlag,
+    ) -> Result<JobEnd, JobError> {
+        let tools = Tools {
+            reader: &self.reader,
+            manifest: &self.manifest,
+            settings: &self.settings,
+            observer,
+            cancel,
+        };
+        let segmented = match segment::prepare(series, &tools)? {
+            Preparation::Refused(verdict) => segment::refused(series, verdict, &tools)?,
+            Preparation::Ready(prepared) => {
+                failpoint("job_prepared");
+                let predicted = {
+                    // A session that a panic left behind answers with an error of its own if it is not whole.
+                    let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
+                    if cancel.is_canceled() {
+                        return Err(JobError::Stopped);
+                    }
+                    segment::predict(*prepared, &mut *session, &tools)?
+                };
+                failpoint("job_predicted");
+                segment::finish(series, predicted, &self.provider, &tools)?
+            }
+        };
+        failpoint("job_finished");
+        let folder = self.store(claim, &segmented)?;
+        failpoint("job_stored");
+        let segmentation_uid = self.segmentation_uid(&folder, &segmented)?;
+        end(&segmented, folder, segmentation_uid)
+    }
+
+    /// The SOP Instance UID of the segmentation as it lies on the disk now.
+    fn segmentation_uid(&self, folder: &str, segmented: &Segmented) -> Result<Option<String>, JobError> {
+        if !segmented.artifacts.iter().any(|artifact| artifact.name == SEGMENTATION) {
+            return Ok(None);
+        }
+        let path = self.data.join(folder).join(SEGMENTATION);
+        let instance = Source::of_file(&path).and_then(|source| read_header(&source, &self.limits));
+        instance
+            .map(|instance| Some(instance.header.sop_instance_uid))
+            .map_err(|error| JobError::World(error.to_string()))
+    }
+
+    /// Writes the results under (job, token), synced, and returns the folder relative to the data folder.
+    fn store(&self, claim: &Claim, segmented: &Segmented) -> Result<String, JobError> {
+        let name = format!("results/{}/{}", claim.id, claim.token);
+        let folder = self.data.join(&name);
+        fs::create_dir_all(&folder).map_err(|error| JobError::file(&folder, &error))?;
+        for artifact in &segmented.artifacts {
+            let path = folder.join(artifact.name);
+            let write = || -> std::io::Result<()> {
+                let mut file = File::create(&path)?;
+                file.write_all(&artifact.bytes)?;
+                file.sync_all()
+            };
+            write().map_err(|error| JobError::file(&path, &error))?;
+        }
+        for made in [
+            Some(folder.as_path()),
+            folder.parent(),
+            folder.parent().and_then(Path::parent),
+        ]
+        .into_iter()
+        .flatten()
+        {
+            File::open(made)
+                .and_then(|folder| folder.sync_all())
+                .map_err(|error| JobError::file(made, &error))?;
+        }
+        Ok(name)
+    }
+
+    /// Removes what this claim stored, after it turned out to be lost, or what lost claims of a job left before.
+    pub fn forget(&self, claim: &Claim, but: Option<&str>) {
+        let job = self.data.join("results").join(claim.id.to_string());
+        let Ok(entries) = fs::read_dir(&job) else { return };
+        for entry in entries.flatten() {
+            let Some(token) = entry.file_name().to_str().and_then(|name| name.parse::<i64>().ok()) else {
+                continue;
+            };
+            let name = format!("results/{}/{token}", claim.id);
+            if token <= claim.token && but != Some(name.as_str()) {
+                let _ = fs::remove_dir_all(entry.path());
+            }
+        }
+        // Only where nothing is left in it.
+        let _ = fs::remove_dir(&job);
+    }
+}
+
+/// What the row of the job says in the end.
+fn end(segmented: &Segmented, result_folder: String, segmentation_uid: Option<String>) -> Result<JobEnd, JobError> {
+    let report = serde_json::to_value(&segmented.report).map_err(|error| JobError::Ours {
+        code: "internal",
+        sentence: error.to_string(),
+    })?;
+    if segmented.report.verdict.outcome == Outcome::Refused {
+        let finding = segmented.report.verdict.findings.first();
+        return Ok(JobEnd::Refused {
+            report,
+            result_folder,
+            code: finding.map_or_else(|| "refused".to_owned(), |finding| finding.code.to_string()),
+            sentence: finding.map_or_else(String::new, |finding| finding.sentence.clone()),
+        });
+    }
+    Ok(JobEnd::Done {
+        segmentation_uid,
+        report,
+        result_folder,
+    })
+}

@@ -1,0 +1,427 @@
+//! The worker: makes jobs of settled series, claims them, keeps their leases while the core works, and ends them.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+use uuid::Uuid;
+
+use super::core::Core;
+use super::error::JobError;
+use super::settings::JobSettings;
+use crate::database::{Claim, Database, DatabaseError, JobEnd, Progress, Renewal, failpoint};
+use crate::model::CancelFlag;
+use crate::segment::{Observer, Stage};
+
+/// Memory is counted in permits of so many bytes.
+const PERMIT_BYTES: u64 = 1 << 20;
+/// Progress is written at most so often.
+const PROGRESS_SECONDS: f64 = 1.0;
+/// Longest wait between two attempts.
+const LONGEST_BACKOFF_SECONDS: f64 = 3600.0;
+
+/// A worker of this process. Cheap to clone.
+#[derive(Clone)]
+pub struct Worker {
+    database: Database,
+    core: Arc<Core>,
+    settings: JobSettings,
+    name: String,
+    host: String,
+    memory: Arc<Semaphore>,
+    permits: u32,
+    in_hand: Arc<AtomicUsize>,
+}
+
+/// A name that no other worker has or had.
+#[must_use]
+pub fn worker_name() -> String {
+    let id = Uuid::new_v4().simple().to_string();
+    format!("{}-{}-{}", machine(), std::process::id(), &id[..8])
+}
+
+/// This machine since its last start.
+#[must_use]
+pub fn host_name() -> String {
+    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+    format!("{} {}", machine(), boot.trim())
+}
+
+fn machine() -> String {
+    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    name.trim().to_owned()
+}
+
+/// How far a job is, told by the thread that works and read by the task that keeps the lease.
+#[derive(Clone, Default)]
+struct Watched(Arc<Mutex<Progress>>);
+
+impl Watched {
+    fn read(&self) -> Progress {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Observer for Watched {
+    fn stage(&self, stage: Stage) {
+        let mut progress = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.stage = Some(stage.name());
+        if stage == Stage::Windows {
+            failpoint("job_windows");
+        }
+    }
+
+    fn windows(&self, done: usize, total: usize) {
+        let mut progress = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        progress.windows_done = i32::try_from(done).unwrap_or(i32::MAX);
+        progress.windows_total = i32::try_from(total).unwrap_or(i32::MAX);
+    }
+}
+
+/// Why a job in hand is stopped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stopped {
+    Canceled,
+    Lost,
+    Draining,
+}
+
+impl Worker {
+    /// A worker that does nothing yet.
+    #[must_use]
+    pub fn new(database: Database, core: Arc<Core>, settings: JobSettings, name: String) -> Worker {
+        let permits = u32::try_from(settings.memory_bytes / PERMIT_BYTES)
+            .unwrap_or(u32::MAX)
+            .max(1);
+        Worker {
+            database,
+            core,
+            name,
+            host: host_name(),
+            memory: Arc::new(Semaphore::new(permits as usize)),
+            permits,
+            in_hand: Arc::new(AtomicUsize::new(0)),
+            settings,
+        }
+    }
+
+    /// Works until `drain` is canceled; then takes nothing new, and hands back what is not finished when `end` is canceled.
+    pub async fn run(self, drain: CancellationToken, end: CancellationToken) {
+        let (wake, _) = watch::channel(());
+        let mut tasks = JoinSet::new();
+        tasks.spawn(self.clone().listen(wake.clone(), drain.clone()));
+        for slot in 0..self.settings.at_once.max(1) {
+            tasks.spawn(self.clone().slot(slot, wake.clone(), drain.clone(), end.clone()));
+        }
+        tasks.spawn(self.clone().housekeeping(wake.clone(), drain.clone(), end.clone()));
+        while let Some(ended) = tasks.join_next().await {
+            if let Err(failure) = ended {
+                error!("a task of the worker ended: {failure}");
+            }
+        }
+    }
+
+    /// Passes the database's notifications on.
+    async fn listen(self, wake: watch::Sender<()>, drain: CancellationToken) {
+        let longest = Duration::from_secs_f64(self.settings.poll_seconds);
+        while !drain.is_cancelled() {
+            let mut waiter = match self.database.listen(&["hilum_event", "hilum_job"]).await {
+                Ok(waiter) => waiter,
+                Err(failure) => {
+                    warn!("cannot listen to the database: {failure}");
+                    pause(longest, &drain).await;
+                    continue;
+                }
+            };
+            while !drain.is_cancelled() {
+                tokio::select! {
+                    told = waiter.wait(longest) => if told { wake.send_replace(()); },
+                    () = drain.cancelled() => {}
+                }
+            }
+        }
+    }
+
+    /// Says that this worker lives, takes back what dead ones left, makes jobs of settled series.
+    async fn housekeeping(self, wake: watch::Sender<()>, drain: CancellationToken, end: CancellationToken) {
+        let mut told = wake.subscribe();
+        let longest = Duration::from_secs_f64(self.settings.poll_seconds);
+        let specification = self.core.specification();
+        let mut heard = None::<Instant>;
+        while !drain.is_cancelled() {
+            let round = async {
+                if heard.is_none_or(|at| at.elapsed().as_secs_f64() > self.settings.lease_seconds / 4.0) {
+                    self.database.worker_lives(&self.name, &self.host).await?;
+                    self.database.forget_workers().await?;
+                    heard = Some(Instant::now());
+                }
+                if self.database.reap_jobs(&self.name).await? > 0 {
+                    info!("took back jobs of workers that are gone");
+                }
+                self.database.supersede_reopened().await?;
+                while self.database.make_job(&specification).await?.is_some() {}
+                Ok::<(), DatabaseError>(())
+            };
+            if let Err(failure) = round.await {
+                warn!("the queue cannot be looked after: {failure}");
+                pause(Duration::from_secs(1), &drain).await;
+                continue;
+            }
+            tokio::select! {
+                _ = timeout(longest, told.changed()) => {}
+                () = drain.cancelled() => {}
+            }
+        }
+        // While it drains, it still says that it lives.
+        while self.in_hand.load(Ordering::SeqCst) > 0 && !end.is_cancelled() {
+            let _ = self.database.worker_lives(&self.name, &self.host).await;
+            pause(longest, &end).await;
+        }
+    }
+
+    /// One place for a job: claims, works, claims again.
+    async fn slot(self, slot: usize, wake: watch::Sender<()>, drain: CancellationToken, end: CancellationToken) {
+        let mut told = wake.subscribe();
+        let longest = Duration::from_secs_f64(self.settings.poll_seconds);
+        while !drain.is_cancelled() {
+            // A job that must run alone is for the first place, while no other has one.
+            let idle = slot == 0 && self.in_hand.load(Ordering::SeqCst) == 0;
+            match self
+                .database
+                .claim_job(&self.name, self.settings.lease_seconds, idle)
+                .await
+            {
+                Ok(Some(claim)) => {
+                    self.in_hand.fetch_add(1, Ordering::SeqCst);
+                    self.one(claim, &wake, &end).await;
+                    self.in_hand.fetch_sub(1, Ordering::SeqCst);
+                }
+                Ok(None) => {
+                    tokio::select! {
+                        _ = timeout(longest, told.changed()) => {}
+                        () = drain.cancelled() => {}
+                    }
+                }
+                Err(failure) => {
+                    warn!("cannot claim a job: {failure}");
+                    pause(longest, &drain).await;
+                }
+            }
+        }
+    }
+
+    /// One job from its claim to its end.
+    async fn one(&self, claim: Claim, wake: &watch::Sender<()>, end: &CancellationToken) {
+        info!(
+            "job {} attempt {}: series {}",
+            claim.id, claim.attempt, claim.series_uid
+        );
+        let (progress, cancel) = (Watched::default(), CancelFlag::default());
+        let work = self.work(&claim, &progress, &cancel);
+        let keep = self.keep(&claim, &progress, &cancel, wake.subscribe(), end);
+        tokio::pin!(work, keep);
+        let (worked, stopped) = tokio::select! {
+            worked = &mut work => (worked, None),
+            stopped = &mut keep => {
+                cancel.cancel();
+                (work.await, Some(stopped))
+            }
+        };
+        self.settle(&claim, worked, stopped).await;
+    }
+
+    /// Writes how a job ended, again and again while the database is away for less than the lease.
+    async fn settle(&self, claim: &Claim, worked: Result<JobEnd, JobError>, stopped: Option<Stopped>) {
+        let until = Instant::now() + Duration::from_secs_f64(self.settings.lease_seconds);
+        loop {
+            match self.try_settle(claim, &worked, stopped).await {
+                Ok(()) => return,
+                Err(failure) if failure.is_transient() && Instant::now() < until => {
+                    warn!("job {}: its end cannot be written yet: {failure}", claim.id);
+                    tokio::time::sleep(Duration::from_millis(500)).await;
+                }
+                Err(failure) => {
+                    error!("job {}: its end cannot be written: {failure}", claim.id);
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn try_settle(
+        &self,
+        claim: &Claim,
+        worked: &Result<JobEnd, JobError>,
+        stopped: Option<Stopped>,
+    ) -> Result<(), DatabaseError> {
+        let name = self.name.as_str();
+        let kept = match (worked, stopped) {
+            (_, Some(Stopped::Lost)) => {
+                info!("job {}: it is no longer ours", claim.id);
+                false
+            }
+            // What was finished before the wish to cancel came through is kept.
+            (Ok(end), _) => self.database.end_job(claim, name, end).await?,
+            (Err(_), Some(Stopped::Canceled)) => self.database.end_job(claim, name, &JobEnd::Canceled).await?,
+            (Err(_), Some(Stopped::Draining)) => {
+                self.database
+                    .hand_back_job(claim, name, "this worker ends", 0.0, false)
+                    .await?
+            }
+            (Err(JobError::Ours { code, sentence }), None) => {
+                error!("job {}: {code}: {sentence}", claim.id);
+                let end = JobEnd::Failed {
+                    code: (*code).to_owned(),
+                    sentence: sentence.clone(),
+                };
+                self.database.end_job(claim, name, &end).await?
+            }
+            (Err(failure), None) => self.again_or_fail(claim, failure).await?,
+        };
+        failpoint("job_ended");
+        let folder = if kept && matches!(worked, Ok(_)) {
+            self.database.result_folder(claim.id).await?
+        } else {
+            None
+        };
+        let (core, claim) = (Arc::clone(&self.core), claim.clone());
+        let _ = tokio::task::spawn_blocking(move || core.forget(&claim, folder.as_deref())).await;
+        Ok(())
+    }
+
+    /// The world's fault: again later, with a wait that doubles and is spread, until the attempts are used up.
+    async fn again_or_fail(&self, claim: &Claim, failure: &JobError) -> Result<bool, DatabaseError> {
+        let attempt = u32::try_from(claim.attempt).unwrap_or(u32::MAX);
+        if attempt >= self.settings.max_attempts {
+            let end = JobEnd::Failed {
+                code: "attempts_used_up".to_owned(),
+                sentence: format!("{failure} (after {attempt} attempts)"),
+            };
+            error!("job {}: given up: {failure}", claim.id);
+            return self.database.end_job(claim, &self.name, &end).await;
+        }
+        let wait = backoff_seconds(self.settings.backoff_seconds, LONGEST_BACKOFF_SECONDS, attempt);
+        warn!("job {}: again in {wait:.0} s: {failure}", claim.id);
+        let why = failure.to_string();
+        self.database.hand_back_job(claim, &self.name, &why, wait, true).await
+    }
+
+    /// Reads, waits for its share of memory, and runs the core on a thread.
+    async fn work(&self, claim: &Claim, progress: &Watched, cancel: &CancelFlag) -> Result<JobEnd, JobError> {
+        failpoint("job_claimed");
+        let slices = self.database.slices_of(claim.series_id).await?;
+        let held = self.database.instances_held(claim.series_id).await?;
+        if i64::try_from(slices.len()).ok() != Some(held) {
+            return Err(JobError::Ours {
+                code: "slices_removed",
+                sentence: format!(
+                    "{} of {held} slices were removed by retention: send the series again, or fetch it from its PACS",
+                    held - i64::try_from(slices.len()).unwrap_or(i64::MAX)
+                ),
+            });
+        }
+        let (core, of) = (Arc::clone(&self.core), claim.clone());
+        let (series, bytes) = on_thread(move || {
+            let series = core.series(&of, &slices)?;
+            let bytes = core.memory_bytes(&series);
+            Ok((series, bytes))
+        })
+        .await?;
+        let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES))
+            .unwrap_or(u32::MAX)
+            .clamp(1, self.permits);
+        let wanted = if claim.alone { self.permits } else { permits };
+        let share = Arc::clone(&self.memory).acquire_many_owned(wanted).await;
+        let share = share.map_err(|_| JobError::Stopped)?;
+        let (core, claim, progress, cancel) = (Arc::clone(&self.core), claim.clone(), progress.clone(), cancel.clone());
+        on_thread(move || {
+            let _share = share;
+            core.work(&claim, &series, &progress, &cancel)
+        })
+        .await
+    }
+
+    /// Keeps the lease until there is a reason to stop.
+    async fn keep(
+        &self,
+        claim: &Claim,
+        progress: &Watched,
+        cancel: &CancelFlag,
+        mut told: watch::Receiver<()>,
+        end: &CancellationToken,
+    ) -> Stopped {
+        let lease = Duration::from_secs_f64(self.settings.lease_seconds);
+        let interval = lease.div_f64(3.0).min(Duration::from_secs_f64(PROGRESS_SECONDS));
+        let mut held_until = Instant::now() + lease;
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(interval) => {}
+                _ = told.changed() => {}
+                () = end.cancelled() => return Stopped::Draining,
+                () = sleep_until(held_until) => return Stopped::Lost,
+            }
+            if cancel.is_canceled() {
+                continue;
+            }
+            match self
+                .database
+                .renew_job(claim, self.settings.lease_seconds, &progress.read())
+                .await
+            {
+                Ok(Renewal::Held) => held_until = Instant::now() + lease,
+                Ok(Renewal::CancelRequested) => return Stopped::Canceled,
+                Ok(Renewal::Lost) => return Stopped::Lost,
+                Err(failure) => warn!("job {}: the lease cannot be renewed yet: {failure}", claim.id),
+            }
+        }
+    }
+}
+
+/// Runs on a thread that may block; a panic there is ours, and does not take the worker along.
+async fn on_thread<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, JobError> + Send + 'static,
+) -> Result<T, JobError> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|failure| {
+        Err(JobError::Ours {
+            code: "internal",
+            sentence: format!("a fault in Hilum: {failure}"),
+        })
+    })
+}
+
+async fn pause(longest: Duration, end: &CancellationToken) {
+    tokio::select! {
+        () = tokio::time::sleep(longest) => {}
+        () = end.cancelled() => {}
+    }
+}
+
+/// Seconds to wait after attempt `attempt` (from 1): `first`, doubled each time, at most `longest`, spread by half so that what failed together does not come again together.
+fn backoff_seconds(first: f64, longest: f64, attempt: u32) -> f64 {
+    let doubled = first * 2f64.powi(i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX).min(30));
+    doubled.min(longest) * rand::random_range(0.5..1.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_wait_doubles_and_stays_within_its_bounds() {
+        for _ in 0..100 {
+            assert!((2.5..5.0).contains(&backoff_seconds(5.0, 3600.0, 1)));
+            assert!((10.0..20.0).contains(&backoff_seconds(5.0, 3600.0, 3)));
+            assert!((1800.0..3600.0).contains(&backoff_seconds(5.0, 3600.0, u32::MAX)));
+        }
+    }
+
+    #[test]
+    fn no_two_workers_have_one_name() {
+        assert_ne!(worker_name(), worker_name());
+    }
+}
