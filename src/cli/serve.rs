@@ -1,0 +1,226 @@
+//! `hilum serve`: the service in one process, and `hilum migrate`, which brings its database up to this version.
+
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use clap::ValueEnum;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+use super::{End, models, say};
+use crate::config::Settings;
+use crate::database::{Database, PrivateCluster};
+use crate::dicom::{FrameReader, Limits};
+use crate::http::{self, AppState, may_listen};
+use crate::inbox::{self, Ingest};
+use crate::jobs::{Core, Worker, worker_name};
+use crate::model::{Manifest, Session};
+use crate::delivery;
+
+/// What `hilum serve` is told.
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// What this process does; several processes over one database may share the work.
+    #[arg(long, value_delimiter = ',', value_name = "ROLE,...", default_values_t = [ProcessRole::Receive, ProcessRole::Work, ProcessRole::Deliver])]
+    roles: Vec<ProcessRole>,
+    /// Listen off loopback without credentials.
+    #[arg(long)]
+    insecure: bool,
+}
+
+/// What a process does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(super) enum ProcessRole {
+    /// Takes uploads, settles series, asks PACS for series.
+    Receive,
+    /// Segments.
+    Work,
+    /// Sends results.
+    Deliver,
+}
+
+impl std::fmt::Display for ProcessRole {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            ProcessRole::Receive => "receive",
+            ProcessRole::Work => "work",
+            ProcessRole::Deliver => "deliver",
+        })
+    }
+}
+
+/// The database, and the server of our own where it is one.
+struct State {
+    database: Database,
+    cluster: Option<PrivateCluster>,
+}
+
+pub(super) fn run(arguments: &Arguments, mut settings: Settings) -> anyhow::Result<End> {
+    settings.service.insecure |= arguments.insecure;
+    may_listen(&settings.service, &settings.user)?;
+    let data = data_folder(&settings.service.data_folder)?;
+    runtime()?.block_on(serve(arguments, &settings, &data))
+}
+
+pub(super) fn migrate(settings: &Settings) -> anyhow::Result<End> {
+    let data = data_folder(&settings.service.data_folder)?;
+    runtime()?.block_on(async {
+        let state = open(settings, &data).await?;
+        say("the database is of this version");
+        drop(state);
+        Ok(End::Done)
+    })
+}
+
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    // A client of TLS may be made by several parts; the first one chooses the implementation for all.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start threads")
+}
+
+/// The data folder, made where it is missing, which nobody else can enter.
+fn data_folder(path: &Path) -> anyhow::Result<PathBuf> {
+    fs::create_dir_all(path).with_context(|| format!("cannot make the data folder {}", path.display()))?;
+    let path = path.canonicalize().with_context(|| format!("cannot enter {}", path.display()))?;
+    let mode = fs::metadata(&path)?.permissions().mode() & 0o777;
+    // 0710 is what a private cluster needs under root: its user passes through.
+    if mode & 0o067 != 0 {
+        fs::set_permissions(&path, Permissions::from_mode(0o700))
+            .with_context(|| format!("cannot keep others out of {}", path.display()))?;
+    }
+    Ok(path)
+}
+
+/// Connects to the database that the settings or the environment name, or starts the private one; brings its schema up to this version.
+async fn open(settings: &Settings, data: &Path) -> anyhow::Result<State> {
+    let service = &settings.service;
+    let named = Some(service.database_url.clone())
+        .filter(|url| !url.is_empty())
+        .or_else(|| std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty()));
+    let (url, cluster) = match named {
+        Some(url) => (url, None),
+        None => {
+            let cluster = PrivateCluster::start(&data.join("postgres"), &service.postgres_folder).await?;
+            (cluster.url(), Some(cluster))
+        }
+    };
+    let database = Database::connect(&url, service.database_connections)
+        .await
+        .context("cannot reach the database (service.database_url, DATABASE_URL)")?;
+    database.migrate().await?;
+    Ok(State { database, cluster })
+}
+
+async fn serve(arguments: &Arguments, settings: &Settings, data: &Path) -> anyhow::Result<End> {
+    let has = |role| arguments.roles.contains(&role);
+    let core = if has(ProcessRole::Work) {
+        Some(core(settings, data)?)
+    } else {
+        None
+    };
+    let state = open(settings, data).await?;
+    let database = state.database.clone();
+    let name = worker_name();
+    let (drain, end) = (CancellationToken::new(), CancellationToken::new());
+    let tasks = TaskTracker::new();
+
+    let ingest = Ingest::open(database.clone(), data.join("inbox"), settings.inbox.clone(), Limits::default())?;
+    if has(ProcessRole::Receive) {
+        tasks.spawn(inbox::run(
+            database.clone(),
+            ingest.clone(),
+            settings.inbox.clone(),
+            settings.pacs.clone(),
+            drain.clone(),
+        ));
+        tasks.spawn(inbox::poller::run(
+            database.clone(),
+            ingest.clone(),
+            settings.pacs.clone(),
+            drain.clone(),
+        ));
+    }
+    if let Some(core) = core {
+        let worker = Worker::new(database.clone(), core, settings.jobs.clone(), name.clone());
+        tasks.spawn(worker.run(drain.clone(), end.clone()));
+    }
+    if has(ProcessRole::Deliver) {
+        tasks.spawn(delivery::run(
+            database.clone(),
+            data.to_owned(),
+            settings.delivery.clone(),
+            settings.pacs.clone(),
+            name,
+            drain.clone(),
+        ));
+    }
+    let receiving = has(ProcessRole::Receive).then_some(ingest);
+    let app = AppState::new(database, settings.service.clone(), settings.user.clone(), data.to_owned(), settings.inbox.disk_reserve_bytes);
+    let router = http::router(app, receiving.map(http::stow::routes));
+    let listener = tokio::net::TcpListener::bind(settings.service.listen)
+        .await
+        .with_context(|| format!("cannot listen on {} (service.listen)", settings.service.listen))?;
+    let address = listener.local_addr()?;
+    say(format!("hilum listens on http://{address}/"));
+    let graceful = drain.clone();
+    let server = tokio::spawn(async move {
+        axum::serve(listener, router.into_make_service())
+            .with_graceful_shutdown(async move { graceful.cancelled().await })
+            .await
+    });
+
+    let stopped = wait_for_signal().await?;
+    info!("{stopped}: draining");
+    drain.cancel();
+    tasks.close();
+    let longest = Duration::from_secs_f64(settings.service.drain_seconds);
+    if tokio::time::timeout(longest, tasks.wait()).await.is_err() {
+        warn!("not everything ended within {} s: handed back", settings.service.drain_seconds);
+        end.cancel();
+        let _ = tokio::time::timeout(Duration::from_secs(10), tasks.wait()).await;
+    }
+    end.cancel();
+    server.abort();
+    let State { database, cluster } = state;
+    database.close().await;
+    if let Some(mut cluster) = cluster {
+        tokio::task::spawn_blocking(move || cluster.stop()).await?;
+    }
+    Ok(End::Done)
+}
+
+/// The network, ready.
+fn core(settings: &Settings, data: &Path) -> anyhow::Result<Arc<Core>> {
+    let path = models::manifest_path(&settings.model.name, &settings.model.folder)?;
+    let manifest = Manifest::load(&path)?.with(&settings.overrides)?;
+    let session = Session::open(&manifest, &settings.model.session_options())?;
+    info!("{} {} runs on {}", manifest.name, manifest.version, session.provider().name);
+    let reader = FrameReader::new(settings.decoder.options());
+    let core = Core::new(
+        manifest,
+        session,
+        reader,
+        settings.segment(),
+        data.to_owned(),
+        data.join("inbox"),
+    );
+    Ok(Arc::new(core))
+}
+
+async fn wait_for_signal() -> anyhow::Result<&'static str> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    Ok(tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    })
+}
