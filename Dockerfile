@@ -14,7 +14,7 @@ FROM build AS runtime-cpu
 RUN mkdir /onnxruntime && cp -a .runtime/. /onnxruntime/
 
 FROM build AS runtime-gpu
-RUN pip download --no-deps --only-binary :all: --python-version 311 --dest /wheel onnxruntime-gpu==1.24.4 \
+RUN pip download --no-deps --only-binary :all: --python-version 311 --dest /wheel onnxruntime-gpu==1.31.1 \
     && mkdir /onnxruntime && cd /onnxruntime && python3 -m zipfile -e /wheel/*.whl /unpacked \
     && cp -a /unpacked/onnxruntime/capi/libonnxruntime* /onnxruntime/
 

@@ -1,0 +1,234 @@
+//! The whole: a series in a real Orthanc, our rule, `hilum serve`, and the segmentation back in Orthanc; and what happens on the days that are not sunny.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+mod service_support;
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use hilum::database::testing::scratch;
+use serde_json::Value;
+use service_support::orthanc::Forward;
+use service_support::{Orthanc, Service, eventually, phantom, ready};
+
+/// A validator's complaints about an object.
+fn complaints(program: &str, bytes: &[u8]) -> Vec<String> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    let output = Command::new(program).arg(file.path()).output().unwrap();
+    String::from_utf8_lossy(&output.stderr)
+        .lines()
+        .filter(|line| line.starts_with("Error"))
+        .map(str::to_owned)
+        .collect()
+}
+
+fn forward(service: &Service) -> Forward {
+    Forward {
+        port: service.port,
+        user: "orthanc".into(),
+        password: "unused on loopback".into(),
+    }
+}
+
+async fn segmentations(orthanc: &Orthanc, number: usize) -> Vec<(String, String)> {
+    eventually(&format!("{number} segmentations in Orthanc"), || async {
+        let found = orthanc.segmentations().await;
+        (found.len() >= number).then_some(found)
+    })
+    .await
+}
+
+fn states(jobs: &[Value]) -> Vec<String> {
+    let mut states: Vec<String> = jobs.iter().map(|job| job["state"].as_str().unwrap().to_owned()).collect();
+    states.sort();
+    states
+}
+
+#[tokio::test]
+async fn a_series_that_the_rule_forwards_comes_back_as_a_segmentation_of_its_study() {
+    if !ready() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let mut service = Service::new(Some(&url));
+        let orthanc = Orthanc::start(Some(&forward(&service))).await;
+        service.beside(&orthanc, "");
+        service.up().await;
+        let folder = tempfile::tempdir().unwrap();
+        let slices = phantom(folder.path(), 5, &[]);
+        orthanc.store(&slices).await;
+        let found = segmentations(&orthanc, 1).await;
+        assert_eq!(found.len(), 1);
+        let (study, segmentation) = &found[0];
+        let studies = orthanc.get("/dicom-web/studies").await.unwrap();
+        assert_eq!(studies.as_array().unwrap().len(), 1, "the segmentation lies in the study of its series");
+        assert_eq!(service_support::orthanc::uid(&studies[0], "0020000D"), *study);
+        let bytes = orthanc.instance(segmentation).await;
+        for program in ["dciodvfy"] {
+            assert_eq!(complaints(program, &bytes), Vec::<String>::new());
+        }
+        let jobs = service.jobs_over(1).await;
+        assert_eq!(states(&jobs), ["done"]);
+        let id = jobs[0]["id"].as_str().unwrap();
+        let job = eventually("the delivery", || async {
+            let job = service.json(&format!("/api/v1/jobs/{id}")).await?;
+            (job["deliveries"][0]["state"] == "delivered").then_some(job)
+        })
+        .await;
+        assert!(job["measurements"]["total"]["volume_ml"].as_f64().unwrap() > 100.0, "{job}");
+        for name in ["segmentation.dcm", "report.json", "overlay.png", "mask.nii.gz"] {
+            let result = service.get(&format!("/api/v1/jobs/{id}/result/{name}")).await.unwrap();
+            assert!(!result.bytes().await.unwrap().is_empty(), "{name}");
+        }
+        // The segmentation went back to Orthanc, became stable there, and started nothing.
+        tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+        assert_eq!(service.jobs().await.len(), 1);
+        assert!(service.end(), "SIGTERM ends it well:\n{}", service.log());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn orthanc_listens_on_loopback_alone() {
+    if !ready() {
+        return;
+    }
+    let orthanc = Orthanc::start(None).await;
+    let sockets = std::fs::read_to_string(format!("/proc/{}/net/tcp", orthanc.pid())).unwrap();
+    let wanted = [orthanc.port, orthanc.dicom_port].map(|port| format!(":{port:04X}"));
+    let mut seen = 0;
+    for line in sockets.lines().skip(1) {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        // 0A: listening.
+        if fields[3] == "0A" && wanted.iter().any(|port| fields[1].ends_with(port.as_str())) {
+            assert!(fields[1].starts_with("0100007F:"), "{line}");
+            seen += 1;
+        }
+    }
+    assert_eq!(seen, 2, "{sockets}");
+}
+
+#[tokio::test]
+async fn late_slices_make_a_second_job_that_names_the_first() {
+    if !ready() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let mut service = Service::new(Some(&url));
+        let orthanc = Orthanc::start(Some(&forward(&service))).await;
+        service.beside(&orthanc, "");
+        service.up().await;
+        let folder = tempfile::tempdir().unwrap();
+        let slices = phantom(folder.path(), 6, &[]);
+        let (late, first) = slices.split_last().unwrap();
+        orthanc.store(first).await;
+        segmentations(&orthanc, 1).await;
+        let before = service.jobs_over(1).await;
+        orthanc.store(std::slice::from_ref(late)).await;
+        let found = segmentations(&orthanc, 2).await;
+        let uids: BTreeSet<&String> = found.iter().map(|(_, uid)| uid).collect();
+        assert_eq!(uids.len(), 2, "another input is another object");
+        let jobs = service.jobs_over(2).await;
+        assert_eq!(states(&jobs), ["done", "done"]);
+        assert_eq!(jobs[0]["predecessor"], before[0]["id"]);
+        // The whole series a third time changes nothing.
+        orthanc.store(&slices).await;
+        let answer = service.stow(&slices, &[("X-Hilum-Series-Complete", "true")]).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+        assert_eq!(service.jobs().await.len(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_outage_of_the_pacs_delays_the_delivery_and_runs_nothing_again() {
+    if !ready() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let mut service = Service::new(Some(&url));
+        let mut orthanc = Orthanc::start(None).await;
+        service.beside(&orthanc, "");
+        service.up().await;
+        let folder = tempfile::tempdir().unwrap();
+        let slices = phantom(folder.path(), 7, &[]);
+        orthanc.down();
+        let headers = [("X-Hilum-Series-Complete", "true"), ("X-Hilum-Source", "orthanc")];
+        let answer = service.stow(&slices, &headers).await.unwrap();
+        assert_eq!(answer.status(), 200);
+        let jobs = service.jobs_over(1).await;
+        let id = jobs[0]["id"].as_str().unwrap().to_owned();
+        eventually("a failed attempt", || async {
+            let job = service.json(&format!("/api/v1/jobs/{id}")).await?;
+            (job["deliveries"][0]["attempts"].as_i64()? >= 1).then_some(())
+        })
+        .await;
+        orthanc.up().await;
+        let found = segmentations(&orthanc, 1).await;
+        assert_eq!(found.len(), 1);
+        let job = service.json(&format!("/api/v1/jobs/{id}")).await.unwrap();
+        assert_eq!(job["attempts"], 1, "{job}");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn polling_finds_what_no_rule_sent_also_after_the_source_was_away() {
+    if !ready() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let mut service = Service::new(Some(&url));
+        let mut orthanc = Orthanc::start(None).await;
+        let folder = tempfile::tempdir().unwrap();
+        orthanc.store(&phantom(folder.path(), 8, &[])).await;
+        orthanc.down();
+        service.beside(&orthanc, "poll = true\npoll_interval_seconds = 1\nlook_back_days = 40000\n");
+        service.up().await;
+        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+        orthanc.up().await;
+        segmentations(&orthanc, 1).await;
+        assert_eq!(states(&service.jobs_over(1).await), ["done"]);
+        tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+        assert_eq!(service.jobs().await.len(), 1, "found once, fetched once");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn one_chest_in_two_studies_gets_two_segmentations_each_with_its_own_identity() {
+    if !ready() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let mut service = Service::new(Some(&url));
+        let orthanc = Orthanc::start(Some(&forward(&service))).await;
+        service.beside(&orthanc, "");
+        service.up().await;
+        let folder = tempfile::tempdir().unwrap();
+        let slices = phantom(folder.path(), 9, &[]);
+        let other = folder.path().join("other");
+        std::fs::create_dir(&other).unwrap();
+        let mut copies = Vec::new();
+        for (index, slice) in slices.iter().enumerate() {
+            let copy = other.join(format!("{index:04}.dcm"));
+            std::fs::copy(slice, &copy).unwrap();
+            copies.push(copy);
+        }
+        let changed = Command::new("dcmodify")
+            .args(["-nb", "-q", "-m", "(0010,0020)=ANONYMOUS", "-m", "(0020,000D)=2.25.111", "-m", "(0020,000E)=2.25.222"])
+            .args(&copies)
+            .status()
+            .unwrap();
+        assert!(changed.success());
+        orthanc.store(&slices).await;
+        orthanc.store(&copies).await;
+        let found = segmentations(&orthanc, 2).await;
+        let studies: BTreeSet<&String> = found.iter().map(|(study, _)| study).collect();
+        assert_eq!(studies.len(), 2);
+        assert!(studies.contains(&"2.25.111".to_owned()));
+    })
+    .await;
+}

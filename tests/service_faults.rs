@@ -1,0 +1,125 @@
+//! kill -9 at named points of the real program, and what is there afterwards: the segmentations in a real Orthanc, the rows, the files.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+mod service_support;
+
+use hilum::database::testing::scratch;
+use service_support::{Orthanc, Service, eventually, phantom, ready};
+
+const COMPLETE: [(&str, &str); 2] = [("X-Hilum-Series-Complete", "true"), ("X-Hilum-Source", "orthanc")];
+
+/// Lets the service die at a point, starts it again, and expects one job, done, and one segmentation in Orthanc.
+async fn dies_at(point: &'static str) {
+    if !ready() {
+        return;
+    }
+    scratch(move |_, url| async move {
+        let mut service = Service::new(Some(&url));
+        let orthanc = Orthanc::start(None).await;
+        service.beside(&orthanc, "");
+        let folder = tempfile::tempdir().unwrap();
+        let slices = phantom(folder.path(), 11, &[]);
+        service.with("HILUM_FAILPOINT", point);
+        service.up().await;
+        let acknowledged = service.stow(&slices, &COMPLETE).await.is_ok_and(|answer| answer.status().is_success());
+        service.dies().await;
+        service.plain();
+        service.up().await;
+        if !acknowledged {
+            // Nothing was promised: the sender sends again.
+            let answer = service.stow(&slices, &COMPLETE).await.unwrap();
+            assert_eq!(answer.status(), 200);
+        }
+        eventually("the segmentation", || async { (!orthanc.segmentations().await.is_empty()).then_some(()) }).await;
+        let jobs = service.jobs_over(1).await;
+        assert_eq!(jobs.len(), 1, "{jobs:?}");
+        assert_eq!(jobs[0]["state"], "done");
+        let id = jobs[0]["id"].as_str().unwrap().to_owned();
+        eventually("the delivery's row", || async {
+            let job = service.json(&format!("/api/v1/jobs/{id}")).await?;
+            (job["deliveries"][0]["state"] == "delivered").then_some(())
+        })
+        .await;
+        assert_eq!(orthanc.segmentations().await.len(), 1, "exactly one");
+        let results: Vec<_> = service_support::files(&service.data().join("results").join(&id));
+        assert_eq!(results.len(), 1, "results of lost claims are gone: {results:?}");
+        assert_eq!(service.inbox_files().len(), 1, "one batch, no garbage");
+        assert!(service.end());
+    })
+    .await;
+}
+
+macro_rules! deaths {
+    ($($name:ident: $point:literal,)*) => { $(
+        #[tokio::test]
+        async fn $name() {
+            dies_at($point).await;
+        }
+    )* };
+}
+
+deaths! {
+    killed_while_an_upload_is_written_nothing_is_lost: "ingest_written",
+    killed_after_the_batch_is_synced_nothing_is_lost: "ingest_synced",
+    killed_after_an_upload_is_committed_nothing_is_lost: "ingest_committed",
+    killed_with_a_claimed_job_it_is_taken_up_again: "job_claimed",
+    killed_with_a_prepared_job_it_is_taken_up_again: "job_prepared",
+    killed_in_the_windows_the_job_is_taken_up_again: "job_windows",
+    killed_after_the_network_the_job_is_taken_up_again: "job_predicted",
+    killed_before_results_are_stored_the_job_is_taken_up_again: "job_finished",
+    killed_after_results_are_stored_there_is_one_segmentation: "job_stored",
+    killed_after_the_job_ended_it_is_delivered: "job_ended",
+    killed_before_the_delivery_is_sent_it_is_sent: "delivery_claimed",
+    killed_after_the_pacs_took_it_there_is_one_segmentation: "delivery_sent",
+}
+
+#[tokio::test]
+async fn a_worker_that_freezes_past_its_lease_changes_nothing_when_it_wakes() {
+    if !ready() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let orthanc = Orthanc::start(None).await;
+        let mut first = Service::new(Some(&url));
+        first.beside(&orthanc, "");
+        first.up().await;
+        let folder = tempfile::tempdir().unwrap();
+        let slices = phantom(folder.path(), 12, &[]);
+        assert_eq!(first.stow(&slices, &COMPLETE).await.unwrap().status(), 200);
+        eventually("a running job", || async { first.jobs().await.iter().any(|job| job["state"] == "running").then_some(()) }).await;
+        first.freeze();
+        // A second process over the same database and the same files takes the job over.
+        let mut second = Service::new(Some(&url));
+        second.beside(&orthanc, "");
+        std::fs::remove_dir_all(second.data()).ok();
+        std::os::unix::fs::symlink(first.data(), second.data()).unwrap();
+        second.up().await;
+        let jobs = second.jobs_over(1).await;
+        assert_eq!(jobs[0]["state"], "done");
+        assert_eq!(jobs[0]["attempts"], 2);
+        first.thaw();
+        eventually("the segmentation", || async { (orthanc.segmentations().await.len() == 1).then_some(()) }).await;
+        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
+        assert_eq!(orthanc.segmentations().await.len(), 1);
+        let job = second.json(&format!("/api/v1/jobs/{}", jobs[0]["id"].as_str().unwrap())).await.unwrap();
+        assert_eq!(job["state"], "done");
+        assert!(first.end());
+        assert!(second.end());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_private_database_that_survived_its_hilum_is_adopted() {
+    if !ready() {
+        return;
+    }
+    let mut service = Service::new(None);
+    service.up().await;
+    service.kill();
+    service.up().await;
+    assert!(service.json("/api/v1/jobs").await.is_some());
+    assert!(service.end(), "{}", service.log());
+    let pid = service.data().join("postgres/server/data/postmaster.pid");
+    assert!(!pid.exists(), "the database ended with the service");
+}

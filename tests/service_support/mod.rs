@@ -1,0 +1,71 @@
+//! What the tests of the whole service share: a real Orthanc, the real program, and questions to both. Everything listens on loopback and is ended by its process id.
+#![allow(dead_code)]
+
+pub mod orthanc;
+pub mod service;
+
+use std::future::Future;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+pub use orthanc::Orthanc;
+pub use service::Service;
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A random word for a password.
+pub fn secret() -> String {
+    uuid::Uuid::new_v4().simple().to_string()
+}
+
+/// A small phantom chest as DICOM slices; another seed is another patient.
+pub fn phantom(folder: &Path, seed: u32, more: &[&str]) -> Vec<PathBuf> {
+    let done = Command::new(env!("CARGO_BIN_EXE_hilum"))
+        .args(["phantom", "--small", "--seed", &seed.to_string(), "--out"])
+        .arg(folder)
+        .args(more)
+        .output()
+        .unwrap();
+    assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+    files(&folder.join("ct"))
+}
+
+/// The files of a folder, sorted.
+pub fn files(folder: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+/// Asks again and again until there is an answer; fails, with what was waited for, when it takes too long.
+pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: impl FnMut() -> F) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(180), "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// What the tests need of the machine; says so where it is missing.
+pub fn ready() -> bool {
+    let wanted = [
+        (std::env::var_os("HILUM_TEST_DATABASE_URL").is_some(), "HILUM_TEST_DATABASE_URL is not set"),
+        (orthanc::program().is_some(), "Orthanc is not installed"),
+        (orthanc::loopback().is_file(), ".runtime/loopback.so is not built"),
+    ];
+    for (there, missing) in wanted {
+        if !there {
+            println!("skipped: {missing} (make test sets up what is missing)");
+            return false;
+        }
+    }
+    true
+}

@@ -1,0 +1,213 @@
+//! The real program, `hilum serve`, with a database of its own.
+
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use reqwest::{Method, RequestBuilder, Response};
+use rustix::process::{Pid, Signal, kill_process, kill_process_group};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::{Orthanc, eventually, free_port};
+
+pub struct Service {
+    pub port: u16,
+    pub folder: TempDir,
+    pub database_url: Option<String>,
+    configuration: PathBuf,
+    child: Option<Child>,
+    client: reqwest::Client,
+    environment: Vec<(String, String)>,
+}
+
+impl Service {
+    /// Prepares a service without starting it. Without `database_url` it makes a private cluster.
+    pub fn new(database_url: Option<&str>) -> Service {
+        let folder = tempfile::tempdir().unwrap();
+        let configuration = folder.path().join("hilum.toml");
+        let port = free_port();
+        let service = Service {
+            port,
+            database_url: database_url.map(str::to_owned),
+            configuration,
+            child: None,
+            client: reqwest::Client::builder().no_proxy().build().unwrap(),
+            environment: Vec::new(),
+            folder,
+        };
+        service.configure("");
+        service
+    }
+
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Writes its configuration: short waits, and what is given.
+    pub fn configure(&self, more: &str) {
+        let text = format!(
+            "[service]\nlisten = \"127.0.0.1:{}\"\ndata_folder = {:?}\n[inbox]\nquiet_seconds = 2.0\ncount_interval_seconds = 1.0\n[jobs]\nlease_seconds = 6.0\npoll_seconds = 0.5\nbackoff_seconds = 0.5\n[delivery]\nbackoff_seconds = 0.5\nlongest_backoff_seconds = 2.0\nlease_seconds = 6.0\n[model]\ndevice = \"cpu\"\n{more}",
+            self.port,
+            self.data(),
+        );
+        std::fs::write(&self.configuration, text).unwrap();
+    }
+
+    /// Configures an Orthanc as its PACS.
+    pub fn beside(&self, orthanc: &Orthanc, more: &str) {
+        self.configure(&format!(
+            "[[pacs]]\nname = \"orthanc\"\nurl = \"http://127.0.0.1:{}/dicom-web\"\nusername = \"hilum\"\npassword = \"{}\"\n{more}",
+            orthanc.port, orthanc.password
+        ));
+    }
+
+    /// A variable of its environment from the next start on.
+    pub fn with(&mut self, name: &str, value: &str) {
+        self.environment.push((name.to_owned(), value.to_owned()));
+    }
+
+    /// Without those variables from the next start on.
+    pub fn plain(&mut self) {
+        self.environment.clear();
+    }
+
+    pub async fn up(&mut self) {
+        self.launch();
+        eventually("hilum to start", || async { self.get("/healthz").await.map(drop) }).await;
+    }
+
+    /// Starts it and does not wait.
+    pub fn launch(&mut self) {
+        let log = std::fs::File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_hilum"));
+        command
+            .args(["-v", "--config"])
+            .arg(&self.configuration)
+            .arg("serve")
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .env_remove("DATABASE_URL")
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .process_group(0);
+        if let Some(url) = &self.database_url {
+            command.env("DATABASE_URL", url);
+        }
+        for (name, value) in &self.environment {
+            command.env(name, value);
+        }
+        self.child = Some(command.spawn().unwrap());
+    }
+
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.as_ref().unwrap().id()).unwrap()).unwrap()
+    }
+
+    /// kill -9 to the process and everything it started in its group.
+    pub fn kill(&mut self) {
+        let _ = kill_process_group(self.pid(), Signal::KILL);
+        self.child.take().unwrap().wait().unwrap();
+    }
+
+    /// SIGTERM, and its end; true if it ended well.
+    pub fn end(&mut self) -> bool {
+        let _ = kill_process(self.pid(), Signal::TERM);
+        self.child.take().unwrap().wait().unwrap().success()
+    }
+
+    /// Waits for a death that a failpoint brings.
+    pub async fn dies(&mut self) {
+        let mut child = self.child.take().unwrap();
+        eventually("the failpoint", || {
+            let ended = child.try_wait().unwrap();
+            async move { ended }
+        })
+        .await;
+    }
+
+    pub fn freeze(&self) {
+        kill_process(self.pid(), Signal::STOP).unwrap();
+    }
+
+    pub fn thaw(&self) {
+        kill_process(self.pid(), Signal::CONT).unwrap();
+    }
+
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
+    }
+
+    pub fn ask(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("http://127.0.0.1:{}{path}", self.port))
+    }
+
+    pub async fn get(&self, path: &str) -> Option<Response> {
+        let answer = self.ask(Method::GET, path).send().await.ok()?;
+        answer.status().is_success().then_some(answer)
+    }
+
+    pub async fn json(&self, path: &str) -> Option<Value> {
+        self.get(path).await?.json().await.ok()
+    }
+
+    pub async fn post(&self, path: &str) -> Response {
+        self.ask(Method::POST, path).send().await.unwrap()
+    }
+
+    /// STOW-RS of files in one request.
+    pub async fn stow(&self, files: &[PathBuf], headers: &[(&str, &str)]) -> Result<Response, reqwest::Error> {
+        let mut body = Vec::new();
+        for file in files {
+            body.extend_from_slice(b"--hilum-test-boundary\r\nContent-Type: application/dicom\r\n\r\n");
+            body.extend_from_slice(&std::fs::read(file).unwrap());
+            body.extend_from_slice(b"\r\n");
+        }
+        body.extend_from_slice(b"--hilum-test-boundary--");
+        let mut request = self
+            .ask(Method::POST, "/dicom-web/studies")
+            .header("Content-Type", "multipart/related; type=\"application/dicom\"; boundary=hilum-test-boundary");
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        request.body(body).send().await
+    }
+
+    /// The jobs, newest first.
+    pub async fn jobs(&self) -> Vec<Value> {
+        let answer = self.json("/api/v1/jobs?limit=200").await.unwrap_or_default();
+        answer["jobs"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Waits for as many jobs to be over, and returns them.
+    pub async fn jobs_over(&self, number: usize) -> Vec<Value> {
+        eventually(&format!("{number} jobs to be over"), || async {
+            let over: Vec<Value> = self
+                .jobs()
+                .await
+                .into_iter()
+                .filter(|job| !matches!(job["state"].as_str(), Some("queued" | "running")))
+                .collect();
+            (over.len() >= number).then_some(over)
+        })
+        .await
+    }
+
+    pub fn inbox_files(&self) -> Vec<PathBuf> {
+        let folder = self.data().join("inbox");
+        if folder.is_dir() { super::files(Path::new(&folder)) } else { Vec::new() }
+    }
+}
+
+impl Drop for Service {
+    fn drop(&mut self) {
+        if self.child.is_some() {
+            if std::thread::panicking() {
+                println!("{}", self.log());
+                self.kill();
+            } else {
+                self.end();
+            }
+        }
+    }
+}
