@@ -1,6 +1,6 @@
 # What one does with Hilum, at home and in CI alike.
 #
-#   make demo    set up what is missing, segment a phantom chest, say where the results are
+#   make demo    set up what is missing, start Orthanc and Hilum, show a phantom chest go through both (DEMO_EXIT=1 ends by itself)
 #   make test    set up what is missing, run every test
 #   make lint    formatting, clippy, licences and sources, unused dependencies
 #   make bench   the speed of each stage, and of peers beside it
@@ -12,6 +12,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 FUZZ_SECONDS ?= 60
 DEMO ?= out/demo
+DEMO_EXIT ?=
 
 RUNNER := $(shell command -v cargo-nextest >/dev/null 2>&1 && echo "nextest run --no-fail-fast" || echo "test --no-fail-fast")
 
@@ -30,11 +31,11 @@ build: setup
 	cargo build --release --locked --bin hilum
 
 demo: build
-	@rm -rf $(DEMO)
-	@target=$$(cargo metadata --format-version 1 --no-deps --locked | sed 's/.*"target_directory":"\([^"]*\)".*/\1/') && scripts/demo.sh "$$target/release/hilum" $(DEMO)
+	@scripts/setup.sh demo
+	@target=$$(cargo metadata --format-version 1 --no-deps --locked | sed 's/.*"target_directory":"\([^"]*\)".*/\1/') && DEMO_EXIT=$(DEMO_EXIT) scripts/demo.sh "$$target/release/hilum" $(DEMO)
 
 test: setup-tests
-	HILUM_TEST_PYTHON="$(CURDIR)/.venv/bin/python" cargo $(RUNNER) --locked
+	HILUM_TEST_PYTHON="$(CURDIR)/.venv/bin/python" scripts/with-postgres.sh cargo $(RUNNER) --locked
 
 lint:
 	cargo fmt --all --check

@@ -2,6 +2,7 @@
 # Brings what is missing to build and run Hilum on a Debian machine that has a Rust toolchain.
 #
 #   scripts/setup.sh          a C++ compiler and cmake (CharLS), ONNX Runtime's library in .runtime/
+#   scripts/setup.sh demo     also Orthanc and PostgreSQL, which are started and ended by the demo
 #   scripts/setup.sh tests    also the programs and the Python environment that the tests compare with
 #
 # ONNX Runtime is taken out of its PyPI wheel and verified by checksum; Python is used here alone, Hilum needs none.
@@ -59,14 +60,31 @@ PYTHON
     ln -sfn "libonnxruntime.so.$onnxruntime_version" .runtime/libonnxruntime.so
 }
 
-# What the tests compare with: DICOM validators and toolkits, and a Python environment of pinned packages.
-tests() {
-    debian dcmdump:dcmtk dciodvfy:dicom3tools gdcmconv:libgdcm-tools ojph_compress:openjph-tools unshare:util-linux
-    if ! command -v Orthanc >/dev/null 2>&1 || ! ls /usr/share/orthanc/plugins/libOrthancDicomWeb.so >/dev/null 2>&1; then
-        # The tests start an Orthanc of their own; the service that the package brings must not run beside it.
+# A PACS and a database. Those that the packages bring must not run by themselves: the demo and the tests start their own.
+servers() {
+    if ! command -v Orthanc >/dev/null 2>&1 || [ ! -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ]; then
         [ -d /run/systemd/system ] && systemctl mask --quiet orthanc
         debian no-orthanc-yet:orthanc no-plugin-yet:orthanc-dicomweb
     fi
+    if ! command -v initdb >/dev/null 2>&1 && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then
+        if [ "$(id -u)" -eq 0 ] && [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+            mkdir -p /etc/postgresql-common
+            echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf
+        fi
+        debian no-postgresql-yet:postgresql
+    fi
+    debian curl:curl
+    # Debian's Orthanc listens on every address; this keeps it on loopback.
+    if [ ! -f .runtime/loopback.so ] || [ scripts/loopback.c -nt .runtime/loopback.so ]; then
+        mkdir -p .runtime
+        gcc -shared -fPIC -O2 -o .runtime/loopback.so scripts/loopback.c
+    fi
+}
+
+# What the tests compare with: DICOM validators and toolkits, and a Python environment of pinned packages.
+tests() {
+    debian dcmdump:dcmtk dciodvfy:dicom3tools gdcmconv:libgdcm-tools ojph_compress:openjph-tools unshare:util-linux
+    servers
     local stamp=.venv/requirements.sha256 sum
     sum=$(sha256sum tests/goldens/requirements.txt | cut -d' ' -f1)
     [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$sum" ] && return
@@ -81,5 +99,8 @@ tests() {
 command -v cargo >/dev/null 2>&1 || fail "cargo is missing: install a Rust toolchain first (rustup)"
 debian cmake:cmake g++:g++ cc:gcc make:make
 runtime
-[ "${1:-}" = tests ] && tests
+case "${1:-}" in
+    demo) servers ;;
+    tests) tests ;;
+esac
 say "ready"

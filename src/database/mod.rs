@@ -83,6 +83,11 @@ impl Database {
         Ok(())
     }
 
+    /// Closes the connections, after what they do now.
+    pub async fn close(&self) {
+        self.pool.close().await;
+    }
+
     /// The pool, for the statements of this room.
     pub(crate) fn pool(&self) -> &PgPool {
         &self.pool

@@ -1,0 +1,315 @@
+//! The queue on a real PostgreSQL: claims, fencing, deaths, superseding, pausing.
+#![allow(clippy::unwrap_used, clippy::expect_used)]
+
+use std::collections::BTreeSet;
+
+use hilum::database::testing::scratch;
+use hilum::database::{Claim, Database, JobEnd, JobSpecification, Progress, Renewal};
+use proptest::prelude::*;
+use serde_json::json;
+use sqlx::{Connection, PgConnection, Row};
+
+fn specification() -> JobSpecification {
+    JobSpecification {
+        model: "net 1".into(),
+        model_digest: "abc".into(),
+        parameters_digest: "def".into(),
+        pipeline_revision: 1,
+    }
+}
+
+fn done() -> JobEnd {
+    JobEnd::Done {
+        report: json!({}),
+        result_folder: "results/x/1".into(),
+        segmentation_uid: Some("2.25.1".into()),
+    }
+}
+
+/// A settled series; its revision is made of the text.
+async fn settle(url: &str, series: &str, revision: &str, priority: i16) {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    sqlx::query(
+        "insert into series (study_uid, series_uid, state, revision, priority, settled_at) values ('1.2', $1, 'settled', $2, $3, now())
+         on conflict (study_uid, series_uid) do update set state = 'settled', revision = $2, settled_at = now()",
+    )
+    .bind(series)
+    .bind(revision.as_bytes())
+    .bind(priority)
+    .execute(&mut connection)
+    .await
+    .unwrap();
+}
+
+async fn execute(url: &str, statement: &'static str) {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    sqlx::query(statement).execute(&mut connection).await.unwrap();
+}
+
+async fn column(url: &str, statement: &'static str) -> Vec<String> {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    let rows = sqlx::query(statement).fetch_all(&mut connection).await.unwrap();
+    rows.iter().map(|row| row.get::<String, _>(0)).collect()
+}
+
+async fn claim(database: &Database, worker: &str) -> Claim {
+    database.claim_job(worker, 60.0, true).await.unwrap().unwrap()
+}
+
+#[tokio::test]
+async fn the_same_series_revision_asked_for_twice_is_one_job() {
+    scratch(|database, url| async move {
+        settle(&url, "1", "a", 0).await;
+        let first = database.make_job(&specification()).await.unwrap().unwrap();
+        assert!(first.new);
+        settle(&url, "1", "a", 0).await;
+        let second = database.make_job(&specification()).await.unwrap().unwrap();
+        assert_eq!((second.id, second.new), (first.id, false));
+        assert_eq!(database.make_job(&specification()).await.unwrap(), None);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn workers_beside_each_other_never_claim_one_job_twice() {
+    scratch(|database, url| async move {
+        for number in 0..40 {
+            settle(&url, &number.to_string(), "a", 0).await;
+            database.make_job(&specification()).await.unwrap();
+        }
+        let mut workers = tokio::task::JoinSet::new();
+        for worker in 0..8 {
+            let database = database.clone();
+            workers.spawn(async move {
+                let mut claimed = Vec::new();
+                while let Some(claim) = database.claim_job(&format!("w{worker}"), 60.0, true).await.unwrap() {
+                    claimed.push(claim.id);
+                }
+                claimed
+            });
+        }
+        let all: Vec<_> = workers.join_all().await.into_iter().flatten().collect();
+        assert_eq!(all.len(), 40);
+        assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), 40);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn higher_priority_goes_first_then_age() {
+    scratch(|database, url| async move {
+        for (series, priority) in [("low", -5), ("old", 0), ("new", 0), ("high", 9)] {
+            settle(&url, series, "a", priority).await;
+            database.make_job(&specification()).await.unwrap();
+        }
+        let mut order = Vec::new();
+        while let Some(claim) = database.claim_job("w", 60.0, true).await.unwrap() {
+            order.push(claim.series_uid);
+        }
+        assert_eq!(order, ["high", "old", "new", "low"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_worker_whose_lease_was_over_can_change_nothing() {
+    scratch(|database, url| async move {
+        settle(&url, "1", "a", 0).await;
+        database.make_job(&specification()).await.unwrap();
+        let frozen = claim(&database, "frozen").await;
+        execute(&url, "update job set lease_until = now() - interval '1 second'").await;
+        assert_eq!(database.reap_jobs("living").await.unwrap(), 1);
+        let other = claim(&database, "living").await;
+        assert!(other.token > frozen.token);
+        assert_eq!(database.renew_job(&frozen, 60.0, &Progress::default()).await.unwrap(), Renewal::Lost);
+        assert!(!database.end_job(&frozen, "frozen", &done()).await.unwrap());
+        assert!(!database.hand_back_job(&frozen, "frozen", "", 0.0, true).await.unwrap());
+        assert!(database.end_job(&other, "living", &done()).await.unwrap());
+        assert!(!database.end_job(&other, "living", &done()).await.unwrap(), "it ends once");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn deaths_count_only_where_the_host_lived_on_and_end_in_worker_lost() {
+    scratch(|database, url| async move {
+        settle(&url, "1", "a", 0).await;
+        database.make_job(&specification()).await.unwrap();
+        // The host went down with its worker: nothing is counted.
+        database.worker_lives("w0", "host a").await.unwrap();
+        claim(&database, "w0").await;
+        execute(&url, "update job set lease_until = now() - interval '1 second'").await;
+        database.reap_jobs("x").await.unwrap();
+        assert_eq!(column(&url, "select deaths::text from job").await, ["0"]);
+        for (death, worker) in ["w1", "w2", "w3"].into_iter().enumerate() {
+            database.worker_lives(worker, "host b").await.unwrap();
+            let claim = claim(&database, worker).await;
+            assert_eq!(claim.alone, death == 2, "after two deaths it runs alone");
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+            database.worker_lives("witness", "host b").await.unwrap();
+            execute(&url, "update job set lease_until = now() - interval '1 second'").await;
+            database.reap_jobs("x").await.unwrap();
+        }
+        assert_eq!(column(&url, "select state::text || ' ' || error_code from job").await, ["failed worker_lost"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_job_that_must_run_alone_waits_for_an_idle_worker() {
+    scratch(|database, url| async move {
+        settle(&url, "1", "a", 0).await;
+        database.make_job(&specification()).await.unwrap();
+        execute(&url, "update job set alone = true").await;
+        assert_eq!(database.claim_job("w", 60.0, false).await.unwrap(), None);
+        assert!(database.claim_job("w", 60.0, true).await.unwrap().is_some());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn late_slices_supersede_what_is_queued_or_running_and_follow_what_is_done() {
+    scratch(|database, url| async move {
+        settle(&url, "1", "a", 0).await;
+        let first = database.make_job(&specification()).await.unwrap().unwrap();
+        let held = claim(&database, "w").await;
+        execute(&url, "update series set state = 'receiving'").await;
+        assert_eq!(database.supersede_reopened().await.unwrap(), 1);
+        assert_eq!(database.renew_job(&held, 60.0, &Progress::default()).await.unwrap(), Renewal::Lost);
+        settle(&url, "1", "b", 0).await;
+        let second = database.make_job(&specification()).await.unwrap().unwrap();
+        assert_ne!(second.id, first.id);
+        let held = claim(&database, "w").await;
+        assert_eq!(held.id, second.id);
+        assert!(database.end_job(&held, "w", &done()).await.unwrap());
+        execute(&url, "update series set state = 'receiving'").await;
+        assert_eq!(database.supersede_reopened().await.unwrap(), 0, "a finished one stays");
+        settle(&url, "1", "c", 0).await;
+        database.make_job(&specification()).await.unwrap();
+        let states = column(&url, "select state::text from job order by created_at").await;
+        assert_eq!(states, ["superseded", "done", "queued"]);
+        let predecessors = column(&url, "select coalesce(predecessor::text, '') from job order by created_at").await;
+        assert_eq!(predecessors, [String::new(), first.id.to_string(), second.id.to_string()]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_paused_queue_gives_nothing_out() {
+    scratch(|database, url| async move {
+        settle(&url, "1", "a", 0).await;
+        database.make_job(&specification()).await.unwrap();
+        execute(&url, "update service set paused = true").await;
+        assert_eq!(database.claim_job("w", 60.0, true).await.unwrap(), None);
+        execute(&url, "update service set paused = false").await;
+        assert!(database.claim_job("w", 60.0, true).await.unwrap().is_some());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn every_change_is_told_by_an_event_of_its_own_transaction() {
+    scratch(|database, url| async move {
+        settle(&url, "1", "a", 0).await;
+        database.make_job(&specification()).await.unwrap();
+        let held = claim(&database, "w").await;
+        database.hand_back_job(&held, "w", "disk full", 0.0, true).await.unwrap();
+        let held = claim(&database, "w").await;
+        database.end_job(&held, "w", &done()).await.unwrap();
+        let kinds = column(&url, "select kind from event order by id").await;
+        assert_eq!(kinds, ["job_queued", "job_started", "job_handed_back", "job_started", "job_done"]);
+    })
+    .await;
+}
+
+/// What a random walk may do to one job.
+#[derive(Clone, Copy, Debug)]
+enum Step {
+    Claim,
+    Renew(usize),
+    Done(usize),
+    HandBack(usize),
+    Expire,
+    Reopen,
+    Settle,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        Just(Step::Claim),
+        (0usize..4).prop_map(Step::Renew),
+        (0usize..4).prop_map(Step::Done),
+        (0usize..4).prop_map(Step::HandBack),
+        Just(Step::Expire),
+        Just(Step::Reopen),
+        Just(Step::Settle),
+    ];
+    proptest::collection::vec(step, 1..25)
+}
+
+/// Walks at random with several workers that hold old and new claims. The model: only the claim that was made last, and not taken away since, may change the job; a job ends
+/// done at most once.
+#[tokio::test]
+async fn random_walks_never_let_an_old_claim_write() {
+    scratch(|database, url| async move {
+        let mut runner = proptest::test_runner::TestRunner::deterministic();
+        for walk in 0..12 {
+            let steps = steps().new_tree(&mut runner).unwrap().current();
+            let series = format!("walk {walk}");
+            let mut revision = 0;
+            settle(&url, &series, "0", 0).await;
+            let mut job = database.make_job(&specification()).await.unwrap().unwrap().id;
+            let (mut claims, mut living): (Vec<Claim>, Option<i64>) = (Vec::new(), None);
+            let mut over = false;
+            for step in steps {
+                match step {
+                    Step::Claim => {
+                        if let Some(claim) = database.claim_job("w", 60.0, true).await.unwrap() {
+                            assert!(living.is_none() && !over && claim.id == job, "{step:?}");
+                            living = Some(claim.token);
+                            claims.push(claim);
+                        }
+                    }
+                    Step::Renew(which) | Step::Done(which) | Step::HandBack(which) => {
+                        let Some(claim) = claims.iter().rev().nth(which).cloned() else { continue };
+                        let mine = claim.id == job && living == Some(claim.token);
+                        let did = match step {
+                            Step::Renew(_) => {
+                                database.renew_job(&claim, 60.0, &Progress::default()).await.unwrap() != Renewal::Lost
+                            }
+                            Step::Done(_) => database.end_job(&claim, "w", &done()).await.unwrap(),
+                            _ => database.hand_back_job(&claim, "w", "", 0.0, false).await.unwrap(),
+                        };
+                        assert_eq!(did, mine, "{step:?} with {claim:?}");
+                        if did && !matches!(step, Step::Renew(_)) {
+                            living = None;
+                            over = matches!(step, Step::Done(_));
+                        }
+                    }
+                    Step::Expire => {
+                        execute(&url, "update job set lease_until = now() - interval '1 second' where state = 'running'").await;
+                        let reaped = database.reap_jobs("x").await.unwrap();
+                        assert_eq!(reaped, usize::from(living.is_some()));
+                        living = None;
+                    }
+                    Step::Reopen => {
+                        execute(&url, "update series set state = 'receiving' where state = 'taken'").await;
+                        database.supersede_reopened().await.unwrap();
+                        living = None;
+                        over = true;
+                    }
+                    Step::Settle => {
+                        revision += 1;
+                        settle(&url, &series, &revision.to_string(), 0).await;
+                        job = database.make_job(&specification()).await.unwrap().unwrap().id;
+                        (living, over) = (None, false);
+                    }
+                }
+            }
+            execute(&url, "update job set state = 'canceled' where state in ('queued', 'running')").await;
+        }
+        let twice = column(&url, "select job_id::text from event where kind = 'job_done' group by job_id having count(*) > 1").await;
+        assert!(twice.is_empty(), "{twice:?}");
+    })
+    .await;
+}
