@@ -6,6 +6,7 @@ use std::collections::BTreeSet;
 use hilum::database::testing::scratch;
 use hilum::database::{Claim, Database, JobEnd, JobSpecification, Progress, Renewal};
 use proptest::prelude::*;
+use proptest::strategy::ValueTree;
 use serde_json::json;
 use sqlx::{Connection, PgConnection, Row};
 
