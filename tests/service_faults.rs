@@ -120,6 +120,6 @@ async fn a_private_database_that_survived_its_hilum_is_adopted() {
     service.up().await;
     assert!(service.json("/api/v1/jobs").await.is_some());
     assert!(service.end(), "{}", service.log());
-    let pid = service.data().join("postgres/server/data/postmaster.pid");
+    let pid = service.data().join("postgres/data/postmaster.pid");
     assert!(!pid.exists(), "the database ended with the service");
 }

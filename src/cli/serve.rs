@@ -109,7 +109,7 @@ async fn open(settings: &Settings, data: &Path) -> anyhow::Result<State> {
     let (url, cluster) = match named {
         Some(url) => (url, None),
         None => {
-            let cluster = PrivateCluster::start(&data.join("postgres"), &service.postgres_folder).await?;
+            let cluster = PrivateCluster::start(data, &service.postgres_folder).await?;
             (cluster.url(), Some(cluster))
         }
     };

@@ -95,6 +95,7 @@ pub struct PrivateCluster {
 enum Server {
     Child(Child),
     Adopted(Pid),
+    Gone,
 }
 
 /// The user under which the server runs, where that is not ours.
@@ -105,22 +106,21 @@ struct ServerUser {
 }
 
 impl PrivateCluster {
-    /// Starts the cluster under `folder`, made at its first use, or adopts the server that runs there already. `programs` is the folder of `postgres` and `initdb`; empty: it
-    /// is looked for in PATH and where Debian, Fedora and Homebrew put it.
+    /// Starts the cluster in `postgres` under the data folder, made at its first use, or adopts the server that runs there already. `programs` is the folder of `postgres` and
+    /// `initdb`; empty: it is looked for in PATH and where Debian, Fedora and Homebrew put it.
     ///
     /// # Errors
     /// What keeps it from running, with what to do.
-    pub async fn start(folder: &Path, programs: &Path) -> Result<PrivateCluster, ClusterError> {
+    pub async fn start(data_folder: &Path, programs: &Path) -> Result<PrivateCluster, ClusterError> {
         let programs = find_programs(programs)?;
         let user = server_user()?;
-        make_folder(folder, None)?;
-        let lock = lock(folder)?;
-        let home = folder.join("server");
+        let lock = lock(data_folder)?;
+        let home = data_folder.join("postgres");
         make_folder(&home, user)?;
         if let Some(user) = user {
             // The server's user may pass through our folder and see nothing in it.
-            chown(folder, None, Some(user.gid)).map_err(|error| io_error(folder, error))?;
-            permit(folder, 0o710)?;
+            chown(data_folder, None, Some(user.gid)).map_err(|error| io_error(data_folder, error))?;
+            permit(data_folder, 0o710)?;
         }
         let data = home.join("data");
         let sockets = socket_folder(&home);
@@ -189,9 +189,20 @@ impl PrivateCluster {
         Err(ClusterError::Silent(log.to_owned()))
     }
 
+    /// Leaves the server running and lets go of it, as a process that is killed does. For tests.
+    #[doc(hidden)]
+    pub fn abandon(mut self) {
+        let nothing = Server::Gone;
+        if let Server::Child(mut child) = std::mem::replace(&mut self.server, nothing) {
+            // Somebody has to see it end; of a process that was killed that is init.
+            std::thread::spawn(move || child.wait());
+        }
+    }
+
     /// Stops the server ("fast": what is under way is rolled back) and waits for its end.
     pub fn stop(&mut self) {
         match &mut self.server {
+            Server::Gone => {}
             Server::Child(child) => {
                 if let Ok(None) = child.try_wait()
                     && let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw)
@@ -294,7 +305,7 @@ fn make_folder(path: &Path, user: Option<ServerUser>) -> Result<(), ClusterError
 }
 
 fn lock(folder: &Path) -> Result<File, ClusterError> {
-    let path = folder.join("lock");
+    let path = folder.join("postgres.lock");
     let file = File::create(&path).map_err(|error| io_error(&path, error))?;
     flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| ClusterError::InUse(folder.to_owned()))?;
     Ok(file)

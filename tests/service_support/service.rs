@@ -25,6 +25,8 @@ impl Service {
     /// Prepares a service without starting it. Without `database_url` it makes a private cluster.
     pub fn new(database_url: Option<&str>) -> Service {
         let folder = tempfile::tempdir().unwrap();
+        // Under root the private database runs as another user, who must be able to pass.
+        std::fs::set_permissions(folder.path(), std::os::unix::fs::PermissionsExt::from_mode(0o711)).unwrap();
         let configuration = folder.path().join("hilum.toml");
         let port = free_port();
         let service = Service {

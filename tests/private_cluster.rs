@@ -1,0 +1,101 @@
+//! The private PostgreSQL cluster: made, stopped, started again, adopted, refused.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
+
+use hilum::database::{ClusterError, Database, PrivateCluster};
+use tempfile::TempDir;
+
+fn installed() -> bool {
+    if Path::new("/usr/lib/postgresql").is_dir() {
+        return true;
+    }
+    println!("skipped: PostgreSQL is not installed (make test installs it)");
+    false
+}
+
+/// A folder that the server's user can pass through.
+fn folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).unwrap();
+    fs::create_dir(folder.path().join("data")).unwrap();
+    folder
+}
+
+async fn start(folder: &TempDir) -> Result<PrivateCluster, ClusterError> {
+    PrivateCluster::start(&folder.path().join("data"), Path::new("")).await
+}
+
+#[tokio::test]
+async fn it_keeps_what_was_committed_and_leaves_nothing_running() {
+    if !installed() {
+        return;
+    }
+    let folder = folder();
+    let mut cluster = start(&folder).await.unwrap();
+    let database = Database::connect(&cluster.url(), 2).await.unwrap();
+    database.migrate().await.unwrap();
+    database.worker_lives("w", "h").await.unwrap();
+    let mode = |path: &str| fs::metadata(folder.path().join(path)).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode("data/postgres/socket"), 0o700, "the socket is ours alone");
+    assert_eq!(mode("data") & 0o067, 0, "nobody looks into the data folder");
+    database.close().await;
+    cluster.stop();
+    assert!(!folder.path().join("data/postgres/data/postmaster.pid").exists());
+    drop(cluster);
+
+    let again = start(&folder).await.unwrap();
+    let database = Database::connect(&again.url(), 2).await.unwrap();
+    database.migrate().await.unwrap();
+    database.close().await;
+}
+
+#[tokio::test]
+async fn a_second_one_over_the_same_folder_is_refused_and_says_what_to_do() {
+    if !installed() {
+        return;
+    }
+    let folder = folder();
+    let _first = start(&folder).await.unwrap();
+    let second = start(&folder).await.unwrap_err();
+    assert!(second.to_string().contains("DATABASE_URL"), "{second}");
+}
+
+#[tokio::test]
+async fn a_server_that_survived_is_adopted_and_ended() {
+    if !installed() {
+        return;
+    }
+    let folder = folder();
+    let first = start(&folder).await.unwrap();
+    let pid_file = folder.path().join("data/postgres/data/postmaster.pid");
+    let pid = fs::read_to_string(&pid_file).unwrap().lines().next().unwrap().to_owned();
+    // Its owner is gone without a word: the lock falls, the server stays.
+    first.abandon();
+    let mut second = start(&folder).await.unwrap();
+    assert_eq!(fs::read_to_string(&pid_file).unwrap().lines().next().unwrap(), pid);
+    second.stop();
+    assert!(!pid_file.exists());
+}
+
+#[tokio::test]
+async fn a_cluster_of_another_version_is_left_alone_with_the_way_to_move_it() {
+    if !installed() {
+        return;
+    }
+    let folder = folder();
+    drop(start(&folder).await.unwrap());
+    let version = folder.path().join("data/postgres/data/PG_VERSION");
+    fs::write(&version, "9\n").unwrap();
+    let error = start(&folder).await.unwrap_err().to_string();
+    assert!(error.contains("pg_dumpall") && error.contains("PostgreSQL 9"), "{error}");
+}
+
+#[tokio::test]
+async fn missing_programs_are_named() {
+    let folder = folder();
+    let error = PrivateCluster::start(&folder.path().join("data"), Path::new("/nowhere")).await.unwrap_err().to_string();
+    assert!(error.contains("/nowhere") && error.contains("apt-get install postgresql"), "{error}");
+}
