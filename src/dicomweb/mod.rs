@@ -2,6 +2,9 @@
 //!
 //! Nothing here knows of the database, of files or of jobs.
 
+pub mod multipart;
 mod pacs;
+mod stow;
 
 pub use pacs::{Deliver, Pacs};
+pub use stow::{Failure, Reference, StowAnswer, StowAnswerError, Warning};
