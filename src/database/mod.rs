@@ -3,6 +3,9 @@
 //! A state changes in one transaction that also appends to `event`. Times are the database's clock.
 
 mod events;
+mod fold;
+mod inbox;
+mod settling;
 #[doc(hidden)]
 pub mod testing;
 
@@ -10,6 +13,11 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
 pub use events::{NewEvent, append};
+pub use inbox::{
+    ArrivedInstance, ArrivedSeries, HeldInstance, IgnoredBecause, InstanceDigest, SeriesState, SettledBy, Stored,
+    StoredBatch, StoredSeries,
+};
+pub use settling::ToBeCounted;
 
 /// The pool of connections to Hilum's database. Cheap to clone.
 #[derive(Clone, Debug)]
