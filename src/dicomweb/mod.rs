@@ -2,6 +2,13 @@
 //!
 //! Nothing here knows of the database, of files or of jobs.
 
+mod client;
+pub mod dicom_json;
+mod orthanc;
 mod pacs;
+mod query;
 
+pub use client::{Client, ClientError, Retrieved, Stored};
+pub use orthanc::FATE_METADATA;
 pub use pacs::{Deliver, Pacs};
+pub use query::{InstanceRow, SeriesFilters, SeriesRow};
