@@ -8,6 +8,9 @@ mod failpoint;
 mod jobs;
 mod notify;
 mod queue;
+mod fold;
+mod inbox;
+mod settling;
 #[doc(hidden)]
 pub mod testing;
 mod workers;
@@ -21,6 +24,11 @@ pub use failpoint::failpoint;
 pub use jobs::{JobSpecification, MadeJob};
 pub use notify::Waiter;
 pub use queue::{Claim, JobEnd, Progress, Renewal, StoredSlice};
+pub use inbox::{
+    ArrivedInstance, ArrivedSeries, HeldInstance, IgnoredBecause, InstanceDigest, SeriesState, SettledBy, Stored,
+    StoredBatch, StoredSeries,
+};
+pub use settling::ToBeCounted;
 
 /// The pool of connections to Hilum's database. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -1,0 +1,146 @@
+//! STOW-RS in (PS3.18 section 10.5): `POST /dicom-web/studies` and `/dicom-web/studies/{study}`.
+//!
+//! What can be refused by its head is refused before the body is read. The limits on the body are the inbox's own.
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Path, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+use serde_json::json;
+
+use crate::dicomweb::multipart::{Boundary, MultipartError};
+use crate::inbox::{Ingest, IngestError, Origin};
+
+/// Names the `[[pacs]]` block that the sender is.
+pub const SOURCE_HEADER: &str = "x-hilum-source";
+/// `true`: the series in the request are whole.
+pub const COMPLETE_HEADER: &str = "x-hilum-series-complete";
+
+/// Seconds after which a sender that was refused for want of room may try again.
+const RETRY_AFTER: &str = "30";
+/// Longest name of a PACS.
+const LONGEST_NAME: usize = 64;
+
+/// The two routes. No layer limits their bodies.
+pub fn routes(ingest: Ingest) -> Router {
+    Router::new()
+        .route("/dicom-web/studies", post(store))
+        .route("/dicom-web/studies/{study}", post(store_in_study))
+        .with_state(ingest)
+}
+
+async fn store(State(ingest): State<Ingest>, headers: HeaderMap, body: Body) -> Response {
+    answer(&ingest, &headers, body, None).await
+}
+
+async fn store_in_study(
+    State(ingest): State<Ingest>,
+    Path(study): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    answer(&ingest, &headers, body, Some(study)).await
+}
+
+async fn answer(ingest: &Ingest, headers: &HeaderMap, body: Body, study: Option<String>) -> Response {
+    let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let boundary = match Boundary::of_content_type(text("content-type").unwrap_or_default()) {
+        Ok(boundary) => boundary,
+        Err(error) => return refused(&error.into()),
+    };
+    let declared = text("content-length").and_then(|length| length.parse::<u64>().ok());
+    let most = ingest.settings().max_request_bytes;
+    if declared.is_some_and(|declared| declared > most) {
+        return refused(&IngestError::TooLarge(most));
+    }
+    let pacs = match headers.get(SOURCE_HEADER).map(source_name) {
+        Some(None) => {
+            return problem(
+                StatusCode::BAD_REQUEST,
+                "bad_source",
+                "X-Hilum-Source is no name of a PACS",
+            );
+        }
+        Some(Some(name)) => Some(name),
+        None => None,
+    };
+    let origin = Origin {
+        actor: pacs.clone().unwrap_or_else(|| "stow".to_owned()),
+        pacs,
+        study,
+        complete: text(COMPLETE_HEADER).is_some_and(|value| value.trim().eq_ignore_ascii_case("true")),
+    };
+    match ingest.receive(&boundary, body.into_data_stream(), &origin).await {
+        Ok(receipt) => {
+            let answer = receipt.answer();
+            let status = StatusCode::from_u16(answer.status()).unwrap_or(StatusCode::OK);
+            let kind = [(header::CONTENT_TYPE, "application/dicom+json")];
+            (status, kind, answer.to_json().to_string()).into_response()
+        }
+        Err(error) => refused(&error),
+    }
+}
+
+fn source_name(value: &HeaderValue) -> Option<String> {
+    let name = value.to_str().ok()?.trim();
+    let fits = (1..=LONGEST_NAME).contains(&name.len());
+    fits.then(|| name.to_owned())
+}
+
+fn refused(error: &IngestError) -> Response {
+    let sentence = error.to_string();
+    let (status, code) = match error {
+        IngestError::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+        IngestError::DiskFull => (StatusCode::SERVICE_UNAVAILABLE, "disk_full"),
+        IngestError::Ending => (StatusCode::SERVICE_UNAVAILABLE, "ending"),
+        IngestError::Multipart(MultipartError::UnsupportedType(_)) => {
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_media_type")
+        }
+        IngestError::Multipart(limit) if limit.is_limit() => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+        IngestError::Multipart(_) => (StatusCode::BAD_REQUEST, "bad_multipart"),
+        IngestError::NoPart => (StatusCode::BAD_REQUEST, "no_part"),
+        IngestError::BadStudy => (StatusCode::BAD_REQUEST, "bad_study"),
+        IngestError::Body(_) => (StatusCode::BAD_REQUEST, "broken_body"),
+        IngestError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
+        IngestError::Idle(_) => (StatusCode::REQUEST_TIMEOUT, "idle"),
+        IngestError::Database(error) if error.is_transient() => {
+            tracing::error!(%error, "instances could not be recorded");
+            return problem(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "database",
+                "the database does not answer",
+            );
+        }
+        IngestError::Database(_) | IngestError::Io(_) => {
+            tracing::error!(%error, "instances could not be taken in");
+            return problem(
+                StatusCode::INTERNAL_SERVER_ERROR,
+                "internal",
+                "the instances could not be taken in",
+            );
+        }
+    };
+    tracing::info!(code, sentence, "an upload was refused");
+    problem(status, code, &sentence)
+}
+
+fn problem(status: StatusCode, code: &str, sentence: &str) -> Response {
+    let body = json!({
+        "type": "about:blank",
+        "title": status.canonical_reason().unwrap_or_default(),
+        "status": status.as_u16(),
+        "detail": sentence,
+        "code": code,
+    });
+    let kind = [(header::CONTENT_TYPE, "application/problem+json")];
+    let mut response = (status, kind, body.to_string()).into_response();
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        let headers = response.headers_mut();
+        headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+        // The rest of the body is not waited for.
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
