@@ -3,13 +3,23 @@
 //! A state changes in one transaction that also appends to `event`. Times are the database's clock.
 
 mod events;
+mod figures;
+mod listing;
+mod operations;
+mod series_listing;
 #[doc(hidden)]
 pub mod testing;
+mod watch;
 
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
 pub use events::{NewEvent, append};
+pub use figures::{Figures, Queue};
+pub use listing::{DeliveryRow, Filter, JOB_STATES, JobRow, SERIES_STATES, Whose};
+pub use operations::{Operated, Retrieval, Wish, Wished};
+pub use series_listing::{EventRow, SeriesRow};
+pub use watch::{Change, Event, Place, Progress, Watcher};
 
 /// The pool of connections to Hilum's database. Cheap to clone.
 #[derive(Clone, Debug)]
