@@ -46,7 +46,8 @@ create index series_open on series (last_instance_at) where state = 'receiving';
 create index series_settled on series (settled_at) where state = 'settled';
 create index series_by_uid on series (series_uid);
 create index series_by_accession on series (accession_number, id desc);
-create index series_newest on series (id desc);
+create index series_newest on series (received_at desc, id desc);
+create index series_by_state on series (state, received_at desc, id desc);
 
 -- One request that brought instances is one file.
 create table batch (
@@ -159,6 +160,8 @@ create table event (
 create index event_by_job on event (job_id, id) where job_id is not null;
 create index event_by_series on event (series_id, id) where series_id is not null;
 create index event_by_time on event (at);
+-- Below pg_snapshot_xmin nothing is added any more in this order; in the order of ids it may be.
+create index event_by_transaction on event (transaction, id);
 
 -- A series that is to be retrieved from a PACS: found by asking it, or wished for by a user.
 create table retrieval (

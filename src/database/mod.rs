@@ -14,6 +14,13 @@ mod settling;
 #[doc(hidden)]
 pub mod testing;
 mod workers;
+mod figures;
+mod listing;
+mod operations;
+mod series_listing;
+#[doc(hidden)]
+pub mod testing;
+mod watch;
 
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
@@ -29,6 +36,11 @@ pub use inbox::{
     StoredBatch, StoredSeries,
 };
 pub use settling::ToBeCounted;
+pub use figures::{Figures, Queue};
+pub use listing::{DeliveryRow, Filter, JOB_STATES, JobRow, SERIES_STATES, Whose};
+pub use operations::{Operated, Retrieval, Wish, Wished};
+pub use series_listing::{EventRow, SeriesRow};
+pub use watch::{Change, Event, Place, Progress, Watcher};
 
 /// The pool of connections to Hilum's database. Cheap to clone.
 #[derive(Clone, Debug)]

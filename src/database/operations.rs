@@ -1,0 +1,390 @@
+//! What users do: cancel, try again, deliver again, close a series, pause, submit. Each is one transaction that also says who did it.
+
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{Database, DatabaseError, NewEvent, append};
+
+/// How an operation ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Operated {
+    /// It is done.
+    Done,
+    /// It is asked for and will be done: a running job ends within one window of the network.
+    Asked,
+    /// There is no such job or series.
+    Unknown,
+    /// Its state, which is named, does not allow it.
+    WrongState(String),
+    /// The series has changed since: other slices make another job.
+    SeriesChanged,
+    /// Retention removed what it needs.
+    Removed,
+    /// The job has no deliveries.
+    NoDeliveries,
+}
+
+/// What is asked to be segmented.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wish {
+    /// The study.
+    pub study_uid: String,
+    /// One series of it; none: all of it.
+    pub series_uid: Option<String>,
+    /// Greater goes first.
+    pub priority: i16,
+}
+
+/// What became of a wish for what was received.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Wished {
+    /// Jobs that exist already.
+    pub jobs: Vec<Uuid>,
+    /// Series that will get a job.
+    pub series: Vec<i64>,
+    /// Series whose slices retention removed.
+    pub removed: Vec<i64>,
+}
+
+/// A row of what is to be retrieved.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Retrieval {
+    /// Its id.
+    pub id: i64,
+    /// pending, or running where it was under way already.
+    pub state: String,
+}
+
+/// A job under lock, its series locked before it, as everyone locks them.
+struct Locked {
+    series_id: i64,
+    state: String,
+    current: bool,
+}
+
+async fn lock_job(connection: &mut PgConnection, id: Uuid) -> Result<Option<Locked>, DatabaseError> {
+    let Some(series_id) = sqlx::query_scalar!("select series_id from job where id = $1", id)
+        .fetch_optional(&mut *connection)
+        .await?
+    else {
+        return Ok(None);
+    };
+    sqlx::query_scalar!("select id from series where id = $1 for update", series_id)
+        .fetch_optional(&mut *connection)
+        .await?;
+    Ok(sqlx::query_as!(
+        Locked,
+        r#"select j.series_id, j.state::text as "state!",
+            coalesce(s.revision = j.series_revision and s.state <> 'receiving', false) as "current!"
+        from job j join series s on s.id = j.series_id where j.id = $1 for update of j"#,
+        id
+    )
+    .fetch_optional(connection)
+    .await?)
+}
+
+/// Whether bytes of a series are gone: folded, or taken from their batch.
+async fn slices_removed(connection: &mut PgConnection, series_id: i64) -> Result<bool, DatabaseError> {
+    Ok(sqlx::query_scalar!(
+        r#"select (s.folded is not null
+            or exists (select 1 from instance i where i.series_id = s.id and i.newest and i.batch_id is null)) as "removed!"
+        from series s where s.id = $1"#,
+        series_id
+    )
+    .fetch_optional(connection)
+    .await?
+    .unwrap_or(true))
+}
+
+fn of_job<'a>(kind: &'a str, job: &Locked, id: Uuid, actor: &'a str) -> NewEvent<'a> {
+    NewEvent {
+        kind,
+        series_id: Some(job.series_id),
+        job_id: Some(id),
+        actor,
+        detail: json!({ "from": job.state }),
+        ..NewEvent::default()
+    }
+}
+
+impl Database {
+    /// Cancels a job: at once where it waits; where it runs, its worker is asked to stop.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn cancel_job(&self, id: Uuid, actor: &str) -> Result<Operated, DatabaseError> {
+        let mut transaction = self.pool().begin().await?;
+        let Some(job) = lock_job(&mut transaction, id).await? else {
+            return Ok(Operated::Unknown);
+        };
+        let operated = match job.state.as_str() {
+            "queued" => {
+                sqlx::query!(
+                    "update job set state = 'canceled', cancel_requested = true, finished_at = now() where id = $1",
+                    id
+                )
+                .execute(&mut *transaction)
+                .await?;
+                append(&mut transaction, of_job("job_canceled", &job, id, actor)).await?;
+                Operated::Done
+            }
+            "running" => {
+                sqlx::query!("update job set cancel_requested = true where id = $1", id)
+                    .execute(&mut *transaction)
+                    .await?;
+                append(&mut transaction, of_job("job_cancel_requested", &job, id, actor)).await?;
+                Operated::Asked
+            }
+            other => return Ok(Operated::WrongState(other.to_owned())),
+        };
+        transaction.commit().await?;
+        Ok(operated)
+    }
+
+    /// Puts a failed or canceled job back into the queue, with all its attempts before it.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn retry_job(&self, id: Uuid, actor: &str) -> Result<Operated, DatabaseError> {
+        let mut transaction = self.pool().begin().await?;
+        let Some(job) = lock_job(&mut transaction, id).await? else {
+            return Ok(Operated::Unknown);
+        };
+        if !["failed", "canceled"].contains(&job.state.as_str()) {
+            return Ok(Operated::WrongState(job.state));
+        }
+        if !job.current {
+            return Ok(Operated::SeriesChanged);
+        }
+        if slices_removed(&mut transaction, job.series_id).await? {
+            return Ok(Operated::Removed);
+        }
+        sqlx::query!(
+            "update job set state = 'queued', attempts = 0, deaths = 0, alone = false, cancel_requested = false, not_before = now(),
+                stage = null, windows_done = 0, windows_total = 0, progress_at = null, worker = null, lease_until = null,
+                error_code = null, error_sentence = null, started_at = null, finished_at = null where id = $1",
+            id
+        )
+        .execute(&mut *transaction)
+        .await?;
+        append(&mut transaction, of_job("job_retried", &job, id, actor)).await?;
+        transaction.commit().await?;
+        Ok(Operated::Done)
+    }
+
+    /// Sends the results of a finished job once more to where they went or should have gone. The time after which a delivery is given up begins anew.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn redeliver_job(&self, id: Uuid, actor: &str) -> Result<Operated, DatabaseError> {
+        let mut transaction = self.pool().begin().await?;
+        let Some(job) = lock_job(&mut transaction, id).await? else {
+            return Ok(Operated::Unknown);
+        };
+        if job.state != "done" {
+            return Ok(Operated::WrongState(job.state));
+        }
+        let again = sqlx::query_scalar!(
+            "update delivery set state = 'pending', attempts = 0, not_before = now(), created_at = now(), delivered_at = null, error = null,
+                worker = null, lease_until = null where job_id = $1 and state in ('delivered', 'given_up', 'withdrawn') returning id",
+            id
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        if again.is_empty() {
+            let under_way = sqlx::query_scalar!(
+                r#"select exists (select 1 from delivery where job_id = $1) as "any!""#,
+                id
+            )
+            .fetch_one(&mut *transaction)
+            .await?;
+            return Ok(if under_way { Operated::Asked } else { Operated::NoDeliveries });
+        }
+        for delivery in again {
+            let event = NewEvent {
+                delivery_id: Some(delivery),
+                ..of_job("delivery_redelivered", &job, id, actor)
+            };
+            append(&mut transaction, event).await?;
+        }
+        transaction.commit().await?;
+        Ok(Operated::Asked)
+    }
+
+    /// Stops or goes on to begin jobs, in every process on this database.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn set_paused(&self, paused: bool, actor: &str) -> Result<(), DatabaseError> {
+        let mut transaction = self.pool().begin().await?;
+        let changed = sqlx::query!("update service set paused = $1 where paused <> $1", paused)
+            .execute(&mut *transaction)
+            .await?
+            .rows_affected();
+        if changed > 0 {
+            let event = NewEvent {
+                kind: if paused { "queue_paused" } else { "queue_resumed" },
+                actor,
+                ..NewEvent::default()
+            };
+            append(&mut transaction, event).await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// Wishes for what was received: a job that exists for the series as it stands is named, every other series is settled again, so that it gets one.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn wish_for_received(&self, wish: &Wish, actor: &str) -> Result<Wished, DatabaseError> {
+        let mut transaction = self.pool().begin().await?;
+        let rows = match &wish.series_uid {
+            Some(series_uid) => {
+                sqlx::query_scalar!(
+                    "select id from series where study_uid = $1 and series_uid = $2 for update",
+                    wish.study_uid,
+                    series_uid
+                )
+                .fetch_all(&mut *transaction)
+                .await?
+            }
+            None => {
+                sqlx::query_scalar!(
+                    "select id from series where study_uid = $1 order by id for update",
+                    wish.study_uid
+                )
+                .fetch_all(&mut *transaction)
+                .await?
+            }
+        };
+        let mut wished = Wished::default();
+        for id in rows {
+            let job = sqlx::query_scalar!(
+                "select j.id from job j join series s on s.id = j.series_id
+                where s.id = $1 and j.series_revision = s.revision and s.state <> 'receiving' order by j.created_at desc limit 1",
+                id
+            )
+            .fetch_optional(&mut *transaction)
+            .await?;
+            if let Some(job) = job {
+                wished.jobs.push(job);
+                continue;
+            }
+            let open = sqlx::query_scalar!(
+                r#"select state in ('receiving', 'settled') as "open!" from series where id = $1"#,
+                id
+            )
+            .fetch_one(&mut *transaction)
+            .await?;
+            if !open && slices_removed(&mut transaction, id).await? {
+                wished.removed.push(id);
+                continue;
+            }
+            sqlx::query!(
+                "update series set priority = $2, state = case when state = 'receiving' then state else 'settled' end,
+                    settled_at = case when state = 'receiving' then settled_at else now() end,
+                    finding_code = null, finding_sentence = null where id = $1",
+                id,
+                wish.priority
+            )
+            .execute(&mut *transaction)
+            .await?;
+            let event = NewEvent {
+                kind: "series_submitted",
+                series_id: Some(id),
+                actor,
+                detail: json!({ "priority": wish.priority }),
+                ..NewEvent::default()
+            };
+            append(&mut transaction, event).await?;
+            wished.series.push(id);
+        }
+        transaction.commit().await?;
+        Ok(wished)
+    }
+
+    /// Wishes for a series, or for all of a study (its series UID is empty in the row), that is to be retrieved from a PACS.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn wish_for_retrieval(&self, pacs: &str, wish: &Wish, actor: &str) -> Result<Retrieval, DatabaseError> {
+        let mut transaction = self.pool().begin().await?;
+        let series_uid = wish.series_uid.as_deref().unwrap_or_default();
+        let retrieval = sqlx::query_as!(
+            Retrieval,
+            r#"insert into retrieval (pacs, study_uid, series_uid, state, priority, actor) values ($1, $2, $3, 'pending', $4, $5)
+            on conflict (pacs, study_uid, series_uid) do update set
+                state = case when retrieval.state = 'running' then retrieval.state else 'pending' end,
+                priority = greatest(retrieval.priority, excluded.priority),
+                attempts = case when retrieval.state = 'running' then retrieval.attempts else 0 end,
+                not_before = now(), error = null, finished_at = null, actor = excluded.actor
+            returning id, state::text as "state!""#,
+            pacs,
+            wish.study_uid,
+            series_uid,
+            wish.priority,
+            actor
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        let event = NewEvent {
+            kind: "retrieval_submitted",
+            actor,
+            detail: json!({ "pacs": pacs, "study_uid": wish.study_uid, "series_uid": series_uid, "retrieval": retrieval.id }),
+            ..NewEvent::default()
+        };
+        append(&mut transaction, event).await?;
+        transaction.commit().await?;
+        Ok(retrieval)
+    }
+
+    /// Says that a series is whole. False where it is not arriving (any more).
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn finalize_series(&self, series_id: i64, actor: &str) -> Result<bool, DatabaseError> {
+        let mut transaction = self.pool().begin().await?;
+        let arriving = sqlx::query_scalar!(
+            "select id from series where id = $1 and state = 'receiving' for update",
+            series_id
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        if arriving.is_none() {
+            return Ok(false);
+        }
+        let instances = sqlx::query!(
+            r#"select sop_instance_uid, digest from instance where series_id = $1 and newest order by sop_instance_uid collate "C", digest"#,
+            series_id
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        let mut revision = Sha256::new();
+        for instance in &instances {
+            revision.update(instance.sop_instance_uid.as_bytes());
+            revision.update([0]);
+            revision.update(&instance.digest);
+        }
+        let revision = revision.finalize();
+        sqlx::query!(
+            "update series set state = 'settled', settled_by = 'finalize', settled_at = now(), revision = $2 where id = $1",
+            series_id,
+            revision.as_slice()
+        )
+        .execute(&mut *transaction)
+        .await?;
+        let event = NewEvent {
+            kind: "series_settled",
+            series_id: Some(series_id),
+            actor,
+            detail: json!({ "by": "finalize", "instances": instances.len() }),
+            ..NewEvent::default()
+        };
+        append(&mut transaction, event).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+}
