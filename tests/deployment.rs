@@ -6,7 +6,8 @@ use std::path::Path;
 use std::process::Command;
 
 fn text(path: &str) -> String {
-    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
+        .unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
 const FILES: [&str; 5] = [
@@ -37,7 +38,10 @@ fn every_variable_is_a_setting() {
                     defaults.get(section).and_then(|table| table.get(key)).is_some(),
                     "{file} names {variable}, which is no setting"
                 ),
-                None => assert!(source.contains(&variable), "{file} names {variable}, which nothing reads"),
+                None => assert!(
+                    source.contains(&variable),
+                    "{file} names {variable}, which nothing reads"
+                ),
             }
         }
     }
@@ -76,7 +80,10 @@ fn every_image_stands_in_the_table() {
     assert!(named.len() >= 5, "{named:?}");
     for image in named {
         let (name, tag) = image.split_once(':').unwrap();
-        assert!(table.contains(&format!("| {name} | {tag} |")), "{image} is not in docs/images.md");
+        assert!(
+            table.contains(&format!("| {name} | {tag} |")),
+            "{image} is not in docs/images.md"
+        );
     }
 }
 
@@ -85,8 +92,16 @@ fn ports_agree() {
     let defaults: toml::Table = toml::from_str(&text("config/default.toml")).unwrap();
     let listen = defaults["service"]["listen"].as_str().unwrap();
     let port = listen.rsplit(':').next().unwrap();
-    for file in ["Dockerfile", "docker-compose.yml", "config/compose/hilum.toml", "config/orthanc/orthanc.json"] {
-        assert!(text(file).contains(&format!(":{port}")), "{file} does not name port {port}");
+    for file in [
+        "Dockerfile",
+        "docker-compose.yml",
+        "config/compose/hilum.toml",
+        "config/orthanc/orthanc.json",
+    ] {
+        assert!(
+            text(file).contains(&format!(":{port}")),
+            "{file} does not name port {port}"
+        );
     }
     assert!(text("Dockerfile").contains(&format!("EXPOSE {port}")));
 }
@@ -113,12 +128,17 @@ fn orthancs_configuration_names_the_rule_and_the_source_that_hilum_knows() {
     let plain: String = orthanc.lines().filter(|line| !line.trim().starts_with("//")).collect();
     let orthanc: serde_json::Value = serde_json::from_str(&plain).unwrap();
     assert_eq!(orthanc["LuaScripts"][0], "/etc/orthanc/hilum.lua");
-    let source = orthanc["DicomWeb"]["Servers"]["hilum"]["HttpHeaders"]["X-Hilum-Source"].as_str().unwrap();
+    let source = orthanc["DicomWeb"]["Servers"]["hilum"]["HttpHeaders"]["X-Hilum-Source"]
+        .as_str()
+        .unwrap();
     let compose: toml::Table = toml::from_str(&text("config/compose/hilum.toml")).unwrap();
     let pacs = compose["pacs"].as_array().unwrap();
     assert!(pacs.iter().any(|block| block["name"].as_str() == Some(source)));
     for header in ["X-Hilum-Series-Complete", "X-Hilum-Source"] {
-        assert!(text("src/http/stow.rs").to_lowercase().contains(&header.to_lowercase()), "{header}");
+        assert!(
+            text("src/http/stow.rs").to_lowercase().contains(&header.to_lowercase()),
+            "{header}"
+        );
     }
     let username = orthanc["RegisteredUsers"].as_object().unwrap().keys().next().unwrap();
     assert_eq!(pacs[0]["username"].as_str(), Some(username.as_str()));

@@ -71,7 +71,12 @@ async fn a_server_that_survived_is_adopted_and_ended() {
     let folder = folder();
     let first = start(&folder).await.unwrap();
     let pid_file = folder.path().join("data/postgres/data/postmaster.pid");
-    let pid = fs::read_to_string(&pid_file).unwrap().lines().next().unwrap().to_owned();
+    let pid = fs::read_to_string(&pid_file)
+        .unwrap()
+        .lines()
+        .next()
+        .unwrap()
+        .to_owned();
     // Its owner is gone without a word: the lock falls, the server stays.
     first.abandon();
     let mut second = start(&folder).await.unwrap();
@@ -90,12 +95,21 @@ async fn a_cluster_of_another_version_is_left_alone_with_the_way_to_move_it() {
     let version = folder.path().join("data/postgres/data/PG_VERSION");
     fs::write(&version, "9\n").unwrap();
     let error = start(&folder).await.unwrap_err().to_string();
-    assert!(error.contains("pg_dumpall") && error.contains("PostgreSQL 9"), "{error}");
+    assert!(
+        error.contains("pg_dumpall") && error.contains("PostgreSQL 9"),
+        "{error}"
+    );
 }
 
 #[tokio::test]
 async fn missing_programs_are_named() {
     let folder = folder();
-    let error = PrivateCluster::start(&folder.path().join("data"), Path::new("/nowhere")).await.unwrap_err().to_string();
-    assert!(error.contains("/nowhere") && error.contains("apt-get install postgresql"), "{error}");
+    let error = PrivateCluster::start(&folder.path().join("data"), Path::new("/nowhere"))
+        .await
+        .unwrap_err()
+        .to_string();
+    assert!(
+        error.contains("/nowhere") && error.contains("apt-get install postgresql"),
+        "{error}"
+    );
 }

@@ -40,7 +40,10 @@ async fn segmentations(orthanc: &Orthanc, number: usize) -> Vec<(String, String)
 }
 
 fn states(jobs: &[Value]) -> Vec<String> {
-    let mut states: Vec<String> = jobs.iter().map(|job| job["state"].as_str().unwrap().to_owned()).collect();
+    let mut states: Vec<String> = jobs
+        .iter()
+        .map(|job| job["state"].as_str().unwrap().to_owned())
+        .collect();
     states.sort();
     states
 }
@@ -62,7 +65,11 @@ async fn a_series_that_the_rule_forwards_comes_back_as_a_segmentation_of_its_stu
         assert_eq!(found.len(), 1);
         let (study, segmentation) = &found[0];
         let studies = orthanc.get("/dicom-web/studies").await.unwrap();
-        assert_eq!(studies.as_array().unwrap().len(), 1, "the segmentation lies in the study of its series");
+        assert_eq!(
+            studies.as_array().unwrap().len(),
+            1,
+            "the segmentation lies in the study of its series"
+        );
         assert_eq!(service_support::orthanc::uid(&studies[0], "0020000D"), *study);
         let bytes = orthanc.instance(segmentation).await;
         for program in ["dciodvfy"] {
@@ -76,7 +83,10 @@ async fn a_series_that_the_rule_forwards_comes_back_as_a_segmentation_of_its_stu
             (job["deliveries"][0]["state"] == "delivered").then_some(job)
         })
         .await;
-        assert!(job["measurements"]["total"]["volume_ml"].as_f64().unwrap() > 100.0, "{job}");
+        assert!(
+            job["measurements"]["total"]["volume_ml"].as_f64().unwrap() > 100.0,
+            "{job}"
+        );
         for name in ["segmentation.dcm", "report.json", "overlay.png", "mask.nii.gz"] {
             let result = service.get(&format!("/api/v1/jobs/{id}/result/{name}")).await.unwrap();
             assert!(!result.bytes().await.unwrap().is_empty(), "{name}");
@@ -134,7 +144,10 @@ async fn late_slices_make_a_second_job_that_names_the_first() {
         assert_eq!(jobs[0]["predecessor"], before[0]["id"]);
         // The whole series a third time changes nothing.
         orthanc.store(&slices).await;
-        let answer = service.stow(&slices, &[("X-Hilum-Series-Complete", "true")]).await.unwrap();
+        let answer = service
+            .stow(&slices, &[("X-Hilum-Series-Complete", "true")])
+            .await
+            .unwrap();
         assert_eq!(answer.status(), 200);
         tokio::time::sleep(std::time::Duration::from_secs(4)).await;
         assert_eq!(service.jobs().await.len(), 2);
@@ -185,7 +198,10 @@ async fn polling_finds_what_no_rule_sent_also_after_the_source_was_away() {
         let folder = tempfile::tempdir().unwrap();
         orthanc.store(&phantom(folder.path(), 8, &[])).await;
         orthanc.down();
-        service.beside(&orthanc, "poll = true\npoll_interval_seconds = 1\nlook_back_days = 40000\n");
+        service.beside(
+            &orthanc,
+            "poll = true\npoll_interval_seconds = 1\nlook_back_days = 40000\n",
+        );
         service.up().await;
         tokio::time::sleep(std::time::Duration::from_secs(3)).await;
         orthanc.up().await;
@@ -218,7 +234,16 @@ async fn one_chest_in_two_studies_gets_two_segmentations_each_with_its_own_ident
             copies.push(copy);
         }
         let changed = Command::new("dcmodify")
-            .args(["-nb", "-q", "-m", "(0010,0020)=ANONYMOUS", "-m", "(0020,000D)=2.25.111", "-m", "(0020,000E)=2.25.222"])
+            .args([
+                "-nb",
+                "-q",
+                "-m",
+                "(0010,0020)=ANONYMOUS",
+                "-m",
+                "(0020,000D)=2.25.111",
+                "-m",
+                "(0020,000E)=2.25.222",
+            ])
             .args(&copies)
             .status()
             .unwrap();

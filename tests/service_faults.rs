@@ -21,7 +21,10 @@ async fn dies_at(point: &'static str) {
         let slices = phantom(folder.path(), 11, &[]);
         service.with("HILUM_FAILPOINT", point);
         service.up().await;
-        let acknowledged = service.stow(&slices, &COMPLETE).await.is_ok_and(|answer| answer.status().is_success());
+        let acknowledged = service
+            .stow(&slices, &COMPLETE)
+            .await
+            .is_ok_and(|answer| answer.status().is_success());
         service.dies().await;
         service.plain();
         service.up().await;
@@ -30,7 +33,10 @@ async fn dies_at(point: &'static str) {
             let answer = service.stow(&slices, &COMPLETE).await.unwrap();
             assert_eq!(answer.status(), 200);
         }
-        eventually("the segmentation", || async { (!orthanc.segmentations().await.is_empty()).then_some(()) }).await;
+        eventually("the segmentation", || async {
+            (!orthanc.segmentations().await.is_empty()).then_some(())
+        })
+        .await;
         let jobs = service.jobs_over(1).await;
         assert_eq!(jobs.len(), 1, "{jobs:?}");
         assert_eq!(jobs[0]["state"], "done");
@@ -86,7 +92,15 @@ async fn a_worker_that_freezes_past_its_lease_changes_nothing_when_it_wakes() {
         let folder = tempfile::tempdir().unwrap();
         let slices = phantom(folder.path(), 12, &[]);
         assert_eq!(first.stow(&slices, &COMPLETE).await.unwrap().status(), 200);
-        eventually("a running job", || async { first.jobs().await.iter().any(|job| job["state"] == "running").then_some(()) }).await;
+        eventually("a running job", || async {
+            first
+                .jobs()
+                .await
+                .iter()
+                .any(|job| job["state"] == "running")
+                .then_some(())
+        })
+        .await;
         first.freeze();
         // A second process over the same database and the same files takes the job over.
         let mut second = Service::new(Some(&url));
@@ -98,10 +112,16 @@ async fn a_worker_that_freezes_past_its_lease_changes_nothing_when_it_wakes() {
         assert_eq!(jobs[0]["state"], "done");
         assert_eq!(jobs[0]["attempts"], 2);
         first.thaw();
-        eventually("the segmentation", || async { (orthanc.segmentations().await.len() == 1).then_some(()) }).await;
+        eventually("the segmentation", || async {
+            (orthanc.segmentations().await.len() == 1).then_some(())
+        })
+        .await;
         tokio::time::sleep(std::time::Duration::from_secs(5)).await;
         assert_eq!(orthanc.segmentations().await.len(), 1);
-        let job = second.json(&format!("/api/v1/jobs/{}", jobs[0]["id"].as_str().unwrap())).await.unwrap();
+        let job = second
+            .json(&format!("/api/v1/jobs/{}", jobs[0]["id"].as_str().unwrap()))
+            .await
+            .unwrap();
         assert_eq!(job["state"], "done");
         assert!(first.end());
         assert!(second.end());

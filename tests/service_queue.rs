@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use hilum::database::testing::scratch;
-use hilum::database::{Claim, Database, JobEnd, JobSpecification, Progress, Renewal};
+use hilum::database::{Claim, Database, JobEnd, JobProgress, JobSpecification, Renewal};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use serde_json::json;
@@ -122,11 +122,20 @@ async fn a_worker_whose_lease_was_over_can_change_nothing() {
         assert_eq!(database.reap_jobs("living").await.unwrap(), 1);
         let other = claim(&database, "living").await;
         assert!(other.token > frozen.token);
-        assert_eq!(database.renew_job(&frozen, 60.0, &Progress::default()).await.unwrap(), Renewal::Lost);
+        assert_eq!(
+            database
+                .renew_job(&frozen, 60.0, &JobProgress::default())
+                .await
+                .unwrap(),
+            Renewal::Lost
+        );
         assert!(!database.end_job(&frozen, "frozen", &done()).await.unwrap());
         assert!(!database.hand_back_job(&frozen, "frozen", "", 0.0, true).await.unwrap());
         assert!(database.end_job(&other, "living", &done()).await.unwrap());
-        assert!(!database.end_job(&other, "living", &done()).await.unwrap(), "it ends once");
+        assert!(
+            !database.end_job(&other, "living", &done()).await.unwrap(),
+            "it ends once"
+        );
     })
     .await;
 }
@@ -151,7 +160,10 @@ async fn deaths_count_only_where_the_host_lived_on_and_end_in_worker_lost() {
             execute(&url, "update job set lease_until = now() - interval '1 second'").await;
             database.reap_jobs("x").await.unwrap();
         }
-        assert_eq!(column(&url, "select state::text || ' ' || error_code from job").await, ["failed worker_lost"]);
+        assert_eq!(
+            column(&url, "select state::text || ' ' || error_code from job").await,
+            ["failed worker_lost"]
+        );
     })
     .await;
 }
@@ -176,7 +188,10 @@ async fn late_slices_supersede_what_is_queued_or_running_and_follow_what_is_done
         let held = claim(&database, "w").await;
         execute(&url, "update series set state = 'receiving'").await;
         assert_eq!(database.supersede_reopened().await.unwrap(), 1);
-        assert_eq!(database.renew_job(&held, 60.0, &Progress::default()).await.unwrap(), Renewal::Lost);
+        assert_eq!(
+            database.renew_job(&held, 60.0, &JobProgress::default()).await.unwrap(),
+            Renewal::Lost
+        );
         settle(&url, "1", "b", 0).await;
         let second = database.make_job(&specification()).await.unwrap().unwrap();
         assert_ne!(second.id, first.id);
@@ -189,8 +204,15 @@ async fn late_slices_supersede_what_is_queued_or_running_and_follow_what_is_done
         database.make_job(&specification()).await.unwrap();
         let states = column(&url, "select state::text from job order by created_at").await;
         assert_eq!(states, ["superseded", "done", "queued"]);
-        let predecessors = column(&url, "select coalesce(predecessor::text, '') from job order by created_at").await;
-        assert_eq!(predecessors, [String::new(), first.id.to_string(), second.id.to_string()]);
+        let predecessors = column(
+            &url,
+            "select coalesce(predecessor::text, '') from job order by created_at",
+        )
+        .await;
+        assert_eq!(
+            predecessors,
+            [String::new(), first.id.to_string(), second.id.to_string()]
+        );
     })
     .await;
 }
@@ -214,11 +236,23 @@ async fn every_change_is_told_by_an_event_of_its_own_transaction() {
         settle(&url, "1", "a", 0).await;
         database.make_job(&specification()).await.unwrap();
         let held = claim(&database, "w").await;
-        database.hand_back_job(&held, "w", "disk full", 0.0, true).await.unwrap();
+        database
+            .hand_back_job(&held, "w", "disk full", 0.0, true)
+            .await
+            .unwrap();
         let held = claim(&database, "w").await;
         database.end_job(&held, "w", &done()).await.unwrap();
         let kinds = column(&url, "select kind from event order by id").await;
-        assert_eq!(kinds, ["job_queued", "job_started", "job_handed_back", "job_started", "job_done"]);
+        assert_eq!(
+            kinds,
+            [
+                "job_queued",
+                "job_started",
+                "job_handed_back",
+                "job_started",
+                "job_done"
+            ]
+        );
     })
     .await;
 }
@@ -272,11 +306,14 @@ async fn random_walks_never_let_an_old_claim_write() {
                         }
                     }
                     Step::Renew(which) | Step::Done(which) | Step::HandBack(which) => {
-                        let Some(claim) = claims.iter().rev().nth(which).cloned() else { continue };
+                        let Some(claim) = claims.iter().rev().nth(which).cloned() else {
+                            continue;
+                        };
                         let mine = claim.id == job && living == Some(claim.token);
                         let did = match step {
                             Step::Renew(_) => {
-                                database.renew_job(&claim, 60.0, &Progress::default()).await.unwrap() != Renewal::Lost
+                                database.renew_job(&claim, 60.0, &JobProgress::default()).await.unwrap()
+                                    != Renewal::Lost
                             }
                             Step::Done(_) => database.end_job(&claim, "w", &done()).await.unwrap(),
                             _ => database.hand_back_job(&claim, "w", "", 0.0, false).await.unwrap(),
@@ -288,7 +325,11 @@ async fn random_walks_never_let_an_old_claim_write() {
                         }
                     }
                     Step::Expire => {
-                        execute(&url, "update job set lease_until = now() - interval '1 second' where state = 'running'").await;
+                        execute(
+                            &url,
+                            "update job set lease_until = now() - interval '1 second' where state = 'running'",
+                        )
+                        .await;
                         let reaped = database.reap_jobs("x").await.unwrap();
                         assert_eq!(reaped, usize::from(living.is_some()));
                         living = None;
@@ -307,9 +348,17 @@ async fn random_walks_never_let_an_old_claim_write() {
                     }
                 }
             }
-            execute(&url, "update job set state = 'canceled' where state in ('queued', 'running')").await;
+            execute(
+                &url,
+                "update job set state = 'canceled' where state in ('queued', 'running')",
+            )
+            .await;
         }
-        let twice = column(&url, "select job_id::text from event where kind = 'job_done' group by job_id having count(*) > 1").await;
+        let twice = column(
+            &url,
+            "select job_id::text from event where kind = 'job_done' group by job_id having count(*) > 1",
+        )
+        .await;
         assert!(twice.is_empty(), "{twice:?}");
     })
     .await;

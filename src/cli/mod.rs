@@ -11,6 +11,8 @@ mod models;
 mod phantom;
 mod progress;
 mod segment;
+mod serve;
+mod submit;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -49,6 +51,12 @@ enum Subcommands {
     Phantom(Box<phantom::Arguments>),
     /// Compare predicted masks with reference masks.
     Evaluate(evaluate::Arguments),
+    /// Run the service: series in by STOW-RS or polling, segmentations back to the PACS, REST.
+    Serve(serve::Arguments),
+    /// Bring the service's database up to this version, and end.
+    Migrate,
+    /// Ask a running service to fetch a study or series and to segment it.
+    Submit(submit::Arguments),
     /// Look whether everything that Hilum needs is there and runs.
     Check(check::Arguments),
 }
@@ -103,6 +111,9 @@ fn run(arguments: Arguments) -> anyhow::Result<End> {
         Subcommands::Inspect(a) => inspect::run(&a, &settings, arguments.verbose),
         Subcommands::Phantom(a) => phantom::run(&a),
         Subcommands::Evaluate(a) => evaluate::run(&a),
+        Subcommands::Serve(a) => serve::run(&a, settings),
+        Subcommands::Migrate => serve::migrate(&settings),
+        Subcommands::Submit(a) => submit::run(&a),
         Subcommands::Check(a) => check::run(&a, &settings),
     }
 }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::ValueEnum;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -17,11 +17,10 @@ use super::{End, models, say};
 use crate::config::Settings;
 use crate::database::{Database, PrivateCluster};
 use crate::dicom::{FrameReader, Limits};
-use crate::http::{self, AppState, may_listen};
-use crate::inbox::{self, Ingest};
+use crate::http;
+use crate::inbox::Ingest;
 use crate::jobs::{Core, Worker, worker_name};
 use crate::model::{Manifest, Session};
-use crate::delivery;
 
 /// What `hilum serve` is told.
 #[derive(Debug, clap::Args)]
@@ -63,7 +62,6 @@ struct State {
 
 pub(super) fn run(arguments: &Arguments, mut settings: Settings) -> anyhow::Result<End> {
     settings.service.insecure |= arguments.insecure;
-    may_listen(&settings.service, &settings.user)?;
     let data = data_folder(&settings.service.data_folder)?;
     runtime()?.block_on(serve(arguments, &settings, &data))
 }
@@ -90,7 +88,9 @@ fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 /// The data folder, made where it is missing, which nobody else can enter.
 fn data_folder(path: &Path) -> anyhow::Result<PathBuf> {
     fs::create_dir_all(path).with_context(|| format!("cannot make the data folder {}", path.display()))?;
-    let path = path.canonicalize().with_context(|| format!("cannot enter {}", path.display()))?;
+    let path = path
+        .canonicalize()
+        .with_context(|| format!("cannot enter {}", path.display()))?;
     let mode = fs::metadata(&path)?.permissions().mode() & 0o777;
     // 0710 is what a private cluster needs under root: its user passes through.
     if mode & 0o067 != 0 {
@@ -133,39 +133,23 @@ async fn serve(arguments: &Arguments, settings: &Settings, data: &Path) -> anyho
     let (drain, end) = (CancellationToken::new(), CancellationToken::new());
     let tasks = TaskTracker::new();
 
-    let ingest = Ingest::open(database.clone(), data.join("inbox"), settings.inbox.clone(), Limits::default())?;
-    if has(ProcessRole::Receive) {
-        tasks.spawn(inbox::run(
-            database.clone(),
-            ingest.clone(),
-            settings.inbox.clone(),
-            settings.pacs.clone(),
-            drain.clone(),
-        ));
-        tasks.spawn(inbox::poller::run(
-            database.clone(),
-            ingest.clone(),
-            settings.pacs.clone(),
-            drain.clone(),
-        ));
-    }
+    let ingest = Ingest::open(
+        database.clone(),
+        &data.join("inbox"),
+        settings.inbox.clone(),
+        Limits::default(),
+    )
+    .await?;
     if let Some(core) = core {
         let worker = Worker::new(database.clone(), core, settings.jobs.clone(), name.clone());
         tasks.spawn(worker.run(drain.clone(), end.clone()));
     }
-    if has(ProcessRole::Deliver) {
-        tasks.spawn(delivery::run(
-            database.clone(),
-            data.to_owned(),
-            settings.delivery.clone(),
-            settings.pacs.clone(),
-            name,
-            drain.clone(),
-        ));
-    }
     let receiving = has(ProcessRole::Receive).then_some(ingest);
-    let app = AppState::new(database, settings.service.clone(), settings.user.clone(), data.to_owned(), settings.inbox.disk_reserve_bytes);
-    let router = http::router(app, receiving.map(http::stow::routes));
+    let router = axum::Router::new().route("/healthz", axum::routing::get(|| async { "ok" }));
+    let router = match receiving {
+        Some(ingest) => router.merge(http::stow::routes(ingest)),
+        None => router,
+    };
     let listener = tokio::net::TcpListener::bind(settings.service.listen)
         .await
         .with_context(|| format!("cannot listen on {} (service.listen)", settings.service.listen))?;
@@ -184,7 +168,10 @@ async fn serve(arguments: &Arguments, settings: &Settings, data: &Path) -> anyho
     tasks.close();
     let longest = Duration::from_secs_f64(settings.service.drain_seconds);
     if tokio::time::timeout(longest, tasks.wait()).await.is_err() {
-        warn!("not everything ended within {} s: handed back", settings.service.drain_seconds);
+        warn!(
+            "not everything ended within {} s: handed back",
+            settings.service.drain_seconds
+        );
         end.cancel();
         let _ = tokio::time::timeout(Duration::from_secs(10), tasks.wait()).await;
     }
@@ -203,7 +190,12 @@ fn core(settings: &Settings, data: &Path) -> anyhow::Result<Arc<Core>> {
     let path = models::manifest_path(&settings.model.name, &settings.model.folder)?;
     let manifest = Manifest::load(&path)?.with(&settings.overrides)?;
     let session = Session::open(&manifest, &settings.model.session_options())?;
-    info!("{} {} runs on {}", manifest.name, manifest.version, session.provider().name);
+    info!(
+        "{} {} runs on {}",
+        manifest.name,
+        manifest.version,
+        session.provider().name
+    );
     let reader = FrameReader::new(settings.decoder.options());
     let core = Core::new(
         manifest,

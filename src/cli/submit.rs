@@ -48,11 +48,17 @@ async fn ask(arguments: &Arguments) -> anyhow::Result<Value> {
         let password = std::env::var("HILUM_PASSWORD").context("set HILUM_PASSWORD to the password of --user")?;
         request = request.basic_auth(user, Some(password));
     }
-    let answer = request.send().await.with_context(|| format!("no service answers at {}", arguments.url))?;
+    let answer = request
+        .send()
+        .await
+        .with_context(|| format!("no service answers at {}", arguments.url))?;
     let status = answer.status();
     let body: Value = answer.json().await.unwrap_or_default();
     if !status.is_success() {
-        let said = body["detail"].as_str().or_else(|| body["title"].as_str()).unwrap_or_default();
+        let said = body["detail"]
+            .as_str()
+            .or_else(|| body["title"].as_str())
+            .unwrap_or_default();
         bail!("the service answers {status}: {said}");
     }
     Ok(body)

@@ -11,8 +11,6 @@ mod queue;
 mod fold;
 mod inbox;
 mod settling;
-#[doc(hidden)]
-pub mod testing;
 mod workers;
 mod figures;
 mod listing;
@@ -28,18 +26,18 @@ use sqlx::postgres::PgPoolOptions;
 pub use cluster::{ClusterError, PrivateCluster};
 pub use events::{NewEvent, append};
 pub use failpoint::failpoint;
-pub use jobs::{JobSpecification, MadeJob};
-pub use notify::Waiter;
-pub use queue::{Claim, JobEnd, Progress, Renewal, StoredSlice};
+pub use figures::{Figures, Queue};
 pub use inbox::{
     ArrivedInstance, ArrivedSeries, HeldInstance, IgnoredBecause, InstanceDigest, SeriesState, SettledBy, Stored,
     StoredBatch, StoredSeries,
 };
-pub use settling::ToBeCounted;
-pub use figures::{Figures, Queue};
+pub use jobs::{JobSpecification, MadeJob};
 pub use listing::{DeliveryRow, Filter, JOB_STATES, JobRow, SERIES_STATES, Whose};
+pub use notify::Waiter;
 pub use operations::{Operated, Retrieval, Wish, Wished};
+pub use queue::{Claim, JobEnd, JobProgress, Renewal, StoredSlice};
 pub use series_listing::{EventRow, SeriesRow};
+pub use settling::ToBeCounted;
 pub use watch::{Change, Event, Place, Progress, Watcher};
 
 /// The pool of connections to Hilum's database. Cheap to clone.

@@ -27,7 +27,7 @@ pub struct Claim {
 
 /// How far a job is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Progress {
+pub struct JobProgress {
     /// The stage, as in the report.
     pub stage: Option<&'static str>,
     /// Windows of the network done.
@@ -156,7 +156,7 @@ impl Database {
         &self,
         claim: &Claim,
         lease_seconds: f64,
-        progress: &Progress,
+        progress: &JobProgress,
     ) -> Result<Renewal, DatabaseError> {
         let canceled = sqlx::query_scalar!(
             "update job set lease_until = now() + make_interval(secs => $3), stage = $4, windows_done = $5, windows_total = $6, progress_at = now()

@@ -8,6 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use super::error::JobError;
 use crate::database::{Claim, JobEnd, JobSpecification, StoredSlice, failpoint};
 use crate::dicom::{FrameReader, Limits, Source, read_header};
+use crate::inbox::batch_path;
 use crate::model::{CancelFlag, Manifest, Provider, Session};
 use crate::segment::{self, Observer, PIPELINE_REVISION, Preparation, SEGMENTATION, Segmented, Tools};
 use crate::series::{Judgement, Outcome, Series, estimated_memory_bytes, judge};
@@ -67,7 +68,7 @@ impl Core {
         let instances = slices
             .iter()
             .map(|slice| {
-                let path = self.inbox.join(&slice.file);
+                let path = batch_path(&self.inbox, &slice.file);
                 let source = Source {
                     path: path.as_path().into(),
                     offset: u64::try_from(slice.file_offset).unwrap_or_default(),

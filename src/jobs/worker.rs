@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::core::Core;
 use super::error::JobError;
 use super::settings::JobSettings;
-use crate::database::{Claim, Database, DatabaseError, JobEnd, Progress, Renewal, failpoint};
+use crate::database::{Claim, Database, DatabaseError, JobEnd, JobProgress, Renewal, failpoint};
 use crate::model::CancelFlag;
 use crate::segment::{Observer, Stage};
 
@@ -59,10 +59,10 @@ fn machine() -> String {
 
 /// How far a job is, told by the thread that works and read by the task that keeps the lease.
 #[derive(Clone, Default)]
-struct Watched(Arc<Mutex<Progress>>);
+struct Watched(Arc<Mutex<JobProgress>>);
 
 impl Watched {
-    fn read(&self) -> Progress {
+    fn read(&self) -> JobProgress {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

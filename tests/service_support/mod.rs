@@ -37,7 +37,10 @@ pub fn phantom(folder: &Path, seed: u32, more: &[&str]) -> Vec<PathBuf> {
 
 /// The files of a folder, sorted.
 pub fn files(folder: &Path) -> Vec<PathBuf> {
-    let mut files: Vec<PathBuf> = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    let mut files: Vec<PathBuf> = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
     files.sort();
     files
 }
@@ -57,7 +60,10 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: i
 /// What the tests need of the machine; says so where it is missing.
 pub fn ready() -> bool {
     let wanted = [
-        (std::env::var_os("HILUM_TEST_DATABASE_URL").is_some(), "HILUM_TEST_DATABASE_URL is not set"),
+        (
+            std::env::var_os("HILUM_TEST_DATABASE_URL").is_some(),
+            "HILUM_TEST_DATABASE_URL is not set",
+        ),
         (orthanc::program().is_some(), "Orthanc is not installed"),
         (orthanc::loopback().is_file(), ".runtime/loopback.so is not built"),
     ];

@@ -19,7 +19,10 @@ pub struct Orthanc {
 }
 
 pub fn program() -> Option<PathBuf> {
-    ["/usr/sbin/Orthanc", "/usr/bin/Orthanc"].iter().map(PathBuf::from).find(|path| path.is_file())
+    ["/usr/sbin/Orthanc", "/usr/bin/Orthanc"]
+        .iter()
+        .map(PathBuf::from)
+        .find(|path| path.is_file())
 }
 
 /// The preloaded library that binds "every address" to loopback.
@@ -47,7 +50,8 @@ impl Orthanc {
             "DicomWeb": { "Enable": true, "Root": "/dicom-web/", "Servers": {} }
         });
         if let Some(forward) = forward {
-            configuration["LuaScripts"] = json!([Path::new(env!("CARGO_MANIFEST_DIR")).join("config/orthanc/hilum.lua")]);
+            configuration["LuaScripts"] =
+                json!([Path::new(env!("CARGO_MANIFEST_DIR")).join("config/orthanc/hilum.lua")]);
             configuration["DicomWeb"]["Servers"]["hilum"] = json!({
                 "Url": format!("http://127.0.0.1:{}/dicom-web/", forward.port), "Username": forward.user, "Password": forward.password,
                 "Timeout": 600, "HttpHeaders": { "X-Hilum-Source": "orthanc" }
@@ -60,7 +64,11 @@ impl Orthanc {
             password,
             folder,
             child: None,
-            client: reqwest::Client::builder().no_proxy().pool_max_idle_per_host(0).build().unwrap(),
+            client: reqwest::Client::builder()
+                .no_proxy()
+                .pool_max_idle_per_host(0)
+                .build()
+                .unwrap(),
         };
         orthanc.up().await;
         orthanc
@@ -68,7 +76,11 @@ impl Orthanc {
 
     /// Starts it (again).
     pub async fn up(&mut self) {
-        let log = std::fs::File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join("log"))
+            .unwrap();
         let child = Command::new(program().unwrap())
             .arg("--verbose")
             .arg(self.folder.path().join("orthanc.json"))
@@ -113,13 +125,25 @@ impl Orthanc {
     }
 
     pub async fn bytes(&self, path: &str) -> Vec<u8> {
-        self.ask(Method::GET, path).send().await.unwrap().bytes().await.unwrap().to_vec()
+        self.ask(Method::GET, path)
+            .send()
+            .await
+            .unwrap()
+            .bytes()
+            .await
+            .unwrap()
+            .to_vec()
     }
 
     /// Stores files, one by one.
     pub async fn store(&self, files: &[PathBuf]) {
         for file in files {
-            let answer = self.ask(Method::POST, "/instances").body(std::fs::read(file).unwrap()).send().await.unwrap();
+            let answer = self
+                .ask(Method::POST, "/instances")
+                .body(std::fs::read(file).unwrap())
+                .send()
+                .await
+                .unwrap();
             assert!(answer.status().is_success(), "{}", answer.status());
         }
     }
@@ -133,7 +157,14 @@ impl Orthanc {
         for one in series {
             let (study, series) = (uid(&one, "0020000D"), uid(&one, "0020000E"));
             let path = format!("/dicom-web/studies/{study}/series/{series}/instances");
-            for instance in self.get(&path).await.as_ref().and_then(Value::as_array).into_iter().flatten() {
+            for instance in self
+                .get(&path)
+                .await
+                .as_ref()
+                .and_then(Value::as_array)
+                .into_iter()
+                .flatten()
+            {
                 found.push((study.clone(), uid(instance, "00080018")));
             }
         }
@@ -151,7 +182,15 @@ impl Orthanc {
             .json()
             .await
             .unwrap();
-        let id = found.as_array().unwrap().iter().find(|one| one["Type"] == "Instance").unwrap()["ID"].as_str().unwrap().to_owned();
+        let id = found
+            .as_array()
+            .unwrap()
+            .iter()
+            .find(|one| one["Type"] == "Instance")
+            .unwrap()["ID"]
+            .as_str()
+            .unwrap()
+            .to_owned();
         self.bytes(&format!("/instances/{id}/file")).await
     }
 }

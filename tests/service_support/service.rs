@@ -81,7 +81,11 @@ impl Service {
 
     /// Starts it and does not wait.
     pub fn launch(&mut self) {
-        let log = std::fs::File::options().create(true).append(true).open(self.folder.path().join("log")).unwrap();
+        let log = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.path().join("log"))
+            .unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_hilum"));
         command
             .args(["-v", "--config"])
@@ -141,7 +145,8 @@ impl Service {
     }
 
     pub fn ask(&self, method: Method, path: &str) -> RequestBuilder {
-        self.client.request(method, format!("http://127.0.0.1:{}{path}", self.port))
+        self.client
+            .request(method, format!("http://127.0.0.1:{}{path}", self.port))
     }
 
     pub async fn get(&self, path: &str) -> Option<Response> {
@@ -166,9 +171,10 @@ impl Service {
             body.extend_from_slice(b"\r\n");
         }
         body.extend_from_slice(b"--hilum-test-boundary--");
-        let mut request = self
-            .ask(Method::POST, "/dicom-web/studies")
-            .header("Content-Type", "multipart/related; type=\"application/dicom\"; boundary=hilum-test-boundary");
+        let mut request = self.ask(Method::POST, "/dicom-web/studies").header(
+            "Content-Type",
+            "multipart/related; type=\"application/dicom\"; boundary=hilum-test-boundary",
+        );
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
@@ -197,7 +203,11 @@ impl Service {
 
     pub fn inbox_files(&self) -> Vec<PathBuf> {
         let folder = self.data().join("inbox");
-        if folder.is_dir() { super::files(Path::new(&folder)) } else { Vec::new() }
+        if folder.is_dir() {
+            super::files(Path::new(&folder))
+        } else {
+            Vec::new()
+        }
     }
 }
 
