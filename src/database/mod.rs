@@ -3,8 +3,10 @@
 //! A state changes in one transaction that also appends to `event`. Times are the database's clock.
 
 mod events;
+mod failpoint;
 mod fold;
 mod inbox;
+mod retention;
 mod settling;
 #[doc(hidden)]
 pub mod testing;
@@ -13,10 +15,12 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
 pub use events::{NewEvent, append};
+pub use failpoint::failpoint;
 pub use inbox::{
     ArrivedInstance, ArrivedSeries, HeldInstance, IgnoredBecause, InstanceDigest, SeriesState, SettledBy, Stored,
     StoredBatch, StoredSeries,
 };
+pub use retention::Keep;
 pub use settling::ToBeCounted;
 
 /// The pool of connections to Hilum's database. Cheap to clone.

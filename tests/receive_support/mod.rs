@@ -87,9 +87,7 @@ impl Place {
     pub(crate) async fn with(database: Database, url: &str, settings: InboxSettings) -> Place {
         let folder = tempfile::tempdir().unwrap();
         let inbox = folder.path().join("inbox");
-        let ingest = Ingest::open(database.clone(), &inbox, settings, Limits::default())
-            .await
-            .unwrap();
+        let ingest = Ingest::open(database.clone(), &inbox, settings, Limits::default()).unwrap();
         Place {
             ingest,
             database,
