@@ -150,6 +150,11 @@ impl Place {
         sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
     }
 
+    pub(crate) async fn text(&self, sql: &'static str) -> String {
+        let mut connection = PgConnection::connect(&self.url).await.unwrap();
+        sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
+    }
+
     pub(crate) async fn execute(&self, sql: &'static str) {
         let mut connection = PgConnection::connect(&self.url).await.unwrap();
         sqlx::query(sql).execute(&mut connection).await.unwrap();
