@@ -23,7 +23,7 @@ create table series (
     study_date         text not null default '',
     study_description  text not null default '',
     series_description text not null default '',
-    -- Instances held (the newest revision of each) and their bytes.
+    -- Instances known (the newest revision of each), and bytes held (of all revisions).
     instances          integer not null default 0,
     bytes              bigint not null default 0,
     -- What its jobs begin with.
@@ -43,6 +43,7 @@ create table series (
     unique (study_uid, series_uid)
 );
 create index series_open on series (last_instance_at) where state = 'receiving';
+create index series_held on series (last_instance_at) where state in ('taken', 'ignored') and bytes > 0;
 create index series_settled on series (settled_at) where state = 'settled';
 create index series_by_uid on series (series_uid);
 create index series_by_accession on series (accession_number, id desc);

@@ -239,3 +239,285 @@ async fn a_body_that_is_cut_off_leaves_nothing() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn uploads_of_the_same_series_at_once_neither_wait_for_each_other_nor_lose() {
+    scratch(|database, url| async move {
+        let place = Place::new(database, &url).await;
+        // Two series in each request, in opposite orders, half of the slices in common.
+        let series = |of: &str, range: std::ops::Range<usize>| -> Vec<Vec<u8>> {
+            range.map(|n| ct(STUDY, of, &format!("1.2.4.{n}"), 0)).collect()
+        };
+        for round in 0..5 {
+            let (a, b) = (format!("1.2.5.{round}"), format!("1.2.6.{round}"));
+            let first = [series(&a, 0..20), series(&b, 0..20)].concat();
+            let second = [series(&b, 10..30), series(&a, 10..30)].concat();
+            let (one, two) = tokio::join!(place.receive(&first), place.receive(&second));
+            let (one, two) = (one.unwrap(), two.unwrap());
+            let new = |receipt: &hilum::inbox::Receipt| receipt.how_many(&Outcome::Stored(Stored::New));
+            assert_eq!(new(&one) + new(&two), 60);
+            for (id, name) in one.series.iter().map(|series| (series.id, series.series_uid.clone())) {
+                let mut wanted = series(&name, 0..30);
+                wanted.sort();
+                let mut held = place.bytes_of(id).await;
+                held.sort();
+                assert!(held == wanted, "every slice of {name} is held once");
+            }
+        }
+        assert_eq!(
+            place.number("select count(*) from series where instances = 30").await,
+            10
+        );
+        assert_eq!(place.ingest.sweep().await.unwrap(), 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_sender_that_says_so_settles_its_series_and_a_late_slice_opens_it_again() {
+    scratch(|database, url| async move {
+        let place = Place::new(database, &url).await;
+        let origin = Origin {
+            pacs: Some("orthanc".into()),
+            actor: "orthanc".into(),
+            complete: true,
+            ..Origin::default()
+        };
+        let first = place.receive_from(&slices(3), &origin).await.unwrap();
+        assert_eq!(first.series[0].state, SeriesState::Settled);
+        assert_eq!(place.number("select count(*) from series where settled_by = 'sender' and source = 'orthanc' and length(revision) = 32").await, 1);
+        let again = place.receive_from(&slices(3), &origin).await.unwrap();
+        assert_eq!(again.series[0].state, SeriesState::Settled, "nothing new came");
+        assert_eq!(place.events("series_settled").await, 1);
+        place.execute("update series set state = 'taken'").await;
+        place.receive_from(&slices(3), &origin).await.unwrap();
+        assert_eq!(place.number("select count(*) from series where state = 'taken'").await, 1);
+        let before = place.text("select encode(revision, 'hex') from series").await;
+
+        let late = place.receive(&slices(4)).await.unwrap();
+        assert_eq!(late.series[0].state, SeriesState::Receiving);
+        assert_eq!(place.events("series_reopened").await, 1);
+        assert_eq!(place.number("select count(*) from series where settled_by is null and revision is null").await, 1);
+        let whole = place.receive_from(&slices(4), &origin).await.unwrap();
+        assert_eq!(whole.series[0].state, SeriesState::Settled);
+        assert_ne!(place.text("select encode(revision, 'hex') from series").await, before);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_user_or_a_quiet_time_settles_a_series_once() {
+    scratch(|database, url| async move {
+        let place = Place::new(database.clone(), &url).await;
+        let id = place.receive(&slices(3)).await.unwrap().series[0].id;
+        assert!(database.quiet_series(1000.0, 10).await.unwrap().is_empty());
+        assert!(!database.settle_quiet(id, 1000.0, "test").await.unwrap());
+        assert_eq!(database.quiet_series(0.0, 10).await.unwrap(), [id]);
+        assert!(database.settle_quiet(id, 0.0, "test").await.unwrap());
+        assert!(!database.settle_quiet(id, 0.0, "test").await.unwrap());
+        assert!(!database.finalize_series(id, "someone").await.unwrap());
+        assert_eq!(place.text("select settled_by from series").await, "quiet");
+        place.receive(&slices(4)).await.unwrap();
+        assert!(database.finalize_series(id, "someone").await.unwrap());
+        assert_eq!(place.text("select settled_by from series").await, "finalize");
+        assert!(!database.finalize_series(id + 1, "someone").await.unwrap());
+        assert_eq!(
+            place
+                .text("select actor from event where kind = 'series_settled' order by id desc limit 1")
+                .await,
+            "someone"
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_count_settles_when_it_is_the_same_twice_and_what_is_held() {
+    scratch(|database, url| async move {
+        let place = Place::new(database.clone(), &url).await;
+        let origin = Origin {
+            pacs: Some("orthanc".into()),
+            actor: "orthanc".into(),
+            ..Origin::default()
+        };
+        let id = place.receive_from(&slices(3), &origin).await.unwrap().series[0].id;
+        assert!(database.series_to_count(&["other".into()], 0.0, 10).await.unwrap().is_empty());
+        let due = database.series_to_count(&["orthanc".into()], 10.0, 10).await.unwrap();
+        assert_eq!((due[0].id, due[0].series_uid.as_str()), (id, SERIES));
+        assert!(!database.count_answered(id, Some(3), 10.0, "test").await.unwrap(), "the first answer");
+        assert!(database.series_to_count(&["orthanc".into()], 10.0, 10).await.unwrap().is_empty(), "asked just now");
+        let later = "update series set source_count_since = source_count_since - interval '10 s', source_asked_at = source_asked_at - interval '10 s'";
+        place.execute(later).await;
+        assert!(!database.count_answered(id, Some(4), 10.0, "test").await.unwrap(), "another count");
+        place.execute(later).await;
+        assert!(!database.count_answered(id, None, 10.0, "test").await.unwrap(), "no answer");
+        assert!(!database.count_answered(id, Some(4), 10.0, "test").await.unwrap(), "4 are not held");
+        place.receive(&slices(4)).await.unwrap();
+        assert!(database.count_answered(id, Some(4), 10.0, "test").await.unwrap());
+        assert_eq!(place.text("select settled_by from series").await, "count");
+        assert!(!database.count_answered(id, Some(4), 10.0, "test").await.unwrap(), "it no longer waits");
+    })
+    .await;
+}
+
+const DONE_JOB: &str = "insert into job (id, series_id, series_revision, model, model_digest, parameters_digest, pipeline_revision, state, finished_at)
+    select gen_random_uuid(), id, revision, 'm', 'd', 'p', 1, 'done', now() - interval '30 h' from series where state = 'taken'";
+const LONG_AGO: &str = "update series set last_instance_at = now() - interval '30 h'";
+
+#[tokio::test]
+async fn slices_of_a_finished_job_go_and_come_back_when_they_are_sent_again() {
+    scratch(|database, url| async move {
+        let place = Place::new(database, &url).await;
+        let origin = Origin {
+            actor: "test".into(),
+            complete: true,
+            ..Origin::default()
+        };
+        // A revision that is no longer the newest is known for good as well.
+        let older = ct(STUDY, SERIES, "1.2.4.0", 9);
+        place.receive(std::slice::from_ref(&older)).await.unwrap();
+        let id = place.receive_from(&slices(3), &origin).await.unwrap().series[0].id;
+        place.execute(LONG_AGO).await;
+        assert_eq!(place.ingest.release().await.unwrap(), 0, "no job has it yet");
+        place.execute("update series set state = 'taken'").await;
+        place.execute(DONE_JOB).await;
+        place.execute("update job set state = 'running'").await;
+        assert_eq!(place.ingest.release().await.unwrap(), 0, "a job is running");
+        place.execute("update job set state = 'failed'").await;
+        assert_eq!(place.ingest.release().await.unwrap(), 0, "failed: for days");
+        place.execute("update job set state = 'done'").await;
+        assert_eq!(place.ingest.release().await.unwrap(), 1);
+        assert!(place.files().is_empty());
+        assert_eq!(
+            place
+                .number("select (select count(*) from batch) + (select count(*) from instance)")
+                .await,
+            0
+        );
+        assert_eq!(
+            place
+                .number("select jsonb_array_length(folded)::bigint from series")
+                .await,
+            4
+        );
+        assert_eq!(
+            place.number("select (removed ->> 'instances')::bigint from job").await,
+            4
+        );
+        assert_eq!(place.events("instances_removed").await, 1);
+        assert_eq!(place.ingest.release().await.unwrap(), 0);
+
+        let again = place.receive_from(&slices(3), &origin).await.unwrap();
+        assert_eq!(again.how_many(&Outcome::Stored(Stored::KeptAnew)), 3);
+        assert_eq!(again.answer().status(), 200);
+        assert_eq!(again.series[0].state, SeriesState::Taken, "no second job");
+        assert_eq!(place.bytes_of(id).await, slices(3));
+        let old = place.receive_from(&[older], &origin).await.unwrap();
+        assert_eq!(old.how_many(&Outcome::Stored(Stored::KeptAnew)), 1, "no new revision");
+        assert_eq!(place.ingest.release().await.unwrap(), 0, "it came just now");
+        let more = place.receive_from(&slices(4), &origin).await.unwrap();
+        assert_eq!(more.series[0].state, SeriesState::Settled);
+        assert_eq!(place.bytes_of(id).await, slices(4));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_late_slice_alone_after_the_others_were_removed_is_told_and_the_whole_series_mends_it() {
+    scratch(|database, url| async move {
+        let place = Place::new(database, &url).await;
+        let origin = Origin {
+            actor: "test".into(),
+            complete: true,
+            ..Origin::default()
+        };
+        place.receive_from(&slices(3), &origin).await.unwrap();
+        place.execute("update series set state = 'taken'").await;
+        place.execute(DONE_JOB).await;
+        place.execute(LONG_AGO).await;
+        assert_eq!(place.ingest.release().await.unwrap(), 1);
+        let late = place.receive_from(&slices(4)[3..], &origin).await.unwrap();
+        assert_eq!(late.series[0].state, SeriesState::Ignored);
+        assert_eq!(place.text("select finding_code from series").await, "slices_removed");
+        assert!(
+            place
+                .text("select finding_sentence from series")
+                .await
+                .starts_with("3 of its 4 slices")
+        );
+        let whole = place.receive_from(&slices(4), &origin).await.unwrap();
+        assert_eq!(whole.series[0].state, SeriesState::Settled);
+        assert_eq!(place.bytes_of(whole.series[0].id).await, slices(4));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_file_stays_until_the_last_series_in_it_goes() {
+    scratch(|database, url| async move {
+        let place = Place::new(database, &url).await;
+        let parts = [ct(STUDY, "1.2.3.5", "1.2.4.1", 0), ct(STUDY, "1.2.3.6", "1.2.4.1", 0)];
+        let receipt = place.receive(&parts).await.unwrap();
+        place.execute("update series set state = 'ignored', last_instance_at = now() - interval '8 days' where series_uid = '1.2.3.5'").await;
+        assert_eq!(place.ingest.release().await.unwrap(), 1);
+        assert_eq!(place.files().len(), 1);
+        assert_eq!(place.bytes_of(receipt.series[1].id).await, parts[1..]);
+        place.execute("update series set state = 'ignored', last_instance_at = now() - interval '8 days'").await;
+        assert_eq!(place.ingest.release().await.unwrap(), 1);
+        assert!(place.files().is_empty());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_sweep_takes_what_a_killed_process_left_and_nothing_else() {
+    scratch(|database, url| async move {
+        let place = Place::new(database.clone(), &url).await;
+        place.receive(&slices(2)).await.unwrap();
+        let kept = place.files();
+        // Killed between the synced file and the commit: a file without a row.
+        let left = place.ingest.folder().join("0190aaaa.batch");
+        std::fs::write(&left, b"left").unwrap();
+        std::fs::write(place.ingest.folder().join("other.txt"), b"not ours").unwrap();
+        // One that another process is writing.
+        let writing = std::fs::File::create(place.ingest.folder().join("0190bbbb.batch")).unwrap();
+        writing.lock().unwrap();
+        assert_eq!(place.ingest.sweep().await.unwrap(), 1);
+        assert!(!left.exists() && kept[0].exists());
+        assert_eq!(place.files().len(), 3);
+        drop(writing);
+        assert_eq!(place.ingest.sweep().await.unwrap(), 1);
+        assert_eq!(place.number("select count(*) from batch").await, 1);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn uploads_are_refused_before_their_body_while_there_is_no_room() {
+    scratch(|database, url| async move {
+        let unread = || {
+            futures_util::stream::poll_fn(|_| -> std::task::Poll<Option<Result<bytes::Bytes, String>>> {
+                panic!("the body was read")
+            })
+        };
+        let mut full = receive_support::settings();
+        full.disk_reserve_bytes = u64::MAX;
+        let place = Place::with(database.clone(), &url, full).await;
+        let error = place
+            .ingest
+            .receive(&place.boundary(), unread(), &Origin::default())
+            .await
+            .unwrap_err();
+        assert!(matches!(error, IngestError::DiskFull), "{error}");
+        let mut none = receive_support::settings();
+        none.max_uploads = 0;
+        let place = Place::with(database, &url, none).await;
+        let error = place
+            .ingest
+            .receive(&place.boundary(), unread(), &Origin::default())
+            .await
+            .unwrap_err();
+        assert!(matches!(error, IngestError::Busy), "{error}");
+    })
+    .await;
+}

@@ -252,6 +252,19 @@ impl Database {
         }))
     }
 
+    /// Those of these files that no row names.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn files_without_rows(&self, files: &[String]) -> Result<Vec<String>, DatabaseError> {
+        Ok(sqlx::query_scalar!(
+            r#"select name as "name!" from unnest($1::text[]) as name where not exists (select from batch where file = name)"#,
+            files
+        )
+        .fetch_all(self.pool())
+        .await?)
+    }
+
     /// Calls `remove` if no row names the file, nor a transaction that is under way will. The name is held meanwhile.
     ///
     /// # Errors
@@ -367,8 +380,9 @@ async fn after_instances(
     }
     sqlx::query!(
         "update series set instances = held.count, bytes = held.bytes
-         from (select count(*)::integer as count, coalesce(sum(file_length) filter (where batch_id is not null), 0)::bigint as bytes
-               from instance where series_id = $1 and newest) as held
+         from (select count(*) filter (where newest)::integer as count,
+                   coalesce(sum(file_length) filter (where batch_id is not null), 0)::bigint as bytes
+               from instance where series_id = $1) as held
          where id = $1",
         series_id
     )

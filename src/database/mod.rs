@@ -10,6 +10,7 @@ mod notify;
 mod queue;
 mod fold;
 mod inbox;
+mod retention;
 mod settling;
 mod workers;
 mod figures;
@@ -37,6 +38,7 @@ pub use notify::Waiter;
 pub use operations::{Operated, Retrieval, Wish, Wished};
 pub use queue::{Claim, JobEnd, JobProgress, Renewal, StoredSlice};
 pub use series_listing::{EventRow, SeriesRow};
+pub use retention::Keep;
 pub use settling::ToBeCounted;
 pub use watch::{Change, Event, Place, Progress, Watcher};
 

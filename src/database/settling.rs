@@ -111,26 +111,24 @@ impl Database {
         Ok(whole)
     }
 
-    /// Settles a series because a user says that it is whole. `None`: there is no such series; otherwise where it stands now.
+    /// Settles a series because a user says that it is whole. False: it does not wait.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn finalize_series(&self, series_id: i64, actor: &str) -> Result<Option<SeriesState>, DatabaseError> {
+    pub async fn finalize_series(&self, series_id: i64, actor: &str) -> Result<bool, DatabaseError> {
         let mut transaction = self.pool().begin().await?;
-        let state = sqlx::query_scalar!(
-            r#"select state as "state: SeriesState" from series where id = $1 for update"#,
+        let waits = sqlx::query_scalar!(
+            "select id from series where id = $1 and state = 'receiving' for update",
             series_id
         )
         .fetch_optional(&mut *transaction)
-        .await?;
-        let state = match state {
-            Some(SeriesState::Receiving) => {
-                Some(settle_in(&mut transaction, series_id, SettledBy::Finalize, actor).await?)
-            }
-            other => other,
-        };
+        .await?
+        .is_some();
+        if waits {
+            settle_in(&mut transaction, series_id, SettledBy::Finalize, actor).await?;
+        }
         transaction.commit().await?;
-        Ok(state)
+        Ok(waits)
     }
 }
 

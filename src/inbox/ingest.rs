@@ -19,7 +19,7 @@ use super::error::IngestError;
 use super::intake::{Gathered, Intake, IntakeOptions, free_bytes, is_usable_uid};
 use super::receipt::Receipt;
 use super::settings::InboxSettings;
-use crate::database::Database;
+use crate::database::{Database, failpoint};
 use crate::dicom::Limits;
 use crate::dicomweb::multipart::{Boundary, PartLimits};
 
@@ -69,13 +69,13 @@ impl Ingest {
     ///
     /// # Errors
     /// A folder that cannot be made.
-    pub async fn open(
+    pub fn open(
         database: Database,
         folder: &Path,
         settings: InboxSettings,
         headers: Limits,
     ) -> Result<Ingest, IngestError> {
-        tokio::fs::create_dir_all(folder).await?;
+        std::fs::create_dir_all(folder)?;
         let uploads = Arc::new(Semaphore::new(settings.max_uploads.min(Semaphore::MAX_PERMITS)));
         Ok(Ingest {
             shared: Arc::new(Shared {
@@ -141,7 +141,7 @@ impl Ingest {
         let folder = self.shared.folder.clone();
         let names = blocking(move || batch_files(&folder)).await??;
         let mut removed = 0;
-        for name in names {
+        for name in self.shared.database.files_without_rows(&names).await? {
             let folder = self.shared.folder.clone();
             let Some(left) = blocking(move || abandoned(&folder, &name)).await?? else {
                 continue;
@@ -240,6 +240,7 @@ impl Ingest {
             .await;
         match stored {
             Ok(Some(stored)) => {
+                failpoint("ingest_committed");
                 if let Some(batch) = batch {
                     if stored.file_needed {
                         batch.keep();

@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 
 use super::batch::BatchFile;
 use super::error::IngestError;
-use crate::database::{ArrivedInstance, ArrivedSeries, DatabaseError, IgnoredBecause, InstanceDigest};
+use crate::database::{ArrivedInstance, ArrivedSeries, DatabaseError, IgnoredBecause, InstanceDigest, failpoint};
 use crate::dicom::{DicomError, Header, Limits, Source, read_header};
 use crate::dicomweb::Failure;
 use crate::dicomweb::multipart::{Boundary, Event, Parser, PartLimits};
@@ -137,6 +137,7 @@ impl Intake {
         let batch = match self.batch.take() {
             Some(mut batch) if batch.length() > 0 => {
                 batch.seal()?;
+                failpoint("ingest_synced");
                 Some(batch)
             }
             _ => None,
@@ -162,6 +163,7 @@ impl Intake {
             none => none.insert(BatchFile::create(&self.options.folder)?),
         };
         batch.append(bytes)?;
+        failpoint("ingest_written");
         Ok(())
     }
 

@@ -87,9 +87,7 @@ impl Place {
     pub(crate) async fn with(database: Database, url: &str, settings: InboxSettings) -> Place {
         let folder = tempfile::tempdir().unwrap();
         let inbox = folder.path().join("inbox");
-        let ingest = Ingest::open(database.clone(), &inbox, settings, Limits::default())
-            .await
-            .unwrap();
+        let ingest = Ingest::open(database.clone(), &inbox, settings, Limits::default()).unwrap();
         Place {
             ingest,
             database,
@@ -148,6 +146,11 @@ impl Place {
     }
 
     pub(crate) async fn number(&self, sql: &'static str) -> i64 {
+        let mut connection = PgConnection::connect(&self.url).await.unwrap();
+        sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
+    }
+
+    pub(crate) async fn text(&self, sql: &'static str) -> String {
         let mut connection = PgConnection::connect(&self.url).await.unwrap();
         sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
     }
