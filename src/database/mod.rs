@@ -2,21 +2,25 @@
 //!
 //! A state changes in one transaction that also appends to `event`. Times are the database's clock.
 
+mod delivery;
 mod events;
 mod fold;
 mod inbox;
 mod settling;
+mod retrieval;
 #[doc(hidden)]
 pub mod testing;
 
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
+pub use delivery::{ClaimedDelivery, DeliveryState, PlannedDelivery, UnplannedJob, withdraw_deliveries};
 pub use events::{NewEvent, append};
 pub use inbox::{
     ArrivedInstance, ArrivedSeries, HeldInstance, IgnoredBecause, InstanceDigest, SeriesState, SettledBy, Stored,
     StoredBatch, StoredSeries,
 };
+pub use retrieval::{ClaimedRetrieval, ListedSeries, RetrievalFault, RetrievalState};
 pub use settling::ToBeCounted;
 
 /// The pool of connections to Hilum's database. Cheap to clone.
