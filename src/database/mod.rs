@@ -4,6 +4,7 @@
 
 mod delivery;
 mod events;
+mod fates;
 mod fold;
 mod inbox;
 mod settling;
@@ -16,6 +17,7 @@ use sqlx::postgres::PgPoolOptions;
 
 pub use delivery::{ClaimedDelivery, DeliveryState, PlannedDelivery, UnplannedJob, withdraw_deliveries};
 pub use events::{NewEvent, append};
+pub use fates::SeriesFate;
 pub use inbox::{
     ArrivedInstance, ArrivedSeries, HeldInstance, IgnoredBecause, InstanceDigest, SeriesState, SettledBy, Stored,
     StoredBatch, StoredSeries,
