@@ -139,6 +139,8 @@ create table delivery (
     attempts         integer not null default 0,
     error            text,
     created_at       timestamptz not null default now(),
+    -- Since when it is tried: given up so long after; a wish to deliver again begins anew.
+    wanted_at        timestamptz not null default now(),
     delivered_at     timestamptz,
     unique (job_id, destination)
 );

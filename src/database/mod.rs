@@ -8,6 +8,9 @@ mod failpoint;
 mod jobs;
 mod notify;
 mod queue;
+mod delivery;
+mod events;
+mod fates;
 mod fold;
 mod inbox;
 mod retention;
@@ -17,6 +20,7 @@ mod figures;
 mod listing;
 mod operations;
 mod series_listing;
+mod retrieval;
 #[doc(hidden)]
 pub mod testing;
 mod watch;
@@ -28,6 +32,9 @@ pub use cluster::{ClusterError, PrivateCluster};
 pub use events::{NewEvent, append};
 pub use failpoint::failpoint;
 pub use figures::{Figures, Queue};
+pub use delivery::{ClaimedDelivery, DeliveryState, PlannedDelivery, UnplannedJob, withdraw_deliveries};
+pub use events::{NewEvent, append};
+pub use fates::SeriesFate;
 pub use inbox::{
     ArrivedInstance, ArrivedSeries, HeldInstance, IgnoredBecause, InstanceDigest, SeriesState, SettledBy, Stored,
     StoredBatch, StoredSeries,
@@ -39,6 +46,7 @@ pub use operations::{Operated, Retrieval, Wish, Wished};
 pub use queue::{Claim, JobEnd, JobProgress, Renewal, StoredSlice};
 pub use series_listing::{EventRow, SeriesRow};
 pub use retention::Keep;
+pub use retrieval::{ClaimedRetrieval, ListedSeries, RetrievalFault, RetrievalState};
 pub use settling::ToBeCounted;
 pub use watch::{Change, Event, Place, Progress, Watcher};
 

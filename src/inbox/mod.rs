@@ -6,6 +6,7 @@ mod batch;
 mod error;
 mod ingest;
 mod intake;
+pub mod poller;
 mod receipt;
 mod retention;
 mod settings;

@@ -1,0 +1,368 @@
+//! Deliveries: which results go where, who is sending one, and what became of it.
+//!
+//! Every write of a sender names its fencing token: one that lost its lease changes nothing.
+
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+use uuid::Uuid;
+
+use super::{Database, DatabaseError, NewEvent, append};
+
+/// Where a delivery stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
+#[sqlx(type_name = "delivery_state", rename_all = "snake_case")]
+pub enum DeliveryState {
+    /// It waits for its turn.
+    Pending,
+    /// Somebody sends it.
+    Sending,
+    /// It was seen at its destination.
+    Delivered,
+    /// It failed for too long.
+    GivenUp,
+    /// It is no longer wanted.
+    Withdrawn,
+}
+
+/// A finished job whose deliveries are to be decided on.
+#[derive(Clone, Debug, PartialEq)]
+pub struct UnplannedJob {
+    /// The job.
+    pub id: Uuid,
+    /// Its series.
+    pub series_id: i64,
+    /// The PACS that the series came from.
+    pub source: Option<String>,
+    /// Its report.
+    pub report: Option<Value>,
+    /// The folder of its results under the data folder.
+    pub result_folder: Option<String>,
+    /// SOP Instance UID of its segmentation.
+    pub segmentation_uid: Option<String>,
+}
+
+/// An object that is to be delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PlannedDelivery {
+    /// Name of the `[[pacs]]` block.
+    pub destination: String,
+    /// The file under the data folder.
+    pub file: String,
+    /// SOPClassUID.
+    pub sop_class_uid: String,
+    /// SOPInstanceUID.
+    pub sop_instance_uid: String,
+}
+
+/// A delivery in somebody's hands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimedDelivery {
+    /// Its row.
+    pub id: i64,
+    /// Its job.
+    pub job_id: Uuid,
+    /// The series of the job.
+    pub series_id: i64,
+    /// The study that it belongs to.
+    pub study_uid: String,
+    /// Name of the `[[pacs]]` block.
+    pub destination: String,
+    /// The file under the data folder.
+    pub file: String,
+    /// SOPInstanceUID.
+    pub sop_instance_uid: String,
+    /// The fencing token.
+    pub token: i64,
+    /// Attempts, this one included.
+    pub attempts: i32,
+}
+
+impl Database {
+    /// Finished jobs whose deliveries nobody has decided on, the oldest first.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn unplanned_jobs(&self, most: i64) -> Result<Vec<UnplannedJob>, DatabaseError> {
+        Ok(sqlx::query_as!(
+            UnplannedJob,
+            "select job.id, series_id, source, report, result_folder, segmentation_uid
+             from job join series on series.id = series_id
+             where job.state = 'done' and not deliveries_planned order by finished_at limit $1",
+            most
+        )
+        .fetch_all(self.pool())
+        .await?)
+    }
+
+    /// Makes the deliveries of a finished job, and says where nothing goes and why (`withheld`: destination, or null, to reason). False: somebody else did.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn plan_deliveries(
+        &self,
+        job: &UnplannedJob,
+        planned: &[PlannedDelivery],
+        withheld: &[Value],
+        actor: &str,
+    ) -> Result<bool, DatabaseError> {
+        let mut transaction = self.pool().begin().await?;
+        let ours = sqlx::query!(
+            "update job set deliveries_planned = true where id = $1 and state = 'done' and not deliveries_planned",
+            job.id
+        )
+        .execute(&mut *transaction)
+        .await?;
+        if ours.rows_affected() == 0 {
+            return Ok(false);
+        }
+        let event = |kind: &'static str, delivery_id: Option<i64>, detail: Value| NewEvent {
+            kind,
+            series_id: Some(job.series_id),
+            job_id: Some(job.id),
+            delivery_id,
+            actor,
+            detail,
+        };
+        for one in planned {
+            let id = sqlx::query_scalar!(
+                "insert into delivery (job_id, destination, file, sop_class_uid, sop_instance_uid) values ($1, $2, $3, $4, $5)
+                 on conflict (job_id, destination) do nothing returning id",
+                job.id,
+                one.destination,
+                one.file,
+                one.sop_class_uid,
+                one.sop_instance_uid
+            )
+            .fetch_optional(&mut *transaction)
+            .await?;
+            if id.is_some() {
+                let detail = json!({"destination": one.destination, "sop_instance_uid": one.sop_instance_uid});
+                append(&mut transaction, event("delivery_planned", id, detail)).await?;
+            }
+        }
+        for detail in withheld {
+            append(&mut transaction, event("delivery_withheld", None, detail.clone())).await?;
+        }
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Takes a delivery that is due, or whose sender lost its lease, into the hands of a worker.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn claim_delivery(
+        &self,
+        worker: &str,
+        lease_seconds: f64,
+    ) -> Result<Option<ClaimedDelivery>, DatabaseError> {
+        let mut transaction = self.pool().begin().await?;
+        let lapsed = sqlx::query!(
+            "select delivery.id, job_id, series_id, delivery.worker from delivery join job on job.id = job_id
+             where delivery.state = 'sending' and delivery.lease_until < now()
+             order by delivery.id limit 8 for update of delivery skip locked"
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        for one in lapsed {
+            sqlx::query!(
+                "update delivery set state = 'pending', token = token + 1, worker = null, lease_until = null, not_before = now() where id = $1",
+                one.id
+            )
+            .execute(&mut *transaction)
+            .await?;
+            let event = NewEvent {
+                kind: "delivery_lease_lost",
+                series_id: Some(one.series_id),
+                job_id: Some(one.job_id),
+                delivery_id: Some(one.id),
+                actor: worker,
+                detail: json!({"worker": one.worker}),
+            };
+            append(&mut transaction, event).await?;
+        }
+        let claimed = sqlx::query_as!(
+            ClaimedDelivery,
+            "update delivery set state = 'sending', token = delivery.token + 1, worker = $1, attempts = delivery.attempts + 1,
+                 lease_until = now() + make_interval(secs => $2)
+             from job, series
+             where delivery.id = (select id from delivery where state = 'pending' and not_before <= now()
+                                  order by not_before limit 1 for update skip locked)
+                 and job.id = delivery.job_id and series.id = job.series_id
+             returning delivery.id, delivery.job_id, job.series_id, series.study_uid, delivery.destination, delivery.file,
+                 delivery.sop_instance_uid, delivery.token, delivery.attempts",
+            worker,
+            lease_seconds
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        if let Some(one) = &claimed {
+            let detail = json!({"destination": one.destination, "attempt": one.attempts});
+            append(&mut transaction, of_claim("delivery_sending", one, worker, detail)).await?;
+        }
+        transaction.commit().await?;
+        Ok(claimed)
+    }
+
+    /// Renews the lease of a delivery. False: it was lost.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn renew_delivery(&self, claimed: &ClaimedDelivery, lease_seconds: f64) -> Result<bool, DatabaseError> {
+        let renewed = sqlx::query!(
+            "update delivery set lease_until = now() + make_interval(secs => $3) where id = $1 and token = $2 and state = 'sending'",
+            claimed.id,
+            claimed.token,
+            lease_seconds
+        )
+        .execute(self.pool())
+        .await?;
+        Ok(renewed.rows_affected() == 1)
+    }
+
+    /// Notes that a delivery was seen at its destination. False: the lease was lost, nothing is changed.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn delivered(
+        &self,
+        claimed: &ClaimedDelivery,
+        actor: &str,
+        detail: Value,
+    ) -> Result<bool, DatabaseError> {
+        let mut transaction = self.pool().begin().await?;
+        let done = sqlx::query!(
+            "update delivery set state = 'delivered', delivered_at = now(), error = null, worker = null, lease_until = null
+             where id = $1 and token = $2 and state = 'sending'",
+            claimed.id,
+            claimed.token
+        )
+        .execute(&mut *transaction)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        append(&mut transaction, of_claim("delivery_delivered", claimed, actor, detail)).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Notes that an attempt failed: it is tried again after `wait_seconds`, or given up where it was tried for `give_up_hours`. `None`: the lease was lost.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn delivery_failed(
+        &self,
+        claimed: &ClaimedDelivery,
+        actor: &str,
+        error: &str,
+        wait_seconds: f64,
+        give_up_hours: f64,
+    ) -> Result<Option<DeliveryState>, DatabaseError> {
+        let mut transaction = self.pool().begin().await?;
+        let state = sqlx::query_scalar!(
+            r#"update delivery set error = $3, worker = null, lease_until = null, not_before = now() + make_interval(secs => $4),
+                   state = case when wanted_at <= now() - make_interval(secs => $5) then 'given_up' else 'pending' end::delivery_state
+               where id = $1 and token = $2 and state = 'sending' returning state as "state: DeliveryState""#,
+            claimed.id,
+            claimed.token,
+            error,
+            wait_seconds,
+            give_up_hours * 3600.0
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let Some(state) = state else {
+            return Ok(None);
+        };
+        let kind = if state == DeliveryState::GivenUp {
+            "delivery_given_up"
+        } else {
+            "delivery_failed"
+        };
+        let detail = json!({"destination": claimed.destination, "attempt": claimed.attempts, "error": error});
+        append(&mut transaction, of_claim(kind, claimed, actor, detail)).await?;
+        transaction.commit().await?;
+        Ok(Some(state))
+    }
+
+    /// Takes the deliveries of a finished job up again, those that were made too, and decides anew on destinations that it has none for. How many wait now;
+    /// `None`: there is no such finished job.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn redeliver(&self, job_id: Uuid, actor: &str) -> Result<Option<u64>, DatabaseError> {
+        let mut transaction = self.pool().begin().await?;
+        let series_id = sqlx::query_scalar!(
+            "update job set deliveries_planned = false where id = $1 and state = 'done' returning series_id",
+            job_id
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let Some(series_id) = series_id else {
+            return Ok(None);
+        };
+        let again = sqlx::query!(
+            "update delivery set state = 'pending', not_before = now(), wanted_at = now(), attempts = 0, error = null, delivered_at = null
+             where job_id = $1 and state <> 'sending'",
+            job_id
+        )
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        let event = NewEvent {
+            kind: "delivery_requested",
+            series_id: Some(series_id),
+            job_id: Some(job_id),
+            actor,
+            detail: json!({"deliveries": again}),
+            ..NewEvent::default()
+        };
+        append(&mut transaction, event).await?;
+        transaction.commit().await?;
+        Ok(Some(again))
+    }
+}
+
+/// Takes back the deliveries of a job that are not over, within the transaction that supersedes it. A sender at work loses its token. How many there were.
+///
+/// # Errors
+/// Those of the database.
+pub async fn withdraw_deliveries(
+    connection: &mut PgConnection,
+    job_id: Uuid,
+    actor: &str,
+    why: &str,
+) -> Result<usize, DatabaseError> {
+    let rows = sqlx::query!(
+        "update delivery set state = 'withdrawn', token = delivery.token + 1, worker = null, lease_until = null
+         from job where job.id = job_id and job_id = $1 and delivery.state in ('pending', 'sending')
+         returning delivery.id, job.series_id, destination",
+        job_id
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for row in &rows {
+        let event = NewEvent {
+            kind: "delivery_withdrawn",
+            series_id: Some(row.series_id),
+            job_id: Some(job_id),
+            delivery_id: Some(row.id),
+            actor,
+            detail: json!({"destination": row.destination, "why": why}),
+        };
+        append(&mut *connection, event).await?;
+    }
+    Ok(rows.len())
+}
+
+fn of_claim<'a>(kind: &'a str, claimed: &ClaimedDelivery, actor: &'a str, detail: Value) -> NewEvent<'a> {
+    NewEvent {
+        kind,
+        series_id: Some(claimed.series_id),
+        job_id: Some(claimed.job_id),
+        delivery_id: Some(claimed.id),
+        actor,
+        detail,
+    }
+}

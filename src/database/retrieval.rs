@@ -1,0 +1,434 @@
+//! Series that are to be retrieved from a PACS: found by asking it, or wished for by a user.
+
+use serde_json::{Value, json};
+use sqlx::PgConnection;
+
+use super::{Database, DatabaseError, NewEvent, append};
+
+/// Where a retrieval stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
+#[sqlx(type_name = "retrieval_state", rename_all = "snake_case")]
+pub enum RetrievalState {
+    /// It waits until its count is the same in two answers.
+    Seen,
+    /// It waits for its turn.
+    Pending,
+    /// It is being fetched.
+    Running,
+    /// It was fetched, or need not be.
+    Done,
+    /// It cannot be fetched.
+    Failed,
+}
+
+/// A series that a PACS lists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListedSeries {
+    /// StudyInstanceUID.
+    pub study_uid: String,
+    /// SeriesInstanceUID.
+    pub series_uid: String,
+    /// Instances that it has there.
+    pub count: u32,
+}
+
+/// A retrieval in somebody's hands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClaimedRetrieval {
+    /// Its row.
+    pub id: i64,
+    /// Name of the `[[pacs]]` block.
+    pub pacs: String,
+    /// StudyInstanceUID.
+    pub study_uid: String,
+    /// SeriesInstanceUID.
+    pub series_uid: String,
+    /// Instances that it had when it was asked for; `None`: not known.
+    pub count: Option<i32>,
+    /// The fencing token.
+    pub token: i64,
+    /// Attempts, this one included.
+    pub attempts: i32,
+}
+
+/// How an attempt to retrieve failed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct RetrievalFault<'a> {
+    /// Why, without secrets.
+    pub error: &'a str,
+    /// Seconds until the next attempt; `None`: there is none.
+    pub wait_seconds: Option<f64>,
+}
+
+impl Database {
+    /// Of the series that a PACS lists, those that are worth a look: not held with as many instances, and not retrieved, under way or failed with this count.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn not_yet_held(&self, pacs: &str, listed: &[ListedSeries]) -> Result<Vec<ListedSeries>, DatabaseError> {
+        let (studies, series, counts) = columns(listed);
+        let rows = sqlx::query_scalar!(
+            r#"select listed.place as "place!" from unnest($2::text[], $3::text[], $4::integer[])
+                   with ordinality as listed (study_uid, series_uid, count, place)
+               left join series held on held.study_uid = listed.study_uid and held.series_uid = listed.series_uid
+               left join retrieval on pacs = $1 and retrieval.study_uid = listed.study_uid and retrieval.series_uid = listed.series_uid
+               where coalesce(held.instances, -1) < listed.count
+                   and not coalesce(retrieval.state in ('pending', 'running') or retrieval.state in ('done', 'failed') and retrieval.count >= listed.count, false)
+               order by listed.place"#,
+            pacs,
+            &studies,
+            &series,
+            &counts
+        )
+        .fetch_all(self.pool())
+        .await?;
+        Ok(rows
+            .into_iter()
+            .filter_map(|place| listed.get(usize::try_from(place).ok()?.checked_sub(1)?).cloned())
+            .collect())
+    }
+
+    /// Of these series, those whose instances are held, whatever their number.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn is_held(&self, study_uid: &str, series_uid: &str) -> Result<bool, DatabaseError> {
+        Ok(sqlx::query_scalar!(
+            r#"select exists (select from series where study_uid = $1 and series_uid = $2 and instances > 0) as "held!""#,
+            study_uid,
+            series_uid
+        )
+        .fetch_one(self.pool())
+        .await?)
+    }
+
+    /// Notes that a PACS lists a series with so many instances. Once it did so for `apart_seconds`, in two answers, the series is to be retrieved.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn series_seen(
+        &self,
+        pacs: &str,
+        listed: &ListedSeries,
+        apart_seconds: f64,
+        actor: &str,
+    ) -> Result<RetrievalState, DatabaseError> {
+        let count = clamped(listed.count);
+        let mut transaction = self.pool().begin().await?;
+        let fresh = sqlx::query_scalar!(
+            "insert into retrieval (pacs, study_uid, series_uid, count, count_since, actor) values ($1, $2, $3, $4, now(), $5)
+             on conflict (pacs, study_uid, series_uid) do nothing returning id",
+            pacs,
+            listed.study_uid,
+            listed.series_uid,
+            count,
+            actor
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let row = sqlx::query!(
+            r#"select id, state as "state: RetrievalState", count,
+                   coalesce(count_since <= now() - make_interval(secs => $4), false) as "long!"
+               from retrieval where pacs = $1 and study_uid = $2 and series_uid = $3 for update"#,
+            pacs,
+            listed.study_uid,
+            listed.series_uid,
+            apart_seconds
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        let grown = row.count.is_none_or(|known| known < count);
+        let (state, kind) = match row.state {
+            RetrievalState::Seen if fresh.is_some() => (RetrievalState::Seen, "retrieval_seen"),
+            RetrievalState::Seen if row.count == Some(count) && row.long => {
+                (RetrievalState::Pending, "retrieval_pending")
+            }
+            RetrievalState::Seen if row.count == Some(count) => return Ok(RetrievalState::Seen),
+            RetrievalState::Seen => (RetrievalState::Seen, "retrieval_count_changed"),
+            RetrievalState::Done | RetrievalState::Failed if grown => (RetrievalState::Seen, "retrieval_seen"),
+            state => return Ok(state),
+        };
+        sqlx::query!(
+            "update retrieval set state = $2, count = $3, count_since = case when count = $3 then count_since else now() end,
+                 attempts = 0, not_before = now(), error = null, finished_at = null
+             where id = $1",
+            row.id,
+            state as RetrievalState,
+            count
+        )
+        .execute(&mut *transaction)
+        .await?;
+        let detail = json!({"count": count, "before": row.count});
+        tell(
+            &mut transaction,
+            kind,
+            &place(pacs, &listed.study_uid, &listed.series_uid),
+            actor,
+            detail,
+        )
+        .await?;
+        transaction.commit().await?;
+        Ok(state)
+    }
+
+    /// Notes that a listed series need not be retrieved with this count, and why.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn not_to_retrieve(
+        &self,
+        pacs: &str,
+        listed: &ListedSeries,
+        why: &str,
+        actor: &str,
+    ) -> Result<(), DatabaseError> {
+        let count = clamped(listed.count);
+        let mut transaction = self.pool().begin().await?;
+        let changed = sqlx::query!(
+            "insert into retrieval (pacs, study_uid, series_uid, state, count, count_since, actor, finished_at)
+             values ($1, $2, $3, 'done', $4, now(), $5, now())
+             on conflict (pacs, study_uid, series_uid) do update
+                 set state = 'done', count = excluded.count, count_since = now(), error = null, finished_at = now()
+                 where retrieval.state in ('seen', 'done', 'failed')",
+            pacs,
+            listed.study_uid,
+            listed.series_uid,
+            count,
+            actor
+        )
+        .execute(&mut *transaction)
+        .await?;
+        if changed.rows_affected() == 1 {
+            let detail = json!({"count": count, "why": why});
+            tell(
+                &mut transaction,
+                "retrieval_not_needed",
+                &place(pacs, &listed.study_uid, &listed.series_uid),
+                actor,
+                detail,
+            )
+            .await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
+    /// A user's wish: the series is retrieved as soon as may be, whatever is held of it. Its row.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn request_retrieval(
+        &self,
+        pacs: &str,
+        study_uid: &str,
+        series_uid: &str,
+        priority: i16,
+        actor: &str,
+    ) -> Result<i64, DatabaseError> {
+        let mut transaction = self.pool().begin().await?;
+        let id = sqlx::query_scalar!(
+            "insert into retrieval (pacs, study_uid, series_uid, state, priority, actor) values ($1, $2, $3, 'pending', $4, $5)
+             on conflict (pacs, study_uid, series_uid) do update set priority = greatest(retrieval.priority, excluded.priority),
+                 state = case when retrieval.state = 'running' then 'running' else 'pending' end::retrieval_state,
+                 not_before = now(), actor = excluded.actor, finished_at = null,
+                 attempts = case when retrieval.state = 'running' then retrieval.attempts else 0 end,
+                 error = case when retrieval.state = 'running' then retrieval.error end
+             returning id",
+            pacs,
+            study_uid,
+            series_uid,
+            priority,
+            actor
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        let detail = json!({"priority": priority});
+        tell(
+            &mut transaction,
+            "retrieval_requested",
+            &place(pacs, study_uid, series_uid),
+            actor,
+            detail,
+        )
+        .await?;
+        transaction.commit().await?;
+        Ok(id)
+    }
+
+    /// Takes a retrieval from this PACS that is due, or whose worker lost its lease, into somebody's hands.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn claim_retrieval(
+        &self,
+        pacs: &str,
+        lease_seconds: f64,
+        actor: &str,
+    ) -> Result<Option<ClaimedRetrieval>, DatabaseError> {
+        let mut transaction = self.pool().begin().await?;
+        let lapsed = sqlx::query!(
+            "update retrieval set state = 'pending', token = token + 1, lease_until = null, not_before = now()
+             where id in (select id from retrieval where state = 'running' and lease_until < now() and pacs = $1
+                          order by id limit 8 for update skip locked)
+             returning study_uid, series_uid",
+            pacs
+        )
+        .fetch_all(&mut *transaction)
+        .await?;
+        for row in lapsed {
+            let place = place(pacs, &row.study_uid, &row.series_uid);
+            tell(&mut transaction, "retrieval_lease_lost", &place, actor, json!({})).await?;
+        }
+        let claimed = sqlx::query_as!(
+            ClaimedRetrieval,
+            "update retrieval set state = 'running', token = token + 1, attempts = attempts + 1,
+                 lease_until = now() + make_interval(secs => $2)
+             where id = (select id from retrieval where state = 'pending' and not_before <= now() and pacs = $1
+                         order by priority desc, not_before limit 1 for update skip locked)
+             returning id, pacs, study_uid, series_uid, count, token, attempts",
+            pacs,
+            lease_seconds
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        if let Some(one) = &claimed {
+            let detail = json!({"count": one.count, "attempt": one.attempts});
+            tell(&mut transaction, "retrieval_running", &of(one), actor, detail).await?;
+        }
+        transaction.commit().await?;
+        Ok(claimed)
+    }
+
+    /// Renews the lease of a retrieval. False: it was lost.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn renew_retrieval(&self, claimed: &ClaimedRetrieval, lease_seconds: f64) -> Result<bool, DatabaseError> {
+        let renewed = sqlx::query!(
+            "update retrieval set lease_until = now() + make_interval(secs => $3) where id = $1 and token = $2 and state = 'running'",
+            claimed.id,
+            claimed.token,
+            lease_seconds
+        )
+        .execute(self.pool())
+        .await?;
+        Ok(renewed.rows_affected() == 1)
+    }
+
+    /// Notes that a series was retrieved whole. False: the lease was lost, nothing is changed.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn retrieved(&self, claimed: &ClaimedRetrieval, count: u32, actor: &str) -> Result<bool, DatabaseError> {
+        let count = clamped(count);
+        let mut transaction = self.pool().begin().await?;
+        let done = sqlx::query!(
+            "update retrieval set state = 'done', count = $3, error = null, lease_until = null, finished_at = now()
+             where id = $1 and token = $2 and state = 'running'",
+            claimed.id,
+            claimed.token,
+            count
+        )
+        .execute(&mut *transaction)
+        .await?;
+        if done.rows_affected() == 0 {
+            return Ok(false);
+        }
+        tell(
+            &mut transaction,
+            "retrieval_done",
+            &of(claimed),
+            actor,
+            json!({"count": count}),
+        )
+        .await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+
+    /// Notes that an attempt failed. False: the lease was lost, nothing is changed.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn retrieval_failed(
+        &self,
+        claimed: &ClaimedRetrieval,
+        fault: &RetrievalFault<'_>,
+        actor: &str,
+    ) -> Result<bool, DatabaseError> {
+        let again = fault.wait_seconds.is_some();
+        let mut transaction = self.pool().begin().await?;
+        let noted = sqlx::query!(
+            "update retrieval set state = case when $5 then 'pending' else 'failed' end::retrieval_state, error = $3, lease_until = null,
+                 not_before = now() + make_interval(secs => $4), finished_at = case when $5 then null else now() end
+             where id = $1 and token = $2 and state = 'running'",
+            claimed.id,
+            claimed.token,
+            fault.error,
+            fault.wait_seconds.unwrap_or(0.0),
+            again
+        )
+        .execute(&mut *transaction)
+        .await?;
+        if noted.rows_affected() == 0 {
+            return Ok(false);
+        }
+        let kind = if again { "retrieval_put_off" } else { "retrieval_failed" };
+        let detail = json!({"attempt": claimed.attempts, "error": fault.error});
+        tell(&mut transaction, kind, &of(claimed), actor, detail).await?;
+        transaction.commit().await?;
+        Ok(true)
+    }
+}
+
+/// PACS, study and series.
+type Place<'a> = [&'a str; 3];
+
+fn place<'a>(pacs: &'a str, study_uid: &'a str, series_uid: &'a str) -> Place<'a> {
+    [pacs, study_uid, series_uid]
+}
+
+fn of(claimed: &ClaimedRetrieval) -> Place<'_> {
+    [&claimed.pacs, &claimed.study_uid, &claimed.series_uid]
+}
+
+/// An event of a retrieval, at its series where there is one by now.
+async fn tell(
+    connection: &mut PgConnection,
+    kind: &str,
+    [pacs, study_uid, series_uid]: &Place<'_>,
+    actor: &str,
+    detail: Value,
+) -> Result<(), DatabaseError> {
+    let series_id = sqlx::query_scalar!(
+        "select id from series where study_uid = $1 and series_uid = $2",
+        study_uid,
+        series_uid
+    )
+    .fetch_optional(&mut *connection)
+    .await?;
+    let mut whole = json!({"pacs": pacs, "study_uid": study_uid, "series_uid": series_uid});
+    if let (Some(whole), Value::Object(detail)) = (whole.as_object_mut(), detail) {
+        whole.extend(detail);
+    }
+    let event = NewEvent {
+        kind,
+        series_id,
+        actor,
+        detail: whole,
+        ..NewEvent::default()
+    };
+    append(connection, event).await
+}
+
+fn columns(listed: &[ListedSeries]) -> (Vec<String>, Vec<String>, Vec<i32>) {
+    (
+        listed.iter().map(|one| one.study_uid.clone()).collect(),
+        listed.iter().map(|one| one.series_uid.clone()).collect(),
+        listed.iter().map(|one| clamped(one.count)).collect(),
+    )
+}
+
+fn clamped(count: u32) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}

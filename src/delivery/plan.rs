@@ -1,0 +1,186 @@
+//! A finished job in, its deliveries out: where its segmentation goes, and where it does not and why.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use super::{LOOK_AGAIN, Shared, wait};
+use crate::database::{DatabaseError, PlannedDelivery, UnplannedJob};
+use crate::dicomweb::{Deliver, Pacs};
+
+/// Segmentation Storage.
+const SEGMENTATION_STORAGE: &str = "1.2.840.10008.5.1.4.1.1.66.4";
+/// The file among a job's results.
+const FILE: &str = "segmentation.dcm";
+/// Masks with these remarks are kept, and delivered only where a block says `deliver = "all"`.
+const IMPLAUSIBLE: [&str; 2] = ["implausible_volume", "sides_uncertain"];
+
+pub(super) async fn plan_loop(shared: Arc<Shared>, end: CancellationToken) {
+    loop {
+        if let Err(error) = plan_all(&shared).await {
+            tracing::warn!(%error, "deliveries cannot be planned now");
+        }
+        if !wait(&end, LOOK_AGAIN).await {
+            return;
+        }
+    }
+}
+
+async fn plan_all(shared: &Shared) -> Result<(), DatabaseError> {
+    loop {
+        let jobs = shared.database.unplanned_jobs(100).await?;
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        for job in jobs {
+            let (planned, withheld) = decide(&job, &shared.pacs, &shared.settings.always_to);
+            shared
+                .database
+                .plan_deliveries(&job, &planned, &withheld, &shared.worker)
+                .await?;
+        }
+    }
+}
+
+/// The deliveries of a job, and the details of an event for each place where nothing goes.
+fn decide(job: &UnplannedJob, pacs: &[Pacs], always_to: &[String]) -> (Vec<PlannedDelivery>, Vec<Value>) {
+    let nowhere = |why: &str| (Vec::new(), vec![json!({"destination": null, "why": why})]);
+    let codes = mask_codes(job);
+    let (Some(uid), Some(folder)) = (&job.segmentation_uid, &job.result_folder) else {
+        let lungless = codes.contains(&"lungs_not_found");
+        return nowhere(if lungless { "lungs_not_found" } else { "no_segmentation" });
+    };
+    if codes.contains(&"lungs_not_found") {
+        return nowhere("lungs_not_found");
+    }
+    let mut names: Vec<&String> = Vec::new();
+    for name in job.source.iter().chain(always_to) {
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    let (mut planned, mut withheld) = (Vec::new(), Vec::new());
+    for name in names {
+        let because = match pacs.iter().find(|block| block.name == *name).map(|block| block.deliver) {
+            None => Some("unknown_destination"),
+            Some(Deliver::Nothing) => Some("deliver_nothing"),
+            Some(Deliver::All) => None,
+            Some(Deliver::Plausible) => IMPLAUSIBLE.into_iter().find(|code| codes.contains(code)),
+        };
+        match because {
+            Some(why) => withheld.push(json!({"destination": name, "why": why})),
+            None => planned.push(PlannedDelivery {
+                destination: name.clone(),
+                file: format!("{folder}/{FILE}"),
+                sop_class_uid: SEGMENTATION_STORAGE.into(),
+                sop_instance_uid: uid.clone(),
+            }),
+        }
+    }
+    if planned.is_empty() && withheld.is_empty() {
+        return nowhere("no_destination");
+    }
+    (planned, withheld)
+}
+
+/// The codes of what is said about the mask.
+fn mask_codes(job: &UnplannedJob) -> Vec<&str> {
+    let findings = job
+        .report
+        .as_ref()
+        .and_then(|report| report.get("mask_findings")?.as_array());
+    findings
+        .into_iter()
+        .flatten()
+        .filter_map(|finding| finding.get("code")?.as_str())
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+    use crate::series::Code;
+
+    fn job(source: Option<&str>, codes: &[&str], segmentation: bool) -> UnplannedJob {
+        let findings: Vec<Value> = codes.iter().map(|code| json!({"code": code, "sentence": ""})).collect();
+        UnplannedJob {
+            id: uuid::Uuid::nil(),
+            series_id: 1,
+            source: source.map(str::to_owned),
+            report: Some(json!({"mask_findings": findings})),
+            result_folder: Some("results/x".into()),
+            segmentation_uid: segmentation.then(|| "2.25.1".into()),
+        }
+    }
+
+    fn pacs(deliver: &[(&str, &str)]) -> Vec<Pacs> {
+        let block = |(name, deliver): &(&str, &str)| {
+            toml::from_str(&format!("name = {name:?}\nurl = \"http://x/\"\ndeliver = {deliver:?}")).unwrap()
+        };
+        deliver.iter().map(block).collect()
+    }
+
+    fn told(job: &UnplannedJob, pacs: &[Pacs], always_to: &[&str]) -> (Vec<String>, Vec<String>) {
+        let always_to: Vec<String> = always_to.iter().map(|name| (*name).to_owned()).collect();
+        let (planned, withheld) = decide(job, pacs, &always_to);
+        let why = |detail: &Value| {
+            let destination = detail["destination"].as_str().unwrap_or("-");
+            format!("{destination} {}", detail["why"].as_str().unwrap())
+        };
+        (
+            planned.into_iter().map(|one| one.destination).collect(),
+            withheld.iter().map(why).collect(),
+        )
+    }
+
+    #[test]
+    fn a_segmentation_goes_where_its_series_came_from_and_where_everything_goes() {
+        let blocks = pacs(&[("a", "plausible"), ("b", "plausible")]);
+        assert_eq!(
+            told(&job(Some("a"), &["lungs_cut"], true), &blocks, &["b", "a"]).0,
+            ["a", "b"]
+        );
+        assert_eq!(told(&job(None, &[], true), &blocks, &["b"]).0, ["b"]);
+        let (planned, _) = decide(&job(Some("a"), &[], true), &blocks, &[]);
+        assert_eq!(planned[0].file, "results/x/segmentation.dcm");
+    }
+
+    #[test]
+    fn nowhere_is_legal_and_says_why() {
+        let blocks = pacs(&[("a", "nothing")]);
+        assert_eq!(told(&job(None, &[], true), &blocks, &[]).1, ["- no_destination"]);
+        assert_eq!(told(&job(Some("a"), &[], true), &blocks, &[]).1, ["a deliver_nothing"]);
+        assert_eq!(
+            told(&job(Some("z"), &[], true), &blocks, &[]).1,
+            ["z unknown_destination"]
+        );
+        assert_eq!(
+            told(&job(Some("a"), &["lungs_not_found"], false), &blocks, &[]).1,
+            ["- lungs_not_found"]
+        );
+        assert_eq!(told(&job(Some("a"), &[], false), &blocks, &[]).1, ["- no_segmentation"]);
+    }
+
+    #[test]
+    fn implausible_masks_go_only_where_everything_is_wanted() {
+        let blocks = pacs(&[("a", "plausible"), ("b", "all")]);
+        for code in IMPLAUSIBLE {
+            let (planned, withheld) = told(&job(Some("a"), &[code], true), &blocks, &["b"]);
+            assert_eq!((planned, withheld), (vec!["b".to_owned()], vec![format!("a {code}")]));
+        }
+    }
+
+    #[test]
+    fn the_codes_are_those_of_the_report() {
+        for (code, name) in [
+            (Code::LungsNotFound, "lungs_not_found"),
+            (Code::ImplausibleVolume, IMPLAUSIBLE[0]),
+            (Code::SidesUncertain, IMPLAUSIBLE[1]),
+        ] {
+            assert_eq!(serde_json::to_value(code).unwrap(), name);
+        }
+    }
+}

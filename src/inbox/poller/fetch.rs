@@ -1,0 +1,204 @@
+//! A retrieval in, its series in the inbox: streamed, counted, and settled where it is whole.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng as _;
+use tokio_util::sync::CancellationToken;
+
+use super::{ACTOR, LOOK_AGAIN, PollError, Source, wait};
+use crate::database::{ClaimedRetrieval, DatabaseError, RetrievalFault};
+use crate::dicomweb::ClientError;
+use crate::dicomweb::multipart::Boundary;
+use crate::inbox::{IngestError, Origin, Outcome};
+
+/// A worker that has not renewed its lease for so long has lost its retrieval.
+const LEASE_SECONDS: f64 = 60.0;
+/// Wait before the second attempt; it doubles with each one.
+const BACKOFF_SECONDS: f64 = 2.0;
+/// Longest wait between two attempts.
+const LONGEST_BACKOFF_SECONDS: f64 = 900.0;
+/// Attempts where the fault may pass: some six days.
+const MOST_ATTEMPTS: i32 = 600;
+/// Attempts where it will hardly pass. A change at the PACS (another count) begins anew.
+const MOST_FINAL_ATTEMPTS: i32 = 3;
+
+pub(super) async fn fetch_loop(source: Arc<Source>, end: CancellationToken) {
+    while !end.is_cancelled() {
+        let claimed = source
+            .database
+            .claim_retrieval(&source.pacs.name, LEASE_SECONDS, ACTOR)
+            .await;
+        let more = match claimed {
+            Ok(Some(claimed)) => {
+                if let Err(error) = retrieve(&source, &claimed, &end).await {
+                    tracing::warn!(retrieval = claimed.id, %error, "the fate of a retrieval cannot be noted");
+                }
+                true
+            }
+            Ok(None) => false,
+            Err(error) => {
+                tracing::warn!(%error, "retrievals cannot be claimed now");
+                false
+            }
+        };
+        if !more && !wait(&end, LOOK_AGAIN).await {
+            return;
+        }
+    }
+}
+
+/// One attempt, and its outcome noted; nothing where the lease was lost.
+async fn retrieve(source: &Source, claimed: &ClaimedRetrieval, end: &CancellationToken) -> Result<(), DatabaseError> {
+    let outcome = tokio::select! {
+        outcome = fetch(source, claimed) => outcome,
+        () = lost_lease(source, claimed) => {
+            tracing::warn!(retrieval = claimed.id, "the lease of a retrieval was lost");
+            return Ok(());
+        }
+        () = end.cancelled() => Err(PollError::Ingest(IngestError::Ending)),
+    };
+    let noted = match outcome {
+        Ok(count) => {
+            metrics::counter!("hilum_retrievals_total", "outcome" => "done").increment(1);
+            source.database.retrieved(claimed, count, ACTOR).await?
+        }
+        Err(error) => {
+            let text = error.to_string();
+            tracing::warn!(
+                retrieval = claimed.id,
+                pacs = claimed.pacs,
+                error = text,
+                "a series could not be retrieved"
+            );
+            metrics::counter!("hilum_retrievals_total", "outcome" => "failed").increment(1);
+            let fault = RetrievalFault {
+                error: &text,
+                wait_seconds: next_wait(&error, claimed.attempts),
+            };
+            source.database.retrieval_failed(claimed, &fault, ACTOR).await?
+        }
+    };
+    if !noted {
+        tracing::warn!(retrieval = claimed.id, "the lease of a retrieval was lost");
+    }
+    Ok(())
+}
+
+/// Seconds until the next attempt, doubled with each and between half and one and a half of that; `None`: there is none.
+fn next_wait(error: &PollError, attempts: i32) -> Option<f64> {
+    if matches!(error, PollError::Ingest(IngestError::Ending)) {
+        return Some(0.0);
+    }
+    let most = if may_pass(error) {
+        MOST_ATTEMPTS
+    } else {
+        MOST_FINAL_ATTEMPTS
+    };
+    let doubled = BACKOFF_SECONDS * 2f64.powi((attempts - 1).clamp(0, 30));
+    (attempts < most).then(|| doubled.min(LONGEST_BACKOFF_SECONDS) * rand::rng().random_range(0.5..1.5))
+}
+
+fn may_pass(error: &PollError) -> bool {
+    match error {
+        // Refused credentials are the configuration's fault and are mended there.
+        PollError::Pacs { error, .. } => error.is_transient() || matches!(error, ClientError::Status(401 | 403)),
+        PollError::Ingest(error) => match error {
+            IngestError::Multipart(error) => !error.is_limit(),
+            IngestError::TooLarge(_) | IngestError::BadStudy | IngestError::NoPart => false,
+            _ => true,
+        },
+        PollError::Database(_) | PollError::Short { .. } => true,
+    }
+}
+
+/// Renews the lease; ends when it is lost.
+async fn lost_lease(source: &Source, claimed: &ClaimedRetrieval) {
+    loop {
+        tokio::time::sleep(Duration::from_secs_f64(LEASE_SECONDS / 3.0)).await;
+        match source.database.renew_retrieval(claimed, LEASE_SECONDS).await {
+            Ok(true) => {}
+            Ok(false) => return,
+            Err(error) => tracing::warn!(%error, "a lease cannot be renewed now"),
+        }
+    }
+}
+
+/// Fetches the series; how many instances it has.
+async fn fetch(source: &Source, claimed: &ClaimedRetrieval) -> Result<u32, PollError> {
+    let failed = |error| PollError::Pacs {
+        name: claimed.pacs.clone(),
+        error,
+    };
+    let (study, series) = (claimed.study_uid.as_str(), claimed.series_uid.as_str());
+    let asked = source.client.series_count(study, series).await.map_err(failed)?;
+    let known = claimed.count.and_then(|count| u32::try_from(count).ok());
+    let retrieved = source.client.retrieve_series(study, series).await.map_err(failed)?;
+    let boundary = Boundary::of_content_type(&retrieved.content_type).map_err(IngestError::from)?;
+    let origin = Origin {
+        pacs: Some(claimed.pacs.clone()),
+        actor: ACTOR.into(),
+        study: Some(study.to_owned()),
+        // Whether it is whole is known only after it was counted.
+        complete: false,
+    };
+    let receipt = source.ingest.receive(&boundary, retrieved.stream, &origin).await?;
+    let came: HashSet<&str> = receipt
+        .instances
+        .iter()
+        .filter(|one| matches!(one.outcome, Outcome::Stored(_) | Outcome::Dropped))
+        .map(|one| one.sop_instance_uid.as_str())
+        .collect();
+    let count = asked.or(known).unwrap_or(0);
+    if came.len() < count as usize || came.is_empty() {
+        return Err(PollError::Short {
+            came: came.len(),
+            count,
+        });
+    }
+    let came = u32::try_from(came.len()).unwrap_or(u32::MAX);
+    let touched = receipt
+        .series
+        .iter()
+        .find(|one| one.study_uid == study && one.series_uid == series);
+    if let Some(touched) = touched {
+        // It settles at once where as many are held as came; else, as where late slices were sent besides, after the quiet time.
+        source
+            .database
+            .count_answered(touched.id, Some(came), 0.0, ACTOR)
+            .await?;
+    }
+    Ok(came)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dicomweb::multipart::MultipartError;
+
+    #[test]
+    fn what_may_pass_is_tried_for_days_and_what_will_not_three_times() {
+        let pacs = |error| PollError::Pacs {
+            name: "a".into(),
+            error,
+        };
+        for error in [
+            pacs(ClientError::Status(503)),
+            pacs(ClientError::Status(401)),
+            pacs(ClientError::Timeout),
+            PollError::Ingest(MultipartError::Unclosed.into()),
+            PollError::Short { came: 1, count: 2 },
+        ] {
+            assert!(next_wait(&error, 100).is_some(), "{error}");
+            assert!(next_wait(&error, MOST_ATTEMPTS).is_none(), "{error}");
+        }
+        for error in [
+            pacs(ClientError::Status(404)),
+            PollError::Ingest(IngestError::TooLarge(1)),
+        ] {
+            assert!(next_wait(&error, 2).is_some(), "{error}");
+            assert!(next_wait(&error, 3).is_none(), "{error}");
+        }
+    }
+}

@@ -1,0 +1,167 @@
+//! A PACS asked once: the CT series of the last days, and for each whether it is to be retrieved.
+
+use std::collections::{HashMap, HashSet};
+
+use time::format_description::BorrowedFormatItem;
+use time::{Duration, OffsetDateTime, macros::format_description};
+
+use super::{ACTOR, PollError};
+use crate::database::{Database, ListedSeries, RetrievalState};
+use crate::dicomweb::dicom_json::{
+    MANUFACTURER, REFERENCED_INSTANCE_SEQUENCE, REFERENCED_SERIES_SEQUENCE, SERIES_INSTANCE_UID,
+};
+use crate::dicomweb::{Client, ClientError, Pacs, SeriesFilters, SeriesRow};
+
+/// Series asked for at once.
+const PAGE: u32 = 200;
+/// Most series of one round: a server that pages for ever is left there.
+const MOST_SERIES: usize = 200_000;
+/// What our segmentations say as their Manufacturer.
+const OURS: &str = "Hilum";
+const DATE: &[BorrowedFormatItem<'_>] = format_description!("[year][month][day]");
+
+/// What came of one round.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Looked {
+    /// Series that the PACS listed.
+    pub listed: usize,
+    /// Those that wait until their count is the same in two answers.
+    pub seen: usize,
+    /// Those that are to be retrieved from now on.
+    pub pending: usize,
+    /// Those that have our segmentation already.
+    pub segmented: usize,
+}
+
+/// Asks a PACS for CT series and notes those that are to be retrieved. Two answers count as two where `apart_seconds` lie between them.
+///
+/// # Errors
+/// A PACS that cannot be asked, or the database. What was noted before stays.
+pub async fn look(database: &Database, client: &Client, pacs: &Pacs, apart_seconds: f64) -> Result<Looked, PollError> {
+    let failed = |error| PollError::Pacs {
+        name: pacs.name.clone(),
+        error,
+    };
+    let rows = all_series(client, &filters(pacs)).await.map_err(failed)?;
+    let mut looked = Looked {
+        listed: rows.len(),
+        ..Looked::default()
+    };
+    let mut listed = Vec::with_capacity(rows.len());
+    for row in rows {
+        let count = match row.count {
+            Some(count) => count,
+            // Asking for every instance of what is held, round after round, would be too much; late slices of such a PACS come by its sender.
+            None if database.is_held(&row.study_uid, &row.series_uid).await? => continue,
+            None => {
+                let instances = client
+                    .search_instances(&row.study_uid, &row.series_uid)
+                    .await
+                    .map_err(failed)?;
+                u32::try_from(instances.len()).unwrap_or(u32::MAX)
+            }
+        };
+        if count > 0 {
+            listed.push(ListedSeries {
+                study_uid: row.study_uid,
+                series_uid: row.series_uid,
+                count,
+            });
+        }
+    }
+    let mut segmented = HashMap::new();
+    for series in database.not_yet_held(&pacs.name, &listed).await? {
+        if !segmented.contains_key(&series.study_uid) {
+            let found = segmented_series(client, &series.study_uid).await.map_err(failed)?;
+            segmented.insert(series.study_uid.clone(), found);
+        }
+        let ours = segmented.get(&series.study_uid);
+        if ours.is_some_and(|ours| ours.contains(&(series.series_uid.clone(), series.count as usize))) {
+            database
+                .not_to_retrieve(&pacs.name, &series, "it has our segmentation", ACTOR)
+                .await?;
+            looked.segmented += 1;
+            continue;
+        }
+        match database.series_seen(&pacs.name, &series, apart_seconds, ACTOR).await? {
+            RetrievalState::Seen => looked.seen += 1,
+            RetrievalState::Pending => looked.pending += 1,
+            RetrievalState::Running | RetrievalState::Done | RetrievalState::Failed => {}
+        }
+    }
+    Ok(looked)
+}
+
+/// What a PACS is asked for: CT of the last days, narrowed by its block. A day more, since its clock may be of another time zone.
+fn filters(pacs: &Pacs) -> SeriesFilters {
+    let days = Duration::days(i64::from(pacs.look_back_days) + 1);
+    let first = OffsetDateTime::now_utc().checked_sub(days);
+    SeriesFilters {
+        modality: Some("CT".into()),
+        study_date: first.and_then(|day| Some(format!("{}-", day.format(DATE).ok()?))),
+        others: pacs.filters.clone(),
+        ..SeriesFilters::default()
+    }
+}
+
+/// Every series that fits, page by page, each once; what is plainly no CT is left out, since a server may not know the filter.
+pub(super) async fn all_series(client: &Client, filters: &SeriesFilters) -> Result<Vec<SeriesRow>, ClientError> {
+    let (mut known, mut all) = (HashSet::new(), Vec::new());
+    let mut offset = 0;
+    loop {
+        let page = client.search_series(filters, offset, PAGE).await?;
+        let before = known.len();
+        offset += u32::try_from(page.len()).unwrap_or(PAGE);
+        for row in page {
+            if known.insert((row.study_uid.clone(), row.series_uid.clone())) && fits(&row, filters) {
+                all.push(row);
+            }
+        }
+        // An empty page, or one with nothing new: the end, or a server that does not know offsets.
+        if known.len() == before {
+            return Ok(all);
+        }
+        if known.len() > MOST_SERIES {
+            return Err(ClientError::Answer(format!("more than {MOST_SERIES} series")));
+        }
+    }
+}
+
+fn fits(row: &SeriesRow, filters: &SeriesFilters) -> bool {
+    match (&filters.modality, &row.modality) {
+        (Some(wanted), Some(modality)) => wanted == modality,
+        _ => true,
+    }
+}
+
+/// The series of a study that have a segmentation of ours, with the number of slices that it refers to.
+async fn segmented_series(client: &Client, study_uid: &str) -> Result<HashSet<(String, usize)>, ClientError> {
+    let filters = SeriesFilters {
+        study_uid: Some(study_uid.to_owned()),
+        modality: Some("SEG".into()),
+        ..SeriesFilters::default()
+    };
+    let mut found = HashSet::new();
+    for row in all_series(client, &filters).await? {
+        // A server that does not tell the manufacturer may still hold a segmentation of ours; its metadata tells.
+        if row
+            .manufacturer
+            .as_deref()
+            .is_some_and(|manufacturer| manufacturer != OURS)
+        {
+            continue;
+        }
+        let metadata = client.series_metadata(study_uid, &row.series_uid).await?;
+        for set in metadata
+            .iter()
+            .filter(|set| set.text(MANUFACTURER).as_deref() == Some(OURS))
+        {
+            for series in set.items(REFERENCED_SERIES_SEQUENCE) {
+                if let Some(uid) = series.text(SERIES_INSTANCE_UID) {
+                    found.insert((uid, series.items(REFERENCED_INSTANCE_SEQUENCE).count()));
+                }
+            }
+        }
+    }
+    Ok(found)
+}
