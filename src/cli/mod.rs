@@ -11,6 +11,7 @@ mod models;
 mod phantom;
 mod progress;
 mod segment;
+mod user;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -51,6 +52,8 @@ enum Subcommands {
     Evaluate(evaluate::Arguments),
     /// Look whether everything that Hilum needs is there and runs.
     Check(check::Arguments),
+    /// Who may use the service.
+    User(user::Arguments),
 }
 
 /// How a subcommand ended.
@@ -104,6 +107,7 @@ fn run(arguments: Arguments) -> anyhow::Result<End> {
         Subcommands::Phantom(a) => phantom::run(&a),
         Subcommands::Evaluate(a) => evaluate::run(&a),
         Subcommands::Check(a) => check::run(&a, &settings),
+        Subcommands::User(a) => user::run(&a),
     }
 }
 

@@ -71,7 +71,10 @@ impl<K> Filter<K> {
 
 /// A job with its series, as a list shows it.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the columns of the tables `job` and `series`, explained in the migration")]
+#[expect(
+    missing_docs,
+    reason = "the columns of the tables `job` and `series`, explained in the migration"
+)]
 pub struct JobRow {
     pub id: Uuid,
     pub series_id: i64,
@@ -123,7 +126,10 @@ pub struct JobRow {
 
 /// A delivery of a job.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the columns of the table `delivery`, explained in the migration")]
+#[expect(
+    missing_docs,
+    reason = "the columns of the table `delivery`, explained in the migration"
+)]
 pub struct DeliveryRow {
     pub id: i64,
     pub job_id: Uuid,

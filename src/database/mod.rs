@@ -4,6 +4,7 @@
 
 mod events;
 mod figures;
+mod finalize;
 mod listing;
 mod operations;
 mod series_listing;

@@ -1,7 +1,6 @@
 //! What users do: cancel, try again, deliver again, close a series, pause, submit. Each is one transaction that also says who did it.
 
 use serde_json::json;
-use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -200,7 +199,11 @@ impl Database {
             )
             .fetch_one(&mut *transaction)
             .await?;
-            return Ok(if under_way { Operated::Asked } else { Operated::NoDeliveries });
+            return Ok(if under_way {
+                Operated::Asked
+            } else {
+                Operated::NoDeliveries
+            });
         }
         for delivery in again {
             let event = NewEvent {
@@ -339,52 +342,5 @@ impl Database {
         append(&mut transaction, event).await?;
         transaction.commit().await?;
         Ok(retrieval)
-    }
-
-    /// Says that a series is whole. False where it is not arriving (any more).
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn finalize_series(&self, series_id: i64, actor: &str) -> Result<bool, DatabaseError> {
-        let mut transaction = self.pool().begin().await?;
-        let arriving = sqlx::query_scalar!(
-            "select id from series where id = $1 and state = 'receiving' for update",
-            series_id
-        )
-        .fetch_optional(&mut *transaction)
-        .await?;
-        if arriving.is_none() {
-            return Ok(false);
-        }
-        let instances = sqlx::query!(
-            r#"select sop_instance_uid, digest from instance where series_id = $1 and newest order by sop_instance_uid collate "C", digest"#,
-            series_id
-        )
-        .fetch_all(&mut *transaction)
-        .await?;
-        let mut revision = Sha256::new();
-        for instance in &instances {
-            revision.update(instance.sop_instance_uid.as_bytes());
-            revision.update([0]);
-            revision.update(&instance.digest);
-        }
-        let revision = revision.finalize();
-        sqlx::query!(
-            "update series set state = 'settled', settled_by = 'finalize', settled_at = now(), revision = $2 where id = $1",
-            series_id,
-            revision.as_slice()
-        )
-        .execute(&mut *transaction)
-        .await?;
-        let event = NewEvent {
-            kind: "series_settled",
-            series_id: Some(series_id),
-            actor,
-            detail: json!({ "by": "finalize", "instances": instances.len() }),
-            ..NewEvent::default()
-        };
-        append(&mut transaction, event).await?;
-        transaction.commit().await?;
-        Ok(true)
     }
 }

@@ -9,7 +9,10 @@ use super::{Database, DatabaseError};
 
 /// A series, as a list shows it.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the columns of the table `series`, explained in the migration")]
+#[expect(
+    missing_docs,
+    reason = "the columns of the table `series`, explained in the migration"
+)]
 pub struct SeriesRow {
     pub id: i64,
     pub study_uid: String,
@@ -36,7 +39,10 @@ pub struct SeriesRow {
 
 /// An event, as histories show it.
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "the columns of the table `event`, explained in the migration")]
+#[expect(
+    missing_docs,
+    reason = "the columns of the table `event`, explained in the migration"
+)]
 pub struct EventRow {
     pub id: i64,
     pub at: OffsetDateTime,
