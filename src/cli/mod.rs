@@ -13,6 +13,7 @@ mod progress;
 mod segment;
 mod serve;
 mod submit;
+mod user;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
@@ -59,6 +60,8 @@ enum Subcommands {
     Submit(submit::Arguments),
     /// Look whether everything that Hilum needs is there and runs.
     Check(check::Arguments),
+    /// Who may use the service.
+    User(user::Arguments),
 }
 
 /// How a subcommand ended.
@@ -115,6 +118,7 @@ fn run(arguments: Arguments) -> anyhow::Result<End> {
         Subcommands::Migrate => serve::migrate(&settings),
         Subcommands::Submit(a) => submit::run(&a),
         Subcommands::Check(a) => check::run(&a, &settings),
+        Subcommands::User(a) => user::run(&a),
     }
 }
 

@@ -17,6 +17,7 @@ mod retention;
 mod settling;
 mod workers;
 mod figures;
+mod finalize;
 mod listing;
 mod operations;
 mod series_listing;

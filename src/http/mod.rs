@@ -1,6 +1,67 @@
 //! The HTTP surface: STOW-RS in, the REST interface, events, results, health, metrics and the first page.
 
+mod access;
+mod events;
+mod health;
+mod jobs;
+mod measurements;
+mod operations;
+mod pages;
+mod problem;
+mod results;
+mod routes;
+mod series;
 mod settings;
 pub mod stow;
+mod shapes;
 
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::database::{Database, Watcher};
+
+pub use access::{Access, Users, may_listen};
+pub use health::{Recorder, record};
+pub use problem::Problem;
+pub use routes::{router, table};
 pub use settings::{Role, ServiceSettings, User};
+
+/// What every request may reach. Cheap to clone.
+#[derive(Clone)]
+pub struct AppState {
+    /// The database.
+    pub database: Database,
+    /// Where the service listens.
+    pub settings: Arc<ServiceSettings>,
+    /// Where results lie.
+    pub data_folder: PathBuf,
+    /// Who may ask.
+    pub users: Users,
+    /// Tells what happens.
+    pub watcher: Watcher,
+    /// Names of the `[[pacs]]` blocks.
+    pub pacs: Arc<Vec<String>>,
+    /// What has to stay free on the disk of the data folder, in bytes.
+    pub disk_reserve_bytes: u64,
+    /// Whether the network is loaded, or none is to be loaded in this process.
+    pub model_ready: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// Renders the metrics.
+    pub recorder: Recorder,
+}
+
+/// Why the service cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum HttpError {
+    /// Off loopback, and nobody is asked who they are.
+    #[error(
+        "{0} is not a loopback address, and no user is configured: make one with `hilum user add NAME --role read`, or give --insecure"
+    )]
+    Unprotected(SocketAddr),
+    /// A `[[user]]` block without a hash.
+    #[error("the hash of user {0} is not one that `hilum user add` makes")]
+    Hash(String),
+    /// Two `[[user]]` blocks of one name.
+    #[error("user {0} is configured twice")]
+    Twice(String),
+}

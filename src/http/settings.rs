@@ -69,3 +69,15 @@ impl std::fmt::Debug for User {
             .finish_non_exhaustive()
     }
 }
+
+impl Role {
+    /// Its name, as in the configuration.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Role::Ingest => "ingest",
+            Role::Read => "read",
+            Role::Operate => "operate",
+        }
+    }
+}

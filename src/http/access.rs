@@ -1,0 +1,355 @@
+//! Who may do what: the Host that is asked for, the Origin of what changes something, credentials and roles.
+//!
+//! Every route stands in one list with what it needs (`routes.rs`); what does not stand there is refused. All of it is decided before a body is read.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use argon2::Argon2;
+use argon2::password_hash::PasswordVerifier;
+use argon2::password_hash::phc::PasswordHash;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
+use sha2::{Digest, Sha256};
+use tokio::sync::Semaphore;
+
+use super::problem::Problem;
+use super::{HttpError, Role, ServiceSettings, User};
+
+/// A verified credential is remembered for so long.
+const REMEMBERED: Duration = Duration::from_secs(300);
+/// Most credentials remembered at once.
+const MOST_REMEMBERED: usize = 1024;
+/// Credentials verified at once: each takes a core and 19 MiB for a moment.
+const VERIFIED_AT_ONCE: usize = 2;
+/// Longest Authorization header that is looked at.
+const LONGEST_CREDENTIAL: usize = 1024;
+
+/// What a route needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    /// Nothing: signs of life.
+    Open,
+    /// A user with this role.
+    Needs(Role),
+}
+
+/// Who asks.
+#[derive(Clone, Debug)]
+pub(crate) struct Caller(pub(crate) String);
+
+/// Whether the service may listen where it is told to.
+///
+/// # Errors
+/// Off loopback without users, unless told so.
+pub fn may_listen(settings: &ServiceSettings, users: &[User]) -> Result<(), HttpError> {
+    if settings.listen.ip().is_loopback() || settings.insecure || !users.is_empty() {
+        Ok(())
+    } else {
+        Err(HttpError::Unprotected(settings.listen))
+    }
+}
+
+/// The users, and the credentials that were verified lately. Cheap to clone.
+#[derive(Clone)]
+pub struct Users(Arc<Inner>);
+
+struct Inner {
+    users: Vec<User>,
+    /// What an unknown name is verified against, so that it takes as long as a known one.
+    nobody: String,
+    key: [u8; 32],
+    remembered: Mutex<HashMap<[u8; 32], (Instant, usize)>>,
+    permits: Arc<Semaphore>,
+}
+
+impl Users {
+    /// Takes the `[[user]]` blocks.
+    ///
+    /// # Errors
+    /// A hash that is none, or a name that is there twice.
+    pub fn new(users: Vec<User>) -> Result<Users, HttpError> {
+        for (at, user) in users.iter().enumerate() {
+            if PasswordHash::new(&user.hash).is_err() {
+                return Err(HttpError::Hash(user.name.clone()));
+            }
+            if users.iter().take(at).any(|other| other.name == user.name) {
+                return Err(HttpError::Twice(user.name.clone()));
+            }
+        }
+        let nobody = users.first().map(|user| user.hash.clone()).unwrap_or_default();
+        Ok(Users(Arc::new(Inner {
+            users,
+            nobody,
+            key: rand::random(),
+            remembered: Mutex::new(HashMap::new()),
+            permits: Arc::new(Semaphore::new(VERIFIED_AT_ONCE)),
+        })))
+    }
+
+    /// Whether nobody is configured, so that nobody is asked who they are.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.users.is_empty()
+    }
+
+    /// Which user the Authorization header belongs to.
+    async fn find(&self, headers: &HeaderMap) -> Option<&User> {
+        let given = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
+        if given.len() > LONGEST_CREDENTIAL {
+            return None;
+        }
+        let mut keyed = Sha256::new();
+        keyed.update(self.0.key);
+        keyed.update(given.as_bytes());
+        let keyed: [u8; 32] = keyed.finalize().into();
+        let remembered = self
+            .0
+            .remembered
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .get(&keyed)
+            .copied();
+        if let Some((until, user)) = remembered
+            && until > Instant::now()
+        {
+            return self.0.users.get(user);
+        }
+        let (name, secret) = credentials(given)?;
+        let found = self.0.users.iter().position(|user| user.name == name);
+        let hash = found.map_or(&self.0.nobody, |at| &self.0.users[at].hash).clone();
+        let permit = self.0.permits.clone().acquire_owned().await.ok()?;
+        let fits = tokio::task::spawn_blocking(move || {
+            let _permit = permit;
+            PasswordHash::new(&hash)
+                .is_ok_and(|hash| Argon2::default().verify_password(secret.as_bytes(), &hash).is_ok())
+        })
+        .await
+        .unwrap_or(false);
+        let user = found.filter(|_| fits)?;
+        let mut remembered = self.0.remembered.lock().unwrap_or_else(PoisonError::into_inner);
+        if remembered.len() >= MOST_REMEMBERED {
+            let now = Instant::now();
+            remembered.retain(|_, (until, _)| *until > now);
+        }
+        if remembered.len() < MOST_REMEMBERED {
+            remembered.insert(keyed, (Instant::now() + REMEMBERED, user));
+        }
+        drop(remembered);
+        self.0.users.get(user)
+    }
+}
+
+/// Name and secret of an Authorization header. A bearer token begins with the name of its user and a full stop, and is the secret as a whole.
+fn credentials(given: &str) -> Option<(String, String)> {
+    let (scheme, rest) = given.split_once(' ')?;
+    let rest = rest.trim();
+    if scheme.eq_ignore_ascii_case("basic") {
+        let decoded = String::from_utf8(BASE64_STANDARD.decode(rest).ok()?).ok()?;
+        let (name, password) = decoded.split_once(':')?;
+        Some((name.to_owned(), password.to_owned()))
+    } else if scheme.eq_ignore_ascii_case("bearer") {
+        let (name, _) = rest.rsplit_once('.')?;
+        Some((name.to_owned(), rest.to_owned()))
+    } else {
+        None
+    }
+}
+
+/// What is asked of every request.
+#[derive(Clone)]
+pub(crate) struct Guard {
+    pub(crate) users: Users,
+    pub(crate) table: Arc<HashMap<(String, Method), Access>>,
+    hosts: Arc<Vec<String>>,
+}
+
+impl Guard {
+    pub(crate) fn new(users: Users, settings: &ServiceSettings, table: HashMap<(String, Method), Access>) -> Guard {
+        let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "[::1]".to_owned()];
+        hosts.push(match settings.listen.ip() {
+            IpAddr::V4(ip) => ip.to_string(),
+            IpAddr::V6(ip) => format!("[{ip}]"),
+        });
+        hosts.extend(settings.hosts.iter().map(|host| host.to_ascii_lowercase()));
+        Guard {
+            users,
+            table: Arc::new(table),
+            hosts: Arc::new(hosts),
+        }
+    }
+
+    fn check_host(&self, host: Option<&str>) -> Result<(), Problem> {
+        let name = host.map(without_port).unwrap_or_default().to_ascii_lowercase();
+        if self.hosts.contains(&name) {
+            return Ok(());
+        }
+        Err(Problem::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "unknown_host",
+            "Hilum is not known under this name; add it to `hosts` in [service].",
+        ))
+    }
+
+    async fn check(
+        &self,
+        path: Option<String>,
+        method: Method,
+        authority: Option<String>,
+        headers: &HeaderMap,
+    ) -> Result<Caller, Problem> {
+        let method = if method == Method::HEAD { Method::GET } else { method };
+        let access = path.and_then(|path| self.table.get(&(path, method.clone())));
+        if access == Some(&Access::Open) {
+            return Ok(Caller("anonymous".to_owned()));
+        }
+        let host = headers
+            .get(header::HOST)
+            .and_then(|host| host.to_str().ok())
+            .or(authority.as_deref());
+        self.check_host(host)?;
+        if !matches!(method, Method::GET | Method::OPTIONS) {
+            check_origin(headers, host.unwrap_or_default())?;
+        }
+        if self.users.is_empty() {
+            return Ok(Caller("anonymous".to_owned()));
+        }
+        let Some(user) = self.users.find(headers).await else {
+            return Err(Problem::new(
+                StatusCode::UNAUTHORIZED,
+                "unauthorized",
+                "Give the name and password of a user, or a bearer token.",
+            ));
+        };
+        match access {
+            Some(Access::Needs(role)) if !user.roles.contains(role) => Err(Problem::new(
+                StatusCode::FORBIDDEN,
+                "forbidden",
+                format!("This needs the role {}.", role.name()),
+            )),
+            // No such route or method: the router says so, to those whom it knows.
+            _ => Ok(Caller(user.name.clone())),
+        }
+    }
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rfind(':') {
+        Some(at) if !host[at..].contains(']') => &host[..at],
+        _ => host,
+    }
+}
+
+/// What changes something is refused where a page of another origin asks for it.
+fn check_origin(headers: &HeaderMap, host: &str) -> Result<(), Problem> {
+    let cross_site = headers
+        .get("sec-fetch-site")
+        .is_some_and(|site| site == "cross-site" || site == "same-site");
+    let foreign = headers.get(header::ORIGIN).is_some_and(|origin| {
+        let origin = origin.to_str().unwrap_or_default();
+        origin.split_once("://").map(|(_, authority)| authority) != Some(host)
+    });
+    if cross_site || foreign {
+        return Err(Problem::new(
+            StatusCode::FORBIDDEN,
+            "foreign_origin",
+            "A page of another origin may not change anything here.",
+        ));
+    }
+    Ok(())
+}
+
+/// The layer of every route.
+pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
+    let path = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map(|path| path.as_str().to_owned());
+    let authority = request.uri().authority().map(|authority| authority.as_str().to_owned());
+    let method = request.method().clone();
+    match guard.check(path, method, authority, request.headers()).await {
+        Ok(caller) => {
+            request.extensions_mut().insert(caller);
+            next.run(request).await
+        }
+        Err(problem) => problem.into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::expect_used)]
+
+    use super::*;
+
+    fn settings(listen: &str, insecure: bool) -> ServiceSettings {
+        ServiceSettings {
+            listen: listen.parse().unwrap(),
+            data_folder: "data".into(),
+            database_url: String::new(),
+            postgres_folder: "".into(),
+            database_connections: 1,
+            hosts: vec!["Hilum.Example".to_owned()],
+            insecure,
+            drain_seconds: 1.0,
+        }
+    }
+
+    #[test]
+    fn off_loopback_it_listens_only_with_users_or_when_told_so() {
+        assert!(may_listen(&settings("127.0.0.1:1", false), &[]).is_ok());
+        assert!(may_listen(&settings("[::1]:1", false), &[]).is_ok());
+        assert!(may_listen(&settings("0.0.0.0:1", true), &[]).is_ok());
+        let sentence = may_listen(&settings("0.0.0.0:1", false), &[]).unwrap_err().to_string();
+        assert!(
+            sentence.contains("hilum user add") && sentence.contains("--insecure"),
+            "{sentence}"
+        );
+    }
+
+    #[test]
+    fn hosts_are_compared_without_their_port_and_case() {
+        let guard = Guard::new(
+            Users::new(Vec::new()).unwrap(),
+            &settings("10.0.0.1:80", false),
+            HashMap::new(),
+        );
+        for known in [
+            "localhost",
+            "LOCALHOST:8043",
+            "127.0.0.1:1",
+            "[::1]:8043",
+            "[::1]",
+            "10.0.0.1:80",
+            "hilum.example",
+        ] {
+            assert!(guard.check_host(Some(known)).is_ok(), "{known}");
+        }
+        for unknown in [
+            "",
+            "evil.example",
+            "localhost.evil.example:8043",
+            "127.0.0.1.evil",
+            "[::2]",
+        ] {
+            assert!(guard.check_host(Some(unknown)).is_err(), "{unknown}");
+        }
+        assert!(guard.check_host(None).is_err());
+    }
+
+    #[test]
+    fn a_hash_that_is_none_is_named() {
+        let user = User {
+            name: "a".to_owned(),
+            hash: "secret".to_owned(),
+            roles: Vec::new(),
+        };
+        assert!(matches!(Users::new(vec![user]), Err(HttpError::Hash(name)) if name == "a"));
+    }
+}

@@ -1,0 +1,178 @@
+//! Signs of life and metrics: `/healthz`, `/readyz`, `/metrics`.
+
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use axum::Json;
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+use metrics::{counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use serde::Serialize;
+use tokio::sync::Mutex;
+use utoipa::ToSchema;
+
+use super::AppState;
+use super::problem::Problem;
+use crate::database::{JOB_STATES, SERIES_STATES};
+
+/// The database is asked for figures at most so often.
+const ASKED: Duration = Duration::from_secs(5);
+/// A database that does not answer for so long is not ready.
+const PATIENCE: Duration = Duration::from_secs(3);
+const DELIVERY_STATES: [&str; 5] = ["pending", "sending", "delivered", "given_up", "withdrawn"];
+
+/// Collects the metrics of this process and renders them. Cheap to clone.
+#[derive(Clone)]
+pub struct Recorder {
+    handle: PrometheusHandle,
+    asked: Arc<Mutex<Option<Instant>>>,
+}
+
+static RECORDER: OnceLock<Option<Recorder>> = OnceLock::new();
+
+/// Begins to record metrics; a second call in the same process answers the same recorder. `None`: another recorder was installed before.
+#[must_use]
+pub fn record() -> Option<Recorder> {
+    RECORDER
+        .get_or_init(|| {
+            let seconds = [
+                0.001, 0.005, 0.02, 0.1, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 300.0, 1800.0,
+            ];
+            let handle = PrometheusBuilder::new()
+                .set_buckets_for_metric(Matcher::Suffix("_seconds".to_owned()), &seconds)
+                .ok()?
+                .install_recorder()
+                .ok()?;
+            describe();
+            Some(Recorder {
+                handle,
+                asked: Arc::new(Mutex::new(None)),
+            })
+        })
+        .clone()
+}
+
+fn describe() {
+    describe_counter!("hilum_http_requests_total", "Requests by route, method and status.");
+    describe_histogram!(
+        "hilum_http_request_seconds",
+        "Seconds until the answer began, by route."
+    );
+    describe_counter!("hilum_instances_total", "Instances received, by what became of them.");
+    describe_histogram!("hilum_stage_seconds", "Seconds of each stage of a job.");
+    describe_counter!("hilum_windows_total", "Windows of the network that ran.");
+    describe_gauge!("hilum_series", "Series by state.");
+    describe_gauge!("hilum_jobs", "Jobs by state.");
+    describe_gauge!("hilum_deliveries", "Deliveries by state.");
+    describe_gauge!("hilum_queue_age_seconds", "For how long the oldest job waits.");
+    describe_gauge!("hilum_queue_paused", "1: no job is begun.");
+    describe_gauge!(
+        "hilum_oldest_open_series_seconds",
+        "For how long the oldest series has been arriving."
+    );
+    describe_gauge!("hilum_disk_free_bytes", "Free on the disk of the data folder.");
+}
+
+/// Counts every request by its route, never by its path.
+pub(crate) async fn count(request: Request, next: Next) -> Response {
+    let route = request
+        .extensions()
+        .get::<MatchedPath>()
+        .map_or("none", MatchedPath::as_str)
+        .to_owned();
+    let method = request.method().as_str();
+    let method = if ["GET", "POST", "HEAD", "OPTIONS"].contains(&method) {
+        method.to_owned()
+    } else {
+        "other".to_owned()
+    };
+    let begun = Instant::now();
+    let response = next.run(request).await;
+    histogram!("hilum_http_request_seconds", "route" => route.clone()).record(begun.elapsed().as_secs_f64());
+    counter!("hilum_http_requests_total", "route" => route, "method" => method, "status" => response.status().as_u16().to_string())
+        .increment(1);
+    response
+}
+
+/// Free bytes on the disk of the data folder.
+async fn disk_free(state: &AppState) -> Option<u64> {
+    let folder = state.data_folder.clone();
+    tokio::task::spawn_blocking(move || {
+        let disk = rustix::fs::statvfs(&folder).ok()?;
+        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
+    })
+    .await
+    .ok()?
+}
+
+/// Whether each part is ready.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Readiness {
+    database: bool,
+    /// The data folder is there, and more than the reserve is free on its disk.
+    disk: bool,
+    /// The network is loaded, or none is needed here.
+    model: bool,
+}
+
+/// The process lives.
+#[utoipa::path(get, path = "/healthz", tag = "health", operation_id = "healthz", responses((status = 200, body = String)))]
+pub(crate) async fn healthz() -> &'static str {
+    "ok\n"
+}
+
+/// The process can do its work; the PACS is not asked.
+#[utoipa::path(get, path = "/readyz", tag = "health", operation_id = "readyz",
+    responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
+pub(crate) async fn readyz(State(state): State<AppState>) -> (StatusCode, Json<Readiness>) {
+    let answered = tokio::time::timeout(PATIENCE, state.database.ping()).await;
+    let ready = Readiness {
+        database: matches!(answered, Ok(Ok(()))),
+        disk: disk_free(&state)
+            .await
+            .is_some_and(|free| free > state.disk_reserve_bytes),
+        model: (state.model_ready)(),
+    };
+    let status = if ready.database && ready.disk && ready.model {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
+    (status, Json(ready))
+}
+
+/// The metrics, as Prometheus reads them.
+#[utoipa::path(get, path = "/metrics", tag = "health", operation_id = "metrics", responses((status = 200, content_type = "text/plain", body = String)))]
+pub(crate) async fn metrics(State(state): State<AppState>) -> Result<Response, Problem> {
+    let mut asked = state.recorder.asked.lock().await;
+    if asked.is_none_or(|at| at.elapsed() > ASKED) {
+        // A database that is away leaves the last figures; /readyz tells of it.
+        if let Ok(Ok(figures)) = tokio::time::timeout(PATIENCE, state.database.figures()).await {
+            let tables: [(&'static str, &[&str], &[(String, i64)]); 3] = [
+                ("hilum_series", &SERIES_STATES, &figures.series),
+                ("hilum_jobs", &JOB_STATES, &figures.jobs),
+                ("hilum_deliveries", &DELIVERY_STATES, &figures.deliveries),
+            ];
+            for (name, states, counts) in tables {
+                for state in states {
+                    let count = counts.iter().find(|(of, _)| of == state).map_or(0, |(_, count)| *count);
+                    gauge!(name, "state" => (*state).to_owned()).set(count as f64);
+                }
+            }
+            gauge!("hilum_queue_age_seconds").set(figures.queue.oldest_seconds);
+            gauge!("hilum_queue_paused").set(f64::from(u8::from(figures.queue.paused)));
+            gauge!("hilum_oldest_open_series_seconds").set(figures.oldest_open_series_seconds);
+        }
+        if let Some(free) = disk_free(&state).await {
+            gauge!("hilum_disk_free_bytes").set(free as f64);
+        }
+        *asked = Some(Instant::now());
+    }
+    drop(asked);
+    let headers = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
+    state.recorder.handle.run_upkeep();
+    Ok((headers, state.recorder.handle.render()).into_response())
+}

@@ -1,0 +1,256 @@
+//! What users do over REST: submit, cancel, try again, deliver again, close a series, pause the queue.
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::{Extension, Json};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use super::AppState;
+use super::access::Caller;
+use super::jobs::{whole, with_deliveries};
+use super::problem::{self, Path, Problem};
+use super::shapes::{Job, Series};
+use crate::database::{Operated, Wish};
+
+/// What is to be segmented.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Submission {
+    /// StudyInstanceUID.
+    study_uid: String,
+    /// SeriesInstanceUID; absent: every CT series of the study.
+    series_uid: Option<String>,
+    /// Name of the PACS to fetch it from; absent: it was received already.
+    pacs: Option<String>,
+    /// Greater goes first; 0 if absent.
+    #[serde(default)]
+    priority: i16,
+}
+
+/// What became of a submission.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Submitted {
+    /// Jobs that exist already.
+    jobs: Vec<Job>,
+    /// Series that will get a job.
+    series: Vec<Series>,
+    /// What will be fetched.
+    retrieval: Option<RetrievalState>,
+}
+
+/// Something that will be fetched from a PACS.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct RetrievalState {
+    id: i64,
+    /// pending, or running where it was under way already.
+    state: String,
+}
+
+/// How the queue stands.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct QueueState {
+    paused: bool,
+    queued: i64,
+    running: i64,
+    /// For how many seconds the oldest job waits.
+    oldest_seconds: f64,
+    /// Workers seen lately.
+    workers: i64,
+}
+
+/// The problem that an operation ended in, if it did.
+fn problem_of(operated: Operated, what: &str) -> Result<StatusCode, Problem> {
+    match operated {
+        Operated::Done => Ok(StatusCode::OK),
+        Operated::Asked => Ok(StatusCode::ACCEPTED),
+        Operated::Unknown => Err(Problem::not_found("job_not_found", "There is no such job.")),
+        Operated::WrongState(state) => Err(Problem::conflict(
+            "wrong_state",
+            format!("A job that is {state} cannot be {what}."),
+        )),
+        Operated::SeriesChanged => Err(Problem::conflict(
+            "series_changed",
+            "More slices came since, and make another job.",
+        )),
+        Operated::Removed => Err(Problem::conflict(
+            "slices_removed",
+            "Its slices were removed by retention: send the series again.",
+        )),
+        Operated::NoDeliveries => Err(Problem::conflict(
+            "nothing_to_deliver",
+            "The job has no deliveries: no PACS is to get its results.",
+        )),
+    }
+}
+
+fn uid(text: &str) -> Result<(), Problem> {
+    let right = (1..=64).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    if right {
+        Ok(())
+    } else {
+        Err(Problem::bad_request(
+            "bad_uid",
+            "A UID is digits and full stops, at most 64.",
+        ))
+    }
+}
+
+/// Asks for a study or series to be segmented: fetched from a PACS, or as it was received. A job that exists is answered (200); else 202.
+#[utoipa::path(post, path = "/api/v1/jobs", tag = "jobs", operation_id = "submit", request_body = Submission,
+    responses((status = 200, body = Submitted), (status = 202, body = Submitted),
+        (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn submit(
+    State(state): State<AppState>,
+    Extension(Caller(caller)): Extension<Caller>,
+    problem::Json(submission): problem::Json<Submission>,
+) -> Result<(StatusCode, Json<Submitted>), Problem> {
+    uid(&submission.study_uid)?;
+    submission.series_uid.as_deref().map_or(Ok(()), uid)?;
+    let wish = Wish {
+        study_uid: submission.study_uid,
+        series_uid: submission.series_uid,
+        priority: submission.priority,
+    };
+    let mut submitted = Submitted {
+        jobs: Vec::new(),
+        series: Vec::new(),
+        retrieval: None,
+    };
+    if let Some(pacs) = submission.pacs {
+        if !state.pacs.contains(&pacs) {
+            return Err(Problem::bad_request("unknown_pacs", "No [[pacs]] block has this name."));
+        }
+        let retrieval = state.database.wish_for_retrieval(&pacs, &wish, &caller).await?;
+        submitted.retrieval = Some(RetrievalState {
+            id: retrieval.id,
+            state: retrieval.state,
+        });
+        return Ok((StatusCode::ACCEPTED, Json(submitted)));
+    }
+    let wished = state.database.wish_for_received(&wish, &caller).await?;
+    if wished.jobs.is_empty() && wished.series.is_empty() {
+        return Err(if wished.removed.is_empty() {
+            Problem::not_found(
+                "series_not_found",
+                "No such series was received; name a PACS to fetch it from.",
+            )
+        } else {
+            Problem::conflict(
+                "slices_removed",
+                "Its slices were removed by retention: send the series again, or name a PACS to fetch it from.",
+            )
+        });
+    }
+    let mut rows = Vec::new();
+    for id in &wished.jobs {
+        rows.extend(state.database.job(*id).await?);
+    }
+    submitted.jobs = with_deliveries(&state.database, rows).await?;
+    for id in &wished.series {
+        submitted
+            .series
+            .extend(state.database.one_series(*id).await?.map(Series::from));
+    }
+    let status = if wished.series.is_empty() {
+        StatusCode::OK
+    } else {
+        StatusCode::ACCEPTED
+    };
+    Ok((status, Json(submitted)))
+}
+
+/// Cancels a job: at once where it waits (200), within one window of the network where it runs (202).
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/cancel", tag = "jobs", operation_id = "cancel_job", params(("id" = Uuid, Path)),
+    responses((status = 200, body = Job), (status = 202, body = Job), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn cancel(
+    State(state): State<AppState>,
+    Path(id): Path<Uuid>,
+    Extension(Caller(caller)): Extension<Caller>,
+) -> Result<(StatusCode, Json<Job>), Problem> {
+    let status = problem_of(state.database.cancel_job(id, &caller).await?, "canceled")?;
+    Ok((status, Json(whole(&state.database, id).await?)))
+}
+
+/// Puts a failed or canceled job back into the queue.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/retry", tag = "jobs", operation_id = "retry_job", params(("id" = Uuid, Path)),
+    responses((status = 200, body = Job), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn retry(
+    State(state): State<AppState>,
+    Path(id): Path<Uuid>,
+    Extension(Caller(caller)): Extension<Caller>,
+) -> Result<(StatusCode, Json<Job>), Problem> {
+    let status = problem_of(state.database.retry_job(id, &caller).await?, "tried again")?;
+    Ok((status, Json(whole(&state.database, id).await?)))
+}
+
+/// Sends the results of a finished job once more.
+#[utoipa::path(post, path = "/api/v1/jobs/{id}/redeliver", tag = "jobs", operation_id = "redeliver_job", params(("id" = Uuid, Path)),
+    responses((status = 202, body = Job), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn redeliver(
+    State(state): State<AppState>,
+    Path(id): Path<Uuid>,
+    Extension(Caller(caller)): Extension<Caller>,
+) -> Result<(StatusCode, Json<Job>), Problem> {
+    let status = problem_of(state.database.redeliver_job(id, &caller).await?, "delivered again")?;
+    Ok((status, Json(whole(&state.database, id).await?)))
+}
+
+/// Says that a series is whole, so that it is not waited for more slices.
+#[utoipa::path(post, path = "/api/v1/series/{id}/finalize", tag = "series", operation_id = "finalize_series", params(("id" = i64, Path)),
+    responses((status = 200, body = Series), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn finalize(
+    State(state): State<AppState>,
+    Path(id): Path<i64>,
+    Extension(Caller(caller)): Extension<Caller>,
+) -> Result<Json<Series>, Problem> {
+    let unknown = || Problem::not_found("series_not_found", "There is no such series.");
+    let before = state.database.one_series(id).await?.ok_or_else(unknown)?;
+    if before.state == "ignored" || before.state == "taken" {
+        return Err(Problem::conflict(
+            "wrong_state",
+            format!("A series that is {} is not waited for.", before.state),
+        ));
+    }
+    state.database.finalize_series(id, &caller).await?;
+    let after = state.database.one_series(id).await?.ok_or_else(unknown)?;
+    Ok(Json(after.into()))
+}
+
+async fn queue_state(state: &AppState) -> Result<Json<QueueState>, Problem> {
+    let queue = state.database.queue().await?;
+    Ok(Json(QueueState {
+        paused: queue.paused,
+        queued: queue.queued,
+        running: queue.running,
+        oldest_seconds: queue.oldest_seconds,
+        workers: queue.workers,
+    }))
+}
+
+/// How the queue stands.
+#[utoipa::path(get, path = "/api/v1/queue", tag = "queue", operation_id = "get_queue", responses((status = 200, body = QueueState)))]
+pub(crate) async fn queue(State(state): State<AppState>) -> Result<Json<QueueState>, Problem> {
+    queue_state(&state).await
+}
+
+/// Begins no more jobs; those that run go on.
+#[utoipa::path(post, path = "/api/v1/queue/pause", tag = "queue", operation_id = "pause_queue", responses((status = 200, body = QueueState)))]
+pub(crate) async fn pause(
+    State(state): State<AppState>,
+    Extension(Caller(caller)): Extension<Caller>,
+) -> Result<Json<QueueState>, Problem> {
+    state.database.set_paused(true, &caller).await?;
+    queue_state(&state).await
+}
+
+/// Begins jobs again.
+#[utoipa::path(post, path = "/api/v1/queue/resume", tag = "queue", operation_id = "resume_queue", responses((status = 200, body = QueueState)))]
+pub(crate) async fn resume(
+    State(state): State<AppState>,
+    Extension(Caller(caller)): Extension<Caller>,
+) -> Result<Json<QueueState>, Problem> {
+    state.database.set_paused(false, &caller).await?;
+    queue_state(&state).await
+}

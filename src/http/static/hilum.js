@@ -1,0 +1,42 @@
+// Keeps the list of jobs, or the page of one, up to date over server-sent events. The pages work without it.
+"use strict";
+(() => {
+  const list = document.getElementById("jobs");
+  const page = document.querySelector("[data-page-of]");
+  if (!list && !page) return;
+
+  const shown = (id) => document.querySelector(`[data-job="${CSS.escape(id)}"]`);
+  const waiting = new Set();
+
+  // One fetch for all that happens to a job within a moment.
+  const refresh = (id) => {
+    if (waiting.has(id)) return;
+    waiting.add(id);
+    setTimeout(async () => {
+      waiting.delete(id);
+      if (page) { location.reload(); return; }
+      const old = shown(id);
+      if (!old && list.dataset.live === undefined) return;
+      const answer = await fetch(`/jobs/${encodeURIComponent(id)}/card`);
+      if (!answer.ok) return;
+      const made = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("article");
+      if (!made) return;
+      if (old) old.replaceWith(made); else { list.prepend(made); document.querySelector(".empty")?.remove(); }
+    }, 300);
+  };
+
+  const source = new EventSource("/api/v1/events");
+  source.addEventListener("event", (message) => {
+    const id = JSON.parse(message.data).job_id;
+    if (id && (!page || page.dataset.pageOf === id)) refresh(id);
+  });
+  source.addEventListener("progress", (message) => {
+    const told = JSON.parse(message.data);
+    const place = page ? (page.dataset.pageOf === told.job_id ? page : null) : shown(told.job_id);
+    if (!place) return;
+    const bar = place.querySelector("progress");
+    if (!bar) { refresh(told.job_id); return; }
+    bar.max = Math.max(1, told.windows_total);
+    bar.value = told.windows_done;
+  });
+})();
