@@ -11,14 +11,15 @@ use clap::ValueEnum;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{End, models, say};
 use crate::config::Settings;
-use crate::database::{Database, PrivateCluster};
+use crate::database::{Database, PrivateCluster, Watcher};
+use crate::delivery;
 use crate::dicom::{FrameReader, Limits};
-use crate::http;
-use crate::inbox::Ingest;
+use crate::http::{self, AppState, Users, may_listen, record};
+use crate::inbox::{self, Ingest};
 use crate::jobs::{Core, Worker, worker_name};
 use crate::model::{Manifest, Session};
 
@@ -62,6 +63,7 @@ struct State {
 
 pub(super) fn run(arguments: &Arguments, mut settings: Settings) -> anyhow::Result<End> {
     settings.service.insecure |= arguments.insecure;
+    may_listen(&settings.service, &settings.user)?;
     let data = data_folder(&settings.service.data_folder)?;
     runtime()?.block_on(serve(arguments, &settings, &data))
 }
@@ -138,18 +140,47 @@ async fn serve(arguments: &Arguments, settings: &Settings, data: &Path) -> anyho
         &data.join("inbox"),
         settings.inbox.clone(),
         Limits::default(),
-    )
-    .await?;
+    )?;
+    if has(ProcessRole::Receive) {
+        tasks.spawn(inbox::run(
+            database.clone(),
+            ingest.clone(),
+            settings.inbox.clone(),
+            settings.pacs.clone(),
+            drain.clone(),
+        ));
+        let poller = inbox::poller::run(database.clone(), ingest.clone(), settings.pacs.clone(), drain.clone());
+        tasks.spawn(or_end(poller, drain.clone()));
+    }
     if let Some(core) = core {
         let worker = Worker::new(database.clone(), core, settings.jobs.clone(), name.clone());
         tasks.spawn(worker.run(drain.clone(), end.clone()));
     }
+    if has(ProcessRole::Deliver) {
+        let deliveries = delivery::run(
+            database.clone(),
+            data.to_owned(),
+            settings.delivery.clone(),
+            settings.pacs.clone(),
+            name,
+            drain.clone(),
+        );
+        tasks.spawn(or_end(deliveries, drain.clone()));
+    }
     let receiving = has(ProcessRole::Receive).then_some(ingest);
-    let router = axum::Router::new().route("/healthz", axum::routing::get(|| async { "ok" }));
-    let router = match receiving {
-        Some(ingest) => router.merge(http::stow::routes(ingest)),
-        None => router,
+    let app = AppState {
+        watcher: Watcher::start(database.clone(), drain.clone()),
+        database: database.clone(),
+        settings: Arc::new(settings.service.clone()),
+        data_folder: data.to_owned(),
+        users: Users::new(settings.user.clone())?,
+        pacs: Arc::new(settings.pacs.iter().map(|block| block.name.clone()).collect()),
+        disk_reserve_bytes: settings.inbox.disk_reserve_bytes,
+        // The network was opened before anything listens, or is not to be.
+        model_ready: Arc::new(|| true),
+        recorder: record().context("another recorder of metrics is installed")?,
     };
+    let router = http::router(app, receiving.map(http::stow::routes).unwrap_or_default());
     let listener = tokio::net::TcpListener::bind(settings.service.listen)
         .await
         .with_context(|| format!("cannot listen on {} (service.listen)", settings.service.listen))?;
@@ -162,7 +193,10 @@ async fn serve(arguments: &Arguments, settings: &Settings, data: &Path) -> anyho
             .await
     });
 
-    let stopped = wait_for_signal().await?;
+    let stopped = tokio::select! {
+        signal = wait_for_signal() => signal?,
+        () = drain.cancelled() => "a part cannot run",
+    };
     info!("{stopped}: draining");
     drain.cancel();
     tasks.close();
@@ -177,7 +211,7 @@ async fn serve(arguments: &Arguments, settings: &Settings, data: &Path) -> anyho
     }
     end.cancel();
     server.abort();
-    let State { database, cluster } = state;
+    let State { database: _, cluster } = state;
     database.close().await;
     if let Some(mut cluster) = cluster {
         tokio::task::spawn_blocking(move || cluster.stop()).await?;
@@ -206,6 +240,14 @@ fn core(settings: &Settings, data: &Path) -> anyhow::Result<Arc<Core>> {
         data.join("inbox"),
     );
     Ok(Arc::new(core))
+}
+
+/// A part that cannot run at all ends the whole, with its reason.
+async fn or_end<E: std::fmt::Display>(part: impl Future<Output = Result<(), E>>, drain: CancellationToken) {
+    if let Err(error) = part.await {
+        error!("{error}");
+        drain.cancel();
+    }
 }
 
 async fn wait_for_signal() -> anyhow::Result<&'static str> {

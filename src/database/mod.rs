@@ -3,39 +3,36 @@
 //! A state changes in one transaction that also appends to `event`. Times are the database's clock.
 
 mod cluster;
-mod events;
-mod failpoint;
-mod jobs;
-mod notify;
-mod queue;
 mod delivery;
 mod events;
+mod failpoint;
 mod fates;
+mod figures;
 mod fold;
 mod inbox;
-mod retention;
-mod settling;
-mod workers;
-mod figures;
-mod finalize;
+mod jobs;
 mod listing;
+mod notify;
 mod operations;
-mod series_listing;
+mod queue;
+mod retention;
 mod retrieval;
+mod series_listing;
+mod settling;
 #[doc(hidden)]
 pub mod testing;
 mod watch;
+mod workers;
 
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
 pub use cluster::{ClusterError, PrivateCluster};
-pub use events::{NewEvent, append};
-pub use failpoint::failpoint;
-pub use figures::{Figures, Queue};
 pub use delivery::{ClaimedDelivery, DeliveryState, PlannedDelivery, UnplannedJob, withdraw_deliveries};
 pub use events::{NewEvent, append};
+pub use failpoint::failpoint;
 pub use fates::SeriesFate;
+pub use figures::{Figures, Queue};
 pub use inbox::{
     ArrivedInstance, ArrivedSeries, HeldInstance, IgnoredBecause, InstanceDigest, SeriesState, SettledBy, Stored,
     StoredBatch, StoredSeries,
@@ -45,9 +42,9 @@ pub use listing::{DeliveryRow, Filter, JOB_STATES, JobRow, SERIES_STATES, Whose}
 pub use notify::Waiter;
 pub use operations::{Operated, Retrieval, Wish, Wished};
 pub use queue::{Claim, JobEnd, JobProgress, Renewal, StoredSlice};
-pub use series_listing::{EventRow, SeriesRow};
 pub use retention::Keep;
 pub use retrieval::{ClaimedRetrieval, ListedSeries, RetrievalFault, RetrievalState};
+pub use series_listing::{EventRow, SeriesRow};
 pub use settling::ToBeCounted;
 pub use watch::{Change, Event, Place, Progress, Watcher};
 
