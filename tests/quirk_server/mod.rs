@@ -1,5 +1,7 @@
 //! A small PACS that answers as the odd ones do: told beforehand what to do with the next requests, it counts what it was asked.
 
+#![allow(unreachable_pub)]
+
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
