@@ -315,6 +315,22 @@ impl Database {
         Ok(renewed.rows_affected() == 1)
     }
 
+    /// Hands the priority of a retrieval on to its series, whose jobs begin with it.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn pass_priority_on(&self, claimed: &ClaimedRetrieval, series_id: i64) -> Result<(), DatabaseError> {
+        sqlx::query!(
+            "update series set priority = greatest(series.priority, retrieval.priority) from retrieval
+             where series.id = $1 and retrieval.id = $2 and series.priority < retrieval.priority",
+            series_id,
+            claimed.id
+        )
+        .execute(self.pool())
+        .await?;
+        Ok(())
+    }
+
     /// Notes that a series was retrieved whole. False: the lease was lost, nothing is changed.
     ///
     /// # Errors

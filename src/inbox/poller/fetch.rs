@@ -163,6 +163,7 @@ async fn fetch(source: &Source, claimed: &ClaimedRetrieval) -> Result<u32, PollE
         .iter()
         .find(|one| one.study_uid == study && one.series_uid == series);
     if let Some(touched) = touched {
+        source.database.pass_priority_on(claimed, touched.id).await?;
         // It settles at once where as many are held as came; else, as where late slices were sent besides, after the quiet time.
         source
             .database

@@ -1,0 +1,308 @@
+//! A small PACS that answers as the odd ones do: told beforehand what to do with the next requests, it counts what it was asked.
+
+#![allow(unreachable_pub)]
+
+use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Path, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::{Value, json};
+
+/// What the next STOW-RS request meets.
+#[derive(Clone, Copy, Debug)]
+pub enum Stow {
+    /// 200, listed; kept or not.
+    Listed { kept: bool },
+    /// 200 with a body that lists nothing.
+    Silent { kept: bool },
+    /// 409 with this failure reason.
+    Conflict { reason: u16, kept: bool },
+    /// 204 without a body.
+    NoContent { kept: bool },
+    /// A status alone.
+    Status(u16),
+}
+
+/// What the next WADO-RS request for a series meets.
+#[derive(Clone, Copy, Debug)]
+pub enum Wado {
+    /// Everything but the closing boundary.
+    Unclosed,
+    /// One instance less, well closed.
+    Short,
+    /// A status alone.
+    Status(u16),
+}
+
+/// A series that it has.
+#[derive(Clone, Debug)]
+pub struct Served {
+    pub study: String,
+    pub series: String,
+    pub modality: &'static str,
+    pub manufacturer: Option<&'static str>,
+    /// SOP Instance UIDs and bytes.
+    pub instances: Vec<(String, Vec<u8>)>,
+    /// NumberOfSeriesRelatedInstances is told.
+    pub tells_count: bool,
+    /// What its metadata says of its first instance.
+    pub metadata: Value,
+}
+
+#[derive(Debug, Default)]
+pub struct Inside {
+    pub stow: VecDeque<Stow>,
+    pub wado: VecDeque<Wado>,
+    pub series: Vec<Served>,
+    /// Most rows of one answer.
+    pub page: usize,
+    pub stow_requests: usize,
+    pub wado_requests: usize,
+    pub series_queries: usize,
+    pub metadata_requests: usize,
+    /// Authorization headers that came.
+    pub authorization: Vec<String>,
+}
+
+pub struct QuirkServer {
+    pub address: SocketAddr,
+    inside: Shared,
+    task: tokio::task::JoinHandle<()>,
+}
+
+type Shared = Arc<Mutex<Inside>>;
+
+impl QuirkServer {
+    pub async fn start() -> QuirkServer {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        QuirkServer::on(listener)
+    }
+
+    /// At an address where one may have been before.
+    pub async fn start_at(address: SocketAddr) -> QuirkServer {
+        QuirkServer::on(tokio::net::TcpListener::bind(address).await.unwrap())
+    }
+
+    fn on(listener: tokio::net::TcpListener) -> QuirkServer {
+        let inside = Shared::default();
+        inside.lock().unwrap().page = 100;
+        let address = listener.local_addr().unwrap();
+        let routes = Router::new()
+            .route("/dicom-web/series", get(all_series))
+            .route("/dicom-web/studies/{study}", axum::routing::post(store))
+            .route("/dicom-web/studies/{study}/series", get(study_series))
+            .route("/dicom-web/studies/{study}/series/{series}", get(retrieve))
+            .route("/dicom-web/studies/{study}/series/{series}/instances", get(instances))
+            .route("/dicom-web/studies/{study}/series/{series}/metadata", get(metadata))
+            .with_state(Arc::clone(&inside));
+        let task = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
+        QuirkServer { address, inside, task }
+    }
+
+    pub fn inside(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().unwrap()
+    }
+
+    pub fn url(&self) -> String {
+        format!("http://{}/dicom-web", self.address)
+    }
+}
+
+impl Drop for QuirkServer {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn store(State(inside): State<Shared>, Path(study): Path<String>, headers: HeaderMap, body: Bytes) -> Response {
+    let mut inside = inside.lock().unwrap();
+    inside.stow_requests += 1;
+    if let Some(value) = headers.get(header::AUTHORIZATION) {
+        inside.authorization.push(value.to_str().unwrap().to_owned());
+    }
+    let (series, sop) = uids_of(&body);
+    let quirk = inside.stow.pop_front().unwrap_or(Stow::Listed { kept: true });
+    let kept = match quirk {
+        Stow::Listed { kept } | Stow::Silent { kept } | Stow::Conflict { kept, .. } | Stow::NoContent { kept } => kept,
+        Stow::Status(_) => false,
+    };
+    if kept {
+        inside.series.push(Served {
+            study,
+            series,
+            modality: "SEG",
+            manufacturer: Some("Hilum"),
+            instances: vec![(sop.clone(), body.to_vec())],
+            tells_count: true,
+            metadata: json!({}),
+        });
+    }
+    let item = json!({"00081155": {"vr": "UI", "Value": [sop]}});
+    match quirk {
+        Stow::Listed { .. } => dicom_json(StatusCode::OK, &json!({"00081199": {"vr": "SQ", "Value": [item]}})),
+        Stow::Silent { .. } => dicom_json(StatusCode::OK, &json!({})),
+        Stow::Conflict { reason, .. } => {
+            let mut item = item;
+            item["00081197"] = json!({"vr": "US", "Value": [reason]});
+            dicom_json(
+                StatusCode::CONFLICT,
+                &json!({"00081198": {"vr": "SQ", "Value": [item]}}),
+            )
+        }
+        Stow::NoContent { .. } => StatusCode::NO_CONTENT.into_response(),
+        Stow::Status(status) => StatusCode::from_u16(status).unwrap().into_response(),
+    }
+}
+
+/// Series and SOP Instance UID of the only part.
+fn uids_of(body: &[u8]) -> (String, String) {
+    let start = find(body, b"\r\n\r\n").unwrap() + 4;
+    let length = find(&body[start..], b"\r\n--hilum-").unwrap();
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), &body[start..start + length]).unwrap();
+    let source = hilum::dicom::Source {
+        path: file.path().into(),
+        offset: 0,
+        length: length as u64,
+    };
+    let header = hilum::dicom::read_header(&source, &hilum::dicom::Limits::default())
+        .unwrap()
+        .header;
+    (header.series_instance_uid, header.sop_instance_uid)
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
+    bytes.windows(wanted.len()).position(|window| window == wanted)
+}
+
+type Asked = Query<HashMap<String, String>>;
+
+async fn all_series(State(inside): State<Shared>, uri: axum::http::Uri) -> Response {
+    list(&inside, None, &uri)
+}
+
+async fn study_series(State(inside): State<Shared>, Path(study): Path<String>, uri: axum::http::Uri) -> Response {
+    list(&inside, Some(&study), &uri)
+}
+
+fn list(inside: &Shared, study: Option<&str>, uri: &axum::http::Uri) -> Response {
+    let mut inside = inside.lock().unwrap();
+    inside.series_queries += 1;
+    let asked: HashMap<&str, &str> = uri
+        .query()
+        .unwrap_or_default()
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .collect();
+    let number = |name: &str| asked.get(name).and_then(|value| value.parse::<usize>().ok());
+    let rows: Vec<Value> = inside
+        .series
+        .iter()
+        .filter(|one| study.is_none_or(|study| study == one.study))
+        .filter(|one| asked.get("Modality").is_none_or(|modality| *modality == one.modality))
+        .filter(|one| {
+            asked
+                .get("SeriesInstanceUID")
+                .is_none_or(|series| *series == one.series)
+        })
+        .skip(number("offset").unwrap_or(0))
+        .take(number("limit").unwrap_or(usize::MAX).min(inside.page))
+        .map(row)
+        .collect();
+    dicom_json(StatusCode::OK, &Value::Array(rows))
+}
+
+fn row(one: &Served) -> Value {
+    let mut row = json!({
+        "0020000D": {"vr": "UI", "Value": [one.study]}, "0020000E": {"vr": "UI", "Value": [one.series]},
+        "00080060": {"vr": "CS", "Value": [one.modality]},
+    });
+    if one.tells_count {
+        // As text, as some do.
+        row["00201209"] = json!({"vr": "IS", "Value": [one.instances.len().to_string()]});
+    }
+    if let Some(manufacturer) = one.manufacturer {
+        row["00080070"] = json!({"vr": "LO", "Value": [manufacturer]});
+    }
+    row
+}
+
+async fn instances(
+    State(inside): State<Shared>,
+    Path((study, series)): Path<(String, String)>,
+    Query(asked): Asked,
+) -> Response {
+    let inside = inside.lock().unwrap();
+    let number = |name: &str| asked.get(name).and_then(|value| value.parse::<usize>().ok());
+    let rows: Vec<Value> = inside
+        .series
+        .iter()
+        .filter(|one| one.study == study && one.series == series)
+        .flat_map(|one| &one.instances)
+        .filter(|(sop, _)| asked.get("SOPInstanceUID").is_none_or(|wanted| wanted == sop))
+        .skip(number("offset").unwrap_or(0))
+        .take(number("limit").unwrap_or(usize::MAX).min(inside.page))
+        .map(|(sop, _)| json!({"00080018": {"vr": "UI", "Value": [sop]}}))
+        .collect();
+    if rows.is_empty() {
+        return StatusCode::NO_CONTENT.into_response();
+    }
+    dicom_json(StatusCode::OK, &Value::Array(rows))
+}
+
+async fn metadata(State(inside): State<Shared>, Path((study, series)): Path<(String, String)>) -> Response {
+    let mut inside = inside.lock().unwrap();
+    inside.metadata_requests += 1;
+    let found = inside
+        .series
+        .iter()
+        .find(|one| one.study == study && one.series == series);
+    match found {
+        Some(one) => dicom_json(StatusCode::OK, &json!([one.metadata])),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+async fn retrieve(State(inside): State<Shared>, Path((study, series)): Path<(String, String)>) -> Response {
+    let mut inside = inside.lock().unwrap();
+    inside.wado_requests += 1;
+    let quirk = inside.wado.pop_front();
+    if let Some(Wado::Status(status)) = quirk {
+        return StatusCode::from_u16(status).unwrap().into_response();
+    }
+    let Some(one) = inside
+        .series
+        .iter()
+        .find(|one| one.study == study && one.series == series)
+    else {
+        return StatusCode::NOT_FOUND.into_response();
+    };
+    let boundary = "0123456789012345678901234567890123456-0123456789012345678901234567890123456";
+    let short = usize::from(matches!(quirk, Some(Wado::Short)));
+    let mut body = Vec::new();
+    for (_, bytes) in &one.instances[short..] {
+        body.extend_from_slice(format!("--{boundary}\r\nContent-Type: application/dicom\r\n\r\n").as_bytes());
+        body.extend_from_slice(bytes);
+        body.extend_from_slice(b"\r\n");
+    }
+    if !matches!(quirk, Some(Wado::Unclosed)) {
+        body.extend_from_slice(format!("--{boundary}--").as_bytes());
+    }
+    let kind = format!("multipart/related; type=\"application/dicom\"; boundary={boundary}");
+    ([(header::CONTENT_TYPE, kind)], Body::from(body)).into_response()
+}
+
+fn dicom_json(status: StatusCode, value: &Value) -> Response {
+    (
+        status,
+        [(header::CONTENT_TYPE, "application/dicom+json")],
+        value.to_string(),
+    )
+        .into_response()
+}
