@@ -521,3 +521,83 @@ async fn uploads_are_refused_before_their_body_while_there_is_no_room() {
     })
     .await;
 }
+
+/// A PACS that knows one thing: how many instances each series has.
+async fn counting_pacs(count: std::sync::Arc<std::sync::atomic::AtomicU32>) -> hilum::dicomweb::Pacs {
+    use std::sync::atomic::Ordering;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}/dicom-web", listener.local_addr().unwrap());
+    let answer = move || {
+        let body = serde_json::json!([{
+            "0020000D": {"vr": "UI", "Value": [STUDY]},
+            "0020000E": {"vr": "UI", "Value": [SERIES]},
+            "00080060": {"vr": "CS", "Value": ["CT"]},
+            "00201209": {"vr": "IS", "Value": [count.load(Ordering::SeqCst)]},
+        }]);
+        async move { ([("content-type", "application/dicom+json")], body.to_string()) }
+    };
+    let routes = axum::Router::new().fallback(answer);
+    tokio::spawn(async move { axum::serve(listener, routes).await });
+    serde_json::from_value(serde_json::json!({"name": "orthanc", "url": url})).unwrap()
+}
+
+#[tokio::test]
+async fn the_inbox_by_itself_settles_by_the_count_of_the_source_or_by_a_quiet_time_and_sweeps() {
+    scratch(|database, url| async move {
+        use std::sync::atomic::{AtomicU32, Ordering};
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let count = std::sync::Arc::new(AtomicU32::new(5));
+        let pacs = counting_pacs(std::sync::Arc::clone(&count)).await;
+        let mut settings = receive_support::settings();
+        (settings.quiet_seconds, settings.count_interval_seconds) = (3600.0, 0.2);
+        let place = Place::with(database.clone(), &url, settings.clone()).await;
+        let left = place.ingest.folder().join("0190aaaa.batch");
+        std::fs::write(&left, b"left").unwrap();
+        let ends = tokio_util::sync::CancellationToken::new();
+        let runs = hilum::inbox::run(
+            database.clone(),
+            place.ingest.clone(),
+            settings.clone(),
+            vec![pacs],
+            ends.clone(),
+        );
+        let runs = tokio::spawn(runs);
+        let origin = Origin {
+            pacs: Some("orthanc".into()),
+            actor: "orthanc".into(),
+            ..Origin::default()
+        };
+        place.receive_from(&slices(3), &origin).await.unwrap();
+        while place.number("select count(*) from series where source_count = 5 and source_asked_at - source_count_since > interval '0.5 s'").await == 0 {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        assert_eq!(place.text("select state::text from series").await, "receiving", "5 are not held");
+        count.store(3, Ordering::SeqCst);
+        while place.text("select state::text from series").await == "receiving" {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        assert_eq!(place.text("select settled_by from series").await, "count");
+        assert!(!left.exists());
+        ends.cancel();
+        runs.await.unwrap();
+
+        // The same PACS no longer asked: a quiet time does it.
+        settings.quiet_seconds = 0.1;
+        place.receive_from(&slices(4), &origin).await.unwrap();
+        let ends = tokio_util::sync::CancellationToken::new();
+        let runs = tokio::spawn(hilum::inbox::run(
+            database,
+            place.ingest.clone(),
+            settings,
+            Vec::new(),
+            ends.clone(),
+        ));
+        while place.text("select state::text from series").await == "receiving" {
+            tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+        }
+        assert_eq!(place.text("select settled_by from series").await, "quiet");
+        ends.cancel();
+        runs.await.unwrap();
+    })
+    .await;
+}

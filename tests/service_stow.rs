@@ -99,7 +99,7 @@ async fn statuses_are_those_of_the_standard() {
             ),
             (
                 vec![("Content-Type", typed.as_str())],
-                multipart(&[good.clone()]).slice(..900),
+                multipart(std::slice::from_ref(&good)).slice(..900),
                 400,
                 "bad_multipart",
             ),
@@ -127,7 +127,7 @@ async fn statuses_are_those_of_the_standard() {
             ),
             (
                 vec![("Content-Type", typed.as_str()), ("X-Hilum-Source", "")],
-                multipart(&[good.clone()]),
+                multipart(std::slice::from_ref(&good)),
                 400,
                 "bad_source",
             ),
@@ -136,7 +136,7 @@ async fn statuses_are_those_of_the_standard() {
             assert_eq!(response.status(), status, "{headers:?}");
             assert_eq!(code(response).await, wanted);
         }
-        let (typed, body) = written(&[good.clone()]);
+        let (typed, body) = written(std::slice::from_ref(&good));
         let response = served
             .post("/dicom-web/studies/1.2.99", &[("Content-Type", &typed)], body.clone())
             .await;

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use hilum::dicomweb::StowAnswer;
-use hilum::dicomweb::multipart::{Boundary, Event, MultipartError, PartLimits, Parser};
+use hilum::dicomweb::multipart::{Boundary, Event, MultipartError, Parser, PartLimits};
 use libfuzzer_sys::fuzz_target;
 
 const LIMITS: PartLimits = PartLimits {

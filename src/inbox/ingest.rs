@@ -211,9 +211,12 @@ impl Ingest {
             if total > settings.max_request_bytes {
                 return Err(IngestError::TooLarge(settings.max_request_bytes));
             }
+            let handed_over = Instant::now();
             if sender.send(Feed::Chunk(chunk)).await.is_err() {
                 return Ok(());
             }
+            // While the disk is slow the sender is not idle: it is we who do not read.
+            window_end = window_end.and_then(|end| end.checked_add(handed_over.elapsed()));
             if in_window >= LEAST_BYTES {
                 in_window = 0;
                 window_end = Instant::now().checked_add(idle);
