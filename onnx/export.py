@@ -69,6 +69,8 @@ mask_back = "probability"
 keep_components = 2              # the largest components kept; 0 = all
 min_component_ml = 20.0
 fill_holes_ml = 10.0             # enclosed holes up to this volume are filled; 0 = none
+boundary_mm = 4.0                # so far the mask follows the CT's edge in plane; 0 = not at all
+boundary_hu = -400.0             # what is below this is aerated
 
 [[segment]]
 label = "Lung"
