@@ -8,7 +8,7 @@
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use rayon::prelude::*;
 
-use hilum::lungs::{CleanUp, MaskLimits, clean, judge_mask, measure, sides};
+use hilum::lungs::{Boundary, CleanUp, MaskLimits, clean, follow_boundary, judge_mask, measure, sides};
 use hilum::volume::{Grid, Mask, Volume, Voxels};
 
 const SHAPE: [usize; 3] = [300, 512, 512];
@@ -127,6 +127,16 @@ fn lungs(criterion: &mut Criterion) {
         cleanable.labels.copy_from_slice(&drawn.labels);
         clean(&mut cleanable, &volume.grid, &options).unwrap();
     });
+    let boundary = Boundary {
+        band_mm: Boundary::BAND_MM,
+        aerated_below_hu: Boundary::ABOVE_LUNG_HU,
+    };
+    print_cpu_time("copying the mask and follow_boundary", || {
+        cleanable.labels.copy_from_slice(&drawn.labels);
+        follow_boundary(&mut cleanable, &volume, &boundary).unwrap();
+    });
+    cleanable.labels.copy_from_slice(&drawn.labels);
+    clean(&mut cleanable, &volume.grid, &options).unwrap();
     print_cpu_time("sides", || {
         sides(&mut cleanable, &volume.grid).unwrap();
     });
@@ -143,6 +153,13 @@ fn lungs(criterion: &mut Criterion) {
         bencher.iter_batched(
             || drawn.clone(),
             |mut mask| (clean(&mut mask, &volume.grid, &options).unwrap(), mask),
+            BatchSize::PerIteration,
+        );
+    });
+    group.bench_function("follow_boundary", |bencher| {
+        bencher.iter_batched(
+            || drawn.clone(),
+            |mut mask| (follow_boundary(&mut mask, &volume, &boundary).unwrap(), mask),
             BatchSize::PerIteration,
         );
     });

@@ -124,8 +124,8 @@ def onnx_network(path, threads=2):
     return lambda window: session.run(["logits"], {"image": window[None, None]})[0][0, 0]
 
 
-def rows(network, paths, painted=False):
-    """A row a case: name, Dice (None where there is no lung), false volume in mL, and for painted chests Dice and the part kept."""
+def rows(network, paths, painted=False, find=segment):
+    """`find(network, hu)` gives a mask. A row a case: name, Dice (None where there is no lung), false volume in mL, and for painted chests Dice and the part kept."""
     voxel_ml = 5 * 0.8 * 0.8 / 1000
     for path in paths:
         with np.load(path) as arrays:
@@ -134,12 +134,12 @@ def rows(network, paths, painted=False):
         if flat:
             hu, lung = (np.repeat(a, ROI[0], 0) for a in (hu, lung))
         begun = time.monotonic()
-        found = segment(network, hu)
+        found = find(network, hu)
         row = {"case": Path(path).stem, "slices": 1 if flat else len(hu), "seconds": time.monotonic() - begun, "dice": dice(found, lung > 0) if lung.any() else None,
                "missed_ml": ((lung > 0) & ~found).sum() * voxel_ml, "added_ml": (found & (lung == 0)).sum() * voxel_ml}
         if painted and not flat and lung.any():
             ill, where = paint_to_measure(hu.astype(np.float32), lung, seed=len(hu))
-            found = segment(network, ill)
+            found = find(network, ill)
             row |= {"painted_dice": dice(found, lung > 0), "painted_kept": (found & where).sum() / max(1, where.sum())}
         yield row
 
@@ -151,6 +151,21 @@ def line(row, markdown):
     return "| " + " | ".join(cells) + " |" if markdown else f"{cells[0]:56}" + " ".join(f"{c:>10}" for c in cells[1:])
 
 
+def table(found, markdown):
+    """Prints rows as they come, and their mean."""
+    head = ["case", "slices", "Dice", "missed mL", "added mL", "painted Dice", "painted kept"]
+    if markdown:
+        print("| " + " | ".join(head) + " |\n|" + " --- |" * len(head))
+    else:
+        print(f"{head[0]:56}" + " ".join(f"{h[:10]:>10}" for h in head[1:]))
+    scores = []
+    for row in found:
+        print(line(row, markdown), flush=True)
+        scores += [row["dice"]] if row["dice"] is not None else []
+    if scores:
+        print(f"\nmean {np.mean(scores):.3f}, lowest {min(scores):.3f}, standard deviation {np.std(scores):.3f}, {len(scores)} cases with lung")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
@@ -158,17 +173,7 @@ def main():
     parser.add_argument("--painted", action="store_true")
     parser.add_argument("--markdown", action="store_true")
     p = parser.parse_args()
-    head = ["case", "slices", "Dice", "missed mL", "added mL", "painted Dice", "painted kept"]
-    if p.markdown:
-        print("| " + " | ".join(head) + " |\n|" + " --- |" * len(head))
-    else:
-        print(f"{head[0]:56}" + " ".join(f"{h[:10]:>10}" for h in head[1:]))
-    scores = []
-    for row in rows(onnx_network(p.model), p.cases, p.painted):
-        print(line(row, p.markdown), flush=True)
-        scores += [row["dice"]] if row["dice"] is not None else []
-    if scores:
-        print(f"\nmean {np.mean(scores):.3f}, lowest {min(scores):.3f}, standard deviation {np.std(scores):.3f}, {len(scores)} cases with lung")
+    table(rows(onnx_network(p.model), p.cases, p.painted), p.markdown)
     return 0
 
 

@@ -22,67 +22,12 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from ahnet import AHNet
+from manifest import GRAPH, MANIFEST, OURS
 
 OPSET = 17
 ROI = (32, 224, 224)     # depth, height, width
 GRAPHS = {"slices": ("", ["cpu"]), "volume": ("-3d", ["cuda", "tensorrt"])}
 TOLERANCE = 1e-4         # of the largest logit: two orders of summation in single precision
-
-MANIFEST = """\
-schema = 1
-name = "{name}"
-version = "{version}"
-licence = "Apache-2.0"
-citation = "Liu S. et al., 3D Anisotropic Hybrid Network, MICCAI 2018"
-description = "{description}"
-weights_sha256 = "{weights}"
-
-{graphs}[input]
-name = "image"
-axes = "zyx"              # order of the spatial axes in the tensors
-[output]
-name = "logits"
-channels = 1
-activation = "sigmoid"
-foreground_channel = 0
-threshold = 0.5
-
-[grid]
-spacing_mm = [0.8, 0.8, 5.0]     # x, y, z
-orientation = "LPS"              # where x, y, z point
-window_hu = [-1500.0, 500.0]     # clipped to this
-window_to = [0.0, 1.0]           # and scaled to this
-straighten_over_degrees = 10.0   # a stack more oblique than this is resampled along the patient's axes
-
-[windows]
-roi = [224, 224, 32]             # x, y, z
-overlap = 0.25
-blend = "constant"
-batch = 1
-crop_to_body = true              # the grid is cropped to the body (HU > crop_above_hu) with this margin
-crop_above_hu = -500.0
-crop_margin_mm = 10.0
-skip_empty = true                # windows without body are not run
-
-[post]
-mask_back = "probability"
-keep_components = 2              # the largest components kept; 0 = all
-min_component_ml = 20.0
-fill_holes_ml = 10.0             # enclosed holes up to this volume are filled; 0 = none
-
-[[segment]]
-label = "Lung"
-number = 1
-category = ["123037004", "SCT", "Anatomical Structure"]
-type = ["39607008", "SCT", "Lung"]
-"""
-GRAPH = """\
-[[graph]]
-file = "{file}"
-sha256 = "{digest}"
-devices = [{devices}]
-
-"""
 
 
 def round_weights(network):
@@ -104,21 +49,22 @@ def weights_digest(network):
     return digest.hexdigest()
 
 
-def to_onnx(network, form):
-    """The graph in one form, simplified, its convolution weights stored in half precision."""
+def to_onnx(network, form, half=True):
+    """The graph in one form, simplified, its convolution weights stored in half precision if they are rounded to it."""
     network.form = form
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")   # the exporter by tracing is called old; it is the one that makes plain graphs
         torch.onnx.export(
-            network, (torch.zeros(1, network.sizes["in_channels"], *ROI),), buffer, dynamo=False, opset_version=OPSET,
+            network, (torch.from_numpy(example_windows(network)[0]),), buffer, dynamo=False, opset_version=OPSET,
             training=torch.onnx.TrainingMode.PRESERVE,   # the network is in eval mode; this keeps the norms unfolded
             input_names=["image"], output_names=["logits"],
             dynamic_axes={"image": {0: "batch"}, "logits": {0: "batch"}} if form == "volume" else None)
     model, same = onnxsim.simplify(onnx.load_from_string(buffer.getvalue()), skip_fuse_bn=True)
     if not same:
         raise RuntimeError("the simplified graph computes something else")
-    halve_weights(model.graph)
+    if half:
+        halve_weights(model.graph)
     shorten_names(model.graph)
     model.producer_name, model.producer_version, model.doc_string = "hilum", "", ""
     onnx.checker.check_model(model, full_check=True)
@@ -159,13 +105,15 @@ def shorten_names(graph):
     graph.name = "ahnet"
 
 
-def example_windows(seed=0):
-    """Random, empty and smooth windows, values 0..1."""
+def example_windows(network=None, seed=0):
+    """Random, empty and smooth windows, values 0..1; depth first, unless the network has it last."""
     rng = np.random.default_rng(seed)
     smooth = rng.random((1, 1, 4, 7, 7), np.float32)
     for axis, times in ((2, 8), (3, 32), (4, 32)):
         smooth = np.repeat(smooth, times, axis)
-    return [rng.random((1, 1, *ROI), np.float32), np.zeros((1, 1, *ROI), np.float32), smooth]
+    windows = [rng.random((1, 1, *ROI), np.float32), np.zeros((1, 1, *ROI), np.float32), smooth]
+    depth_last = getattr(network, "depth_last", False)
+    return [np.ascontiguousarray(w.transpose(0, 1, 3, 4, 2)) for w in windows] if depth_last else windows
 
 
 def largest_difference(network, model):
@@ -173,21 +121,23 @@ def largest_difference(network, model):
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     worst = 0.0
     with torch.no_grad():
-        for window in example_windows():
+        for window in example_windows(network):
             expected = network(torch.from_numpy(window)).numpy()
             got, = session.run(["logits"], {"image": window})
             worst = max(worst, float(np.abs(got - expected).max() / np.abs(expected).max()))
     return worst
 
 
-def export(network, name, version, description, out):
+def export(network, name, version, description, out, facts=None, half=True):
     """Writes the two graphs and the manifest; returns a line for each file."""
+    facts = facts or OURS
     network.eval()
-    round_weights(network)
+    if half:
+        round_weights(network)
     weights, graphs, files, lines = weights_digest(network), "", {}, []
     for form, (suffix, devices) in GRAPHS.items():
-        model = to_onnx(network, form)
-        helper.set_model_props(model, {"name": name, "version": version, "form": form, "licence": "Apache-2.0",
+        model = to_onnx(network, form, half)
+        helper.set_model_props(model, {"name": name, "version": version, "form": form, "licence": facts["licence"],
                                        "weights_sha256": weights, "use": "research only, not for diagnosis"})
         network.form = "slices"
         difference = largest_difference(network, model)
@@ -197,7 +147,7 @@ def export(network, name, version, description, out):
         graphs += GRAPH.format(file=file, digest=hashlib.sha256(content).hexdigest(), devices=", ".join(f'"{d}"' for d in devices))
         files[file] = content
         lines.append(f"{file}: {len(content) / 1e6:.2f} MB, {len(model.graph.node)} nodes, off by {difference:.1g} of the largest logit")
-    manifest = MANIFEST.format(name=name, version=version, description=description, weights=weights, graphs=graphs)
+    manifest = MANIFEST.format(name=name, version=version, description=description, weights=weights, graphs=graphs, **facts)
     files[f"{name}.toml"] = manifest.encode()
     out.mkdir(parents=True, exist_ok=True)
     for file, content in files.items():

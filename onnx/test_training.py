@@ -9,6 +9,7 @@ from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 import augment
+import baseline
 import disease
 import evaluate
 import prepare
@@ -145,3 +146,46 @@ def test_blended_windows_give_back_a_function_of_the_voxel_alone():
     body = evaluate.body_box(hu)
     np.testing.assert_allclose(logits[body], evaluate.scale(hu[body]) * 2 - 1, atol=1e-6)
     assert (np.delete(logits, np.arange(body[0].start, body[0].stop), 0) < -10).all()
+
+
+def airy_chest():
+    """`chest` with vessels in the lungs, a windpipe between them that ends in one bronchus, gas of the bowel below, and a table with air in it."""
+    hu, lung, _ = chest()
+    truth = lung > 0
+    hu[8:30, 60:63, 30:33] = 40                                   # a vessel
+    down, across = np.indices(hu.shape[1:])
+    lumen = np.hypot(down - 60, across - 70) <= 7
+    hu[20:, lumen] = -1000
+    hu[1:3, 30:60, 30:60] = -1000                                 # too small to be the second lung
+    hu[:, -8:-4, 20:-20] = 40
+    hu[:, -7:-5, 22:-22] = -950
+    return hu, truth, lumen
+
+
+def test_the_threshold_takes_the_lungs_and_neither_windpipe_nor_bowel_nor_air_outside():
+    hu, truth, lumen = airy_chest()
+    found = baseline.segment(hu)
+    assert evaluate.dice(found, truth) > 0.985
+    assert not found[20:, lumen].any() and not found[1:3].any() and not found[:, :24].any() and not found[:, -24:].any()
+    assert found[10:28, 60:63, 30:33].all()
+
+
+def test_the_threshold_loses_dense_lung_and_keeps_one_lung_of_two():
+    hu, truth, _ = airy_chest()
+    dense = np.zeros(hu.shape, bool)
+    dense[6:30, 60:, 20:60] = True
+    dense &= truth
+    hu[dense] = 40
+    found = baseline.segment(hu)
+    assert (found & dense).sum() < 0.3 * dense.sum()
+    assert (found & truth & ~dense).sum() > 0.98 * (truth & ~dense).sum()
+    assert not baseline.segment(np.full((6, 40, 40), 40, np.int16)).any()
+
+
+def test_only_a_round_piece_near_the_middle_is_a_windpipe():
+    hu, _, lumen = airy_chest()
+    air = baseline.inside_air(hu)
+    tubes = baseline.airways(hu, air)
+    assert tubes[25, lumen].all() and not tubes[10].any() and not tubes[25, 60, 30]
+    hu[20:, lumen] = 40
+    assert not baseline.airways(hu, baseline.inside_air(hu)).any()

@@ -24,7 +24,7 @@ pub use prepare::{Preparation, Prepared, prepare};
 pub use settings::{Format, FrameChoice, OutputSettings, Segments, Settings, TransferSyntax};
 
 /// Goes up with every change to this program that can change a mask.
-pub const PIPELINE_REVISION: u32 = 1;
+pub const PIPELINE_REVISION: u32 = 2;
 
 /// Where a series is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -38,7 +38,7 @@ pub enum Stage {
     Windows,
     /// The mask is brought back to the slices.
     MaskBack,
-    /// Pieces and holes are cleaned, right and left told apart.
+    /// Pieces and holes are cleaned, the surface moved to the CT's edge, right and left told apart.
     CleanUp,
     /// The lungs are measured and judged.
     Measure,

@@ -1,6 +1,7 @@
 //! What a manifest may say, and how it is told where it is wrong.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
+use hilum::lungs::Boundary;
 use hilum::model::{Axes, Blend, Device, Manifest, ManifestError, MaskBack, Overrides, TensorShape};
 
 const GOOD: &str = r#"
@@ -78,6 +79,20 @@ fn a_manifest_says_how_its_network_is_used() {
 }
 
 #[test]
+fn a_manifest_that_is_silent_about_the_boundary_has_the_usual_one() {
+    assert_eq!(
+        good().post.boundary(),
+        Boundary {
+            band_mm: 4.0,
+            aerated_below_hu: -400.0
+        }
+    );
+    let own = GOOD.replace("fill_holes_ml = 10.0", "fill_holes_ml = 10.0\nboundary_mm = 0.0\nboundary_hu = -500.0");
+    let own = Manifest::parse(&own).unwrap().post.boundary();
+    assert_eq!((own.band_mm, own.aerated_below_hu), (0.0, -500.0));
+}
+
+#[test]
 fn nvidias_network_can_be_described() {
     let text = GOOD
         .replace("axes = \"zyx\"", "axes = \"xyz\"")
@@ -90,7 +105,10 @@ fn nvidias_network_can_be_described() {
 }
 
 /// What is changed in a good manifest, and what the message then has to say.
-const WRONG: [(&str, &str, &[&str]); 37] = [
+const WRONG: [(&str, &str, &[&str]); 40] = [
+    ("fill_holes_ml = 10.0", "fill_holes_ml = 10.0\nboundary_mm = -1.0", &["post.boundary_mm is -1", "0 to 10 millimetres"]),
+    ("fill_holes_ml = 10.0", "fill_holes_ml = 10.0\nboundary_mm = nan", &["post.boundary_mm is NaN"]),
+    ("fill_holes_ml = 10.0", "fill_holes_ml = 10.0\nboundary_hu = 20.0", &["post.boundary_hu is 20", "-1000 to 0"]),
     ("schema = 1", "schema = 2", &["schema is 2", "expected 1"]),
     ("schema = 1", "schema = \"one\"", &["schema is \"one\"", "expected 1"]),
     ("schema = 1", "", &["missing field `schema`"]),
@@ -339,6 +357,7 @@ fn deviations_change_what_they_name_and_nothing_else() {
         skip_empty: Some(false),
         mask_back: Some(MaskBack::Label),
         clean_up: Some(false),
+        boundary: Some(false),
     };
     let changed = manifest.with(&overrides).unwrap();
     assert_eq!((changed.windows.blend, changed.windows.overlap), (Blend::Gaussian, 0.5));
@@ -357,6 +376,15 @@ fn deviations_change_what_they_name_and_nothing_else() {
         (&changed.grid, &changed.graphs, &changed.segments),
         (&manifest.grid, &manifest.graphs, &manifest.segments)
     );
+    assert_eq!(changed.post.boundary(), Boundary::OFF);
+    let on = Overrides {
+        boundary: Some(true),
+        ..Overrides::default()
+    };
+    assert_eq!(changed.with(&on).unwrap().post.boundary_mm, 4.0);
+    let mut wider = manifest.clone();
+    wider.post.boundary_mm = 5.0;
+    assert_eq!(wider.with(&on).unwrap(), wider, "the manifest's own band stays");
     let wrong = manifest.with(&Overrides {
         overlap: Some(1.5),
         ..Overrides::default()
@@ -388,6 +416,8 @@ fn every_parameter_that_can_change_a_mask_changes_the_digest_and_no_other() {
         ("keep_components = 2", "keep_components = 1"),
         ("min_component_ml = 20.0", "min_component_ml = 21.0"),
         ("fill_holes_ml = 10.0", "fill_holes_ml = 11.0"),
+        ("fill_holes_ml = 10.0", "fill_holes_ml = 10.0\nboundary_mm = 3.0"),
+        ("fill_holes_ml = 10.0", "fill_holes_ml = 10.0\nboundary_hu = -450.0"),
     ] {
         assert_ne!(digest(&GOOD.replacen(from, to, 1)), usual, "{from}");
     }

@@ -88,6 +88,9 @@ struct Overrides {
     /// Clean components and holes as the manifest says: on or off.
     #[arg(long, value_name = "ON|OFF")]
     clean: Option<Switch>,
+    /// Let the mask follow the CT's edge between aerated lung and soft tissue: on or off.
+    #[arg(long, value_name = "ON|OFF")]
+    boundary: Option<Switch>,
 }
 
 /// On or off.
@@ -190,6 +193,7 @@ fn overrule(settings: &mut Settings, arguments: &Arguments) {
     overrides.crop_to_body = given.crop.map(Switch::is_on).or(overrides.crop_to_body);
     overrides.skip_empty = given.skip.map(Switch::is_on).or(overrides.skip_empty);
     overrides.clean_up = given.clean.map(Switch::is_on).or(overrides.clean_up);
+    overrides.boundary = given.boundary.map(Switch::is_on).or(overrides.boundary);
 }
 
 fn nothing(arguments: &Arguments, skipped: usize) -> anyhow::Result<End> {

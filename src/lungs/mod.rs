@@ -1,13 +1,16 @@
 //! A mask in, the cleaned mask with right and left told apart out; measured, and judged a second time.
 //!
-//! The four steps are functions of their own, in this order: [`clean`], [`sides`], [`measure()`], [`judge_mask`]. All work on the runs of a mask (stretches of
+//! The steps are functions of their own, in this order: [`clean`], [`follow_boundary`], [`sides`], [`measure()`], [`judge_mask`]. But for the second, all work on the runs of a mask (stretches of
 //! lung in a row), not on its voxels, so that a volume of 512 x 512 x 300 needs a few megabytes beside the mask itself. What each figure means, and where it
 //! comes from, stands in `docs/measurements.md`.
 
+mod bits;
+mod boundary;
 mod bridge;
 mod cells;
 mod clean;
 mod components;
+mod edge;
 mod judge;
 mod measure;
 mod midline;
@@ -17,6 +20,7 @@ mod runs;
 mod sides;
 mod slabs;
 
+pub use boundary::{Boundary, BoundaryReport, follow_boundary};
 pub use clean::{CleanReport, clean};
 pub use judge::{MaskLimits, judge_mask};
 pub use measure::{Density, LungMeasurements, Measurements, PercentilesHu, measure};

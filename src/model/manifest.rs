@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::ManifestError;
 use super::{Device, WindowOptions};
-use crate::lungs::CleanUp;
+use crate::lungs::{Boundary, CleanUp};
 use crate::volume::GridSpecification;
 
 /// A manifest is a page of text; more is not read.
@@ -157,6 +157,22 @@ pub struct Post {
     pub min_component_ml: f64,
     /// Enclosed holes up to this volume are filled, in millilitres; 0 fills none.
     pub fill_holes_ml: f64,
+    /// So many millimetres in plane the mask follows the CT's edge between aerated lung and soft tissue; 0 not at all.
+    #[serde(default = "boundary_mm")]
+    pub boundary_mm: f64,
+    /// Below this a voxel is aerated for that step, in Hounsfield units.
+    #[serde(default = "boundary_hu")]
+    pub boundary_hu: f32,
+}
+
+/// What holds where a manifest is silent.
+fn boundary_mm() -> f64 {
+    Boundary::BAND_MM
+}
+
+/// As [`boundary_mm`].
+fn boundary_hu() -> f32 {
+    Boundary::ABOVE_LUNG_HU
 }
 
 /// What is carried back from the network's grid to the source slices.
@@ -282,7 +298,16 @@ impl Manifest {
 }
 
 impl Post {
-    /// The part that works on the mask.
+    /// The part that moves the mask's surface to the CT's edge.
+    #[must_use]
+    pub fn boundary(&self) -> Boundary {
+        Boundary {
+            band_mm: self.boundary_mm,
+            aerated_below_hu: self.boundary_hu,
+        }
+    }
+
+    /// The part that works on the mask alone.
     #[must_use]
     pub fn clean_up(&self) -> CleanUp {
         CleanUp {

@@ -6,6 +6,7 @@ use sha2::{Digest, Sha256};
 use super::error::ManifestError;
 use super::graph::hex;
 use super::manifest::{Activation, Axes, Blend, Manifest, MaskBack, Post};
+use crate::lungs::Boundary;
 use crate::volume::GridSpecification;
 
 /// Deviations from a manifest for one run; what is absent stays as the manifest says.
@@ -24,6 +25,8 @@ pub struct Overrides {
     pub mask_back: Option<MaskBack>,
     /// False keeps every component and every hole, whatever `[post]` says.
     pub clean_up: Option<bool>,
+    /// False leaves the mask's surface where the network drew it (`post.boundary_mm` = 0), true lets it follow the CT's edge even where the manifest does not.
+    pub boundary: Option<bool>,
 }
 
 /// Everything of a manifest that can change a mask, besides the weights: two runs with equal parameters, weights, voxels and provider give equal masks.
@@ -72,6 +75,7 @@ impl Manifest {
             skip_empty,
             mask_back,
             clean_up,
+            boundary,
         } = overrides;
         let (windows, post) = (&mut manifest.windows, &mut manifest.post);
         windows.blend = blend.unwrap_or(windows.blend);
@@ -85,7 +89,13 @@ impl Manifest {
                 keep_components: 0,
                 min_component_ml: 0.0,
                 fill_holes_ml: 0.0,
+                ..*post
             };
+        }
+        match boundary {
+            Some(false) => post.boundary_mm = Boundary::OFF.band_mm,
+            Some(true) if post.boundary_mm == 0.0 => post.boundary_mm = Boundary::BAND_MM,
+            _ => {}
         }
         manifest.validate()?;
         Ok(manifest)

@@ -10,6 +10,8 @@ use super::manifest::{Activation, Concept, Graph, Manifest, Segment};
 const MAX_BATCH_VALUES: usize = 1 << 30;
 /// A window at least this long along every axis cannot lie inside a lung without a vessel, so that a window without body is outside of the patient.
 const MIN_SKIP_MM: f64 = 100.0;
+/// A surface that is wrong by more than this is not to be mended by a threshold.
+const MAX_BOUNDARY_MM: f64 = 10.0;
 
 impl Manifest {
     /// Holds every value against its range.
@@ -174,6 +176,13 @@ impl Manifest {
             if !(0.0..=1e6).contains(&ml) {
                 return refuse(key, "0 to 1000000 millilitres", ml);
             }
+        }
+        if !(0.0..=MAX_BOUNDARY_MM).contains(&post.boundary_mm) {
+            let expected = format!("0 to {MAX_BOUNDARY_MM} millimetres");
+            return refuse("post.boundary_mm", expected, post.boundary_mm);
+        }
+        if !(-1000.0..=0.0).contains(&post.boundary_hu) {
+            return refuse("post.boundary_hu", "-1000 to 0 Hounsfield units", post.boundary_hu);
         }
         Ok(())
     }

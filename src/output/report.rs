@@ -6,7 +6,7 @@
 use serde::Serialize;
 
 use super::OutputError;
-use crate::lungs::{CleanReport, Measurements, Sides};
+use crate::lungs::{BoundaryReport, CleanReport, Measurements, Sides};
 use crate::model::{Parameters, Provider};
 use crate::series::{Finding, Verdict};
 
@@ -37,6 +37,9 @@ pub struct Report {
     /// What clean-up did to the mask.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub clean_up: Option<CleanReport>,
+    /// What came in and what went as the mask's surface followed the CT's edge.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub boundary: Option<BoundaryReport>,
     /// The volume; absent in a refused series.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume: Option<VolumeFacts>,
@@ -232,6 +235,10 @@ mod tests {
                 holes_filled: 0,
                 filled_ml: 0.0,
             }),
+            boundary: Some(BoundaryReport {
+                added_ml: 1.5,
+                removed_ml: 2.5,
+            }),
             volume: Some(VolumeFacts {
                 shape: [2; 3],
                 pixel_spacing_mm: [1.0; 2],
@@ -268,6 +275,8 @@ mod tests {
                         keep_components: 2,
                         min_component_ml: 50.0,
                         fill_holes_ml: 20.0,
+                        boundary_mm: 4.0,
+                        boundary_hu: -400.0,
                     },
                 },
                 parameters_sha256: "0".into(),
@@ -386,6 +395,7 @@ mod tests {
             measurements: None,
             sides: None,
             clean_up: None,
+            boundary: None,
             volume: None,
             model: None,
             provider: None,

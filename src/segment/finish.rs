@@ -4,7 +4,7 @@ use super::{
     Artifact, CT, Format, MASK, OVERLAY, OutputSettings, PIPELINE_REVISION, Predicted, REPORT, SEGMENTATION,
     SegmentError, Segmented, Segments, Stage, Timings, Tools, TransferSyntax,
 };
-use crate::lungs::{CleanReport, Measurements, Sides, clean, judge_mask, measure, sides};
+use crate::lungs::{BoundaryReport, CleanReport, Measurements, Sides, clean, follow_boundary, judge_mask, measure, sides};
 use crate::model::{Manifest, MaskBack, Provider};
 use crate::output::overlay::Caption;
 use crate::output::report::{
@@ -24,6 +24,7 @@ const NOTICE: &str = "Research use only. Not for diagnosis.";
 struct Lungs {
     mask: Mask,
     cleaned: CleanReport,
+    boundary: BoundaryReport,
     sides: Sides,
     measured: Measurements,
     findings: Vec<Finding>,
@@ -83,6 +84,7 @@ pub fn finish(
         measurements: (!empty).then_some(lungs.measured),
         sides: (!empty).then_some(lungs.sides),
         clean_up: Some(lungs.cleaned),
+        boundary: Some(lungs.boundary),
         volume: Some(VolumeFacts {
             shape: volume.grid.shape(),
             pixel_spacing_mm: volume.grid.spacing_mm,
@@ -154,6 +156,7 @@ fn blank(series: &Series, verdict: Verdict) -> Report {
         measurements: None,
         sides: None,
         clean_up: None,
+        boundary: None,
         volume: None,
         model: None,
         provider: None,
@@ -166,11 +169,12 @@ fn blank(series: &Series, verdict: Verdict) -> Report {
 
 /// The mask cleaned, parted into right and left, measured and judged.
 fn lungs(mut mask: Mask, volume: &Volume, timings: &mut Timings, tools: &Tools) -> Result<Lungs, SegmentError> {
-    let options = tools.manifest.post.clean_up();
-    let (cleaned, told) = timings.measure(Stage::CleanUp, tools.observer, || -> Result<_, SegmentError> {
-        let cleaned = clean(&mut mask, &volume.grid, &options)?;
+    let post = &tools.manifest.post;
+    let (cleaned, boundary, told) = timings.measure(Stage::CleanUp, tools.observer, || -> Result<_, SegmentError> {
+        let cleaned = clean(&mut mask, &volume.grid, &post.clean_up())?;
+        let boundary = follow_boundary(&mut mask, volume, &post.boundary())?;
         let told = sides(&mut mask, &volume.grid)?;
-        Ok((cleaned, told))
+        Ok((cleaned, boundary, told))
     })?;
     timings.measure(Stage::Measure, tools.observer, || {
         let measured = measure(&mask, volume)?;
@@ -180,6 +184,7 @@ fn lungs(mut mask: Mask, volume: &Volume, timings: &mut Timings, tools: &Tools) 
         Ok(Lungs {
             mask,
             cleaned,
+            boundary,
             sides: told,
             measured,
             findings,

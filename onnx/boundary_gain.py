@@ -1,0 +1,115 @@
+"""Cases (folders with ct/ and mask.nii.gz) and the hilum program in; what the boundary step gains and what it costs, case by case, out.
+
+    boundary_gain.py CASE... [--hilum hilum] [--model NAME] [--painted] [--markdown]
+
+Each CT goes through `hilum segment` twice, with `--boundary off` and `on`; Dice is that of the whole mask against the
+reference mask, on the source slices. Added and taken are what the report says, in mL. `--painted` paints a part of a lung
+airless (`paint_to_measure` of evaluate.py, on the source slices), writes that as a series, and tells what part of it the
+network calls lung before and after the step.
+"""
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pydicom
+from pydicom.uid import ExplicitVRLittleEndian
+
+import evaluate
+import prepare
+
+
+def on_grid(path, affine, shape):
+    """A NIfTI mask as [column][row][slice] of the CT whose affine is given."""
+    image = nib.load(path)
+    turn = nib.orientations.io_orientation(np.linalg.inv(affine) @ image.affine)
+    labels = nib.orientations.apply_orientation(np.asarray(image.dataobj).reshape(image.shape[:3]), turn)
+    if labels.shape != shape:
+        raise ValueError(f"{path} is {labels.shape}, the CT {shape}")
+    return labels > 0
+
+
+def segment(p, ct, boundary, affine, shape):
+    """The mask that hilum makes (empty where it finds no lungs), and the report's words on the boundary."""
+    with tempfile.TemporaryDirectory() as out:
+        model = ["--model", p.model] if p.model else []
+        done = subprocess.run([p.hilum, "segment", str(ct), "--out", out, "--format", "nifti,json", "--boundary", boundary, "--trust-input", "--json", *model],
+                              check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        report = json.loads(done.stdout)["series"][0]
+        masks = list(Path(out).glob("*/mask.nii.gz"))
+        return (on_grid(masks[0], affine, shape) if masks else np.zeros(shape, bool)), report["boundary"]
+
+
+def write_painted(source, hu, folder):
+    """The series with other Hounsfield units ([column][row][slice], by position), uncompressed."""
+    slices = [pydicom.dcmread(path) for path in sorted(source.iterdir()) if path.is_file()]
+    across, down = np.array(slices[0].ImageOrientationPatient, float).reshape(2, 3)
+    normal = np.cross(across, down)
+    slices.sort(key=lambda s: float(np.dot(normal, np.array(s.ImagePositionPatient, float))))
+    for index, s in enumerate(slices):
+        stored = np.round((hu[:, :, index].T - float(s.RescaleIntercept)) / float(s.RescaleSlope))
+        kind = np.int16 if s.PixelRepresentation else np.uint16
+        s.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
+        s.PixelData = np.clip(stored, np.iinfo(kind).min, np.iinfo(kind).max).astype("<i2" if kind is np.int16 else "<u2").tobytes()
+        s["PixelData"].is_undefined_length = False
+        s.save_as(folder / f"{index:04}.dcm", enforce_file_format=True)
+
+
+def row(p, case):
+    hu, affine, _ = prepare.read_dicom(case / "ct")
+    image = nib.load(case / "mask.nii.gz")
+    lung = on_grid(case / "mask.nii.gz", affine, hu.shape)
+    cells = [case.name]
+    off, _ = segment(p, case / "ct", "off", affine, hu.shape)
+    on, moved = segment(p, case / "ct", "on", affine, hu.shape)
+    dice = [evaluate.dice(mask, lung) if lung.any() else float("nan") for mask in (off, on)]
+    cells += [f"{d:.4f}" for d in dice] + [f"{dice[1] - dice[0]:+.4f}", f"{moved['added_ml']:.1f}", f"{moved['removed_ml']:.1f}"]
+    kept = []
+    if p.painted and lung.any():
+        turn = nib.orientations.io_orientation(np.linalg.inv(affine) @ image.affine)
+        sides = nib.orientations.apply_orientation(np.asarray(image.dataobj).reshape(image.shape[:3]), turn)
+        ill, where = evaluate.paint_to_measure(hu.transpose(2, 1, 0), sides.transpose(2, 1, 0), seed=hu.shape[2])
+        with tempfile.TemporaryDirectory() as folder:
+            write_painted(case / "ct", ill.transpose(2, 1, 0), Path(folder))
+            for boundary in ("off", "on"):
+                mask, _ = segment(p, folder, boundary, affine, hu.shape)
+                kept.append((mask.transpose(2, 1, 0) & where).sum() / max(1, where.sum()))
+        cells += [f"{k:.4f}" for k in kept]
+    return dice, kept, cells
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="+", type=Path)
+    parser.add_argument("--hilum", default="hilum")
+    parser.add_argument("--model")
+    parser.add_argument("--painted", action="store_true")
+    parser.add_argument("--markdown", action="store_true")
+    p = parser.parse_args()
+    head = ["case", "Dice off", "Dice on", "gain", "added mL", "taken mL"] + (["painted kept off", "painted kept on"] if p.painted else [])
+    show = lambda cells: print("| " + " | ".join(cells) + " |" if p.markdown else f"{cells[0]:56}" + " ".join(f"{c:>10}" for c in cells[1:]), flush=True)
+    show(head)
+    if p.markdown:
+        show(["---"] * len(head))
+    scores, parts = [], []
+    for case in p.cases:
+        dice, kept, cells = row(p, case)
+        show(cells)
+        scores += [dice] if dice[0] == dice[0] else []
+        parts += [kept] if kept else []
+    if scores:
+        gain = np.diff(scores, axis=1)
+        off, on = np.mean(scores, 0)
+        print(f"\nmean Dice {off:.4f} off, {on:.4f} on; gain {gain.min():+.4f} to {gain.max():+.4f}, {len(scores)} cases with lung")
+    if parts:
+        off, on = np.mean(parts, 0)
+        print(f"painted dense lung kept, mean: {off:.4f} off, {on:.4f} on")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
