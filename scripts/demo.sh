@@ -25,7 +25,7 @@ password=$(head -c 18 /dev/urandom | base64 | tr -d '+/=')
 orthanc_port=$(port) dicom_port=$(port) hilum_port=$(port)
 
 say "1. A phantom chest"
-"$hilum" phantom --out "$out/phantom" --seed 7
+"$hilum" phantom --out "$out/phantom" --seed 7 ${DEMO_PHANTOM:-}
 
 say "2. Orthanc with the forwarding rule, and Hilum, both on loopback"
 mkdir -p "$state/orthanc"

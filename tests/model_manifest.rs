@@ -87,7 +87,10 @@ fn a_manifest_that_is_silent_about_the_boundary_has_the_usual_one() {
             aerated_below_hu: -400.0
         }
     );
-    let own = GOOD.replace("fill_holes_ml = 10.0", "fill_holes_ml = 10.0\nboundary_mm = 0.0\nboundary_hu = -500.0");
+    let own = GOOD.replace(
+        "fill_holes_ml = 10.0",
+        "fill_holes_ml = 10.0\nboundary_mm = 0.0\nboundary_hu = -500.0",
+    );
     let own = Manifest::parse(&own).unwrap().post.boundary();
     assert_eq!((own.band_mm, own.aerated_below_hu), (0.0, -500.0));
 }
@@ -106,9 +109,21 @@ fn nvidias_network_can_be_described() {
 
 /// What is changed in a good manifest, and what the message then has to say.
 const WRONG: [(&str, &str, &[&str]); 40] = [
-    ("fill_holes_ml = 10.0", "fill_holes_ml = 10.0\nboundary_mm = -1.0", &["post.boundary_mm is -1", "0 to 10 millimetres"]),
-    ("fill_holes_ml = 10.0", "fill_holes_ml = 10.0\nboundary_mm = nan", &["post.boundary_mm is NaN"]),
-    ("fill_holes_ml = 10.0", "fill_holes_ml = 10.0\nboundary_hu = 20.0", &["post.boundary_hu is 20", "-1000 to 0"]),
+    (
+        "fill_holes_ml = 10.0",
+        "fill_holes_ml = 10.0\nboundary_mm = -1.0",
+        &["post.boundary_mm is -1", "0 to 10 millimetres"],
+    ),
+    (
+        "fill_holes_ml = 10.0",
+        "fill_holes_ml = 10.0\nboundary_mm = nan",
+        &["post.boundary_mm is NaN"],
+    ),
+    (
+        "fill_holes_ml = 10.0",
+        "fill_holes_ml = 10.0\nboundary_hu = 20.0",
+        &["post.boundary_hu is 20", "-1000 to 0"],
+    ),
     ("schema = 1", "schema = 2", &["schema is 2", "expected 1"]),
     ("schema = 1", "schema = \"one\"", &["schema is \"one\"", "expected 1"]),
     ("schema = 1", "", &["missing field `schema`"]),

@@ -4,7 +4,9 @@ use super::{
     Artifact, CT, Format, MASK, OVERLAY, OutputSettings, PIPELINE_REVISION, Predicted, REPORT, SEGMENTATION,
     SegmentError, Segmented, Segments, Stage, Timings, Tools, TransferSyntax,
 };
-use crate::lungs::{BoundaryReport, CleanReport, Measurements, Sides, clean, follow_boundary, judge_mask, measure, sides};
+use crate::lungs::{
+    BoundaryReport, CleanReport, Measurements, Sides, clean, follow_boundary, judge_mask, measure, sides,
+};
 use crate::model::{Manifest, MaskBack, Provider};
 use crate::output::overlay::Caption;
 use crate::output::report::{
@@ -170,12 +172,13 @@ fn blank(series: &Series, verdict: Verdict) -> Report {
 /// The mask cleaned, parted into right and left, measured and judged.
 fn lungs(mut mask: Mask, volume: &Volume, timings: &mut Timings, tools: &Tools) -> Result<Lungs, SegmentError> {
     let post = &tools.manifest.post;
-    let (cleaned, boundary, told) = timings.measure(Stage::CleanUp, tools.observer, || -> Result<_, SegmentError> {
-        let cleaned = clean(&mut mask, &volume.grid, &post.clean_up())?;
-        let boundary = follow_boundary(&mut mask, volume, &post.boundary())?;
-        let told = sides(&mut mask, &volume.grid)?;
-        Ok((cleaned, boundary, told))
-    })?;
+    let (cleaned, boundary, told) =
+        timings.measure(Stage::CleanUp, tools.observer, || -> Result<_, SegmentError> {
+            let cleaned = clean(&mut mask, &volume.grid, &post.clean_up())?;
+            let boundary = follow_boundary(&mut mask, volume, &post.boundary())?;
+            let told = sides(&mut mask, &volume.grid)?;
+            Ok((cleaned, boundary, told))
+        })?;
     timings.measure(Stage::Measure, tools.observer, || {
         let measured = measure(&mask, volume)?;
         let findings = judge_mask(&mask, volume, &cleaned, &told, &measured, &tools.settings.mask)?;
