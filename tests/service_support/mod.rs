@@ -1,5 +1,5 @@
 //! What the tests of the whole service share: a real Orthanc, the real program, and questions to both. Everything listens on loopback and is ended by its process id.
-#![allow(dead_code)]
+#![allow(dead_code, unreachable_pub, reason = "every test file uses a part of it")]
 
 pub mod orthanc;
 pub mod service;
@@ -59,6 +59,8 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: i
 
 /// What the tests need of the machine; says so where it is missing.
 pub fn ready() -> bool {
+    // The clients of the tests speak no TLS, and still want to be told whose it would be.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let wanted = [
         (
             std::env::var_os("HILUM_TEST_DATABASE_URL").is_some(),
