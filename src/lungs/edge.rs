@@ -3,7 +3,8 @@
 //! Two sets are looked at, each by what is narrower than a disc:
 //!
 //! * what is aerated, not lung, and touches aerated lung by a side comes in where it is narrower than the disc. What is wider was seen by the network and refused: windpipe,
-//!   bowel, air outside. A narrow piece that leads further away than the disc is wide (a slit, a leak) stays out as a whole.
+//!   bowel, air outside. A narrow piece that leads further away than the disc is wide (a slit, a leak) stays out as a whole. So does what lies in or beside a disc of
+//!   free gas: where the network took most of a windpipe, the rest of it does not follow.
 //! * what is lung and dense stays where it is as wide as the disc (consolidation, mass, a great vessel), and where no disc free of aerated lung can cover it (vessels and walls between
 //!   aerated lung, the notch where a vessel meets the surface). The rest is a rim between aerated lung and what is not lung: chest wall, mediastinum, the wall of an
 //!   airway. It goes.
@@ -46,11 +47,12 @@ impl Edge {
         self.rows_beside
     }
 
-    /// Both sets on one image.
-    pub(super) fn follow(&self, lung: &Bits, aerated: &Bits) -> Followed {
+    /// The sets on one image; `gas` is as thin as free air.
+    pub(super) fn follow(&self, lung: &Bits, aerated: &Bits, gas: &Bits) -> Followed {
         let core = lung.and(aerated);
         let free = aerated.minus(lung);
-        let narrow = free.minus(&free.open(&self.disc));
+        let lumen = gas.open(&self.disc).dilate(&self.disc);
+        let narrow = free.minus(&free.open(&self.disc)).minus(&lumen);
         let beside = core.beside(&narrow);
         let reached = beside.flood(&narrow);
         let too_far = reached.minus(&beside.walk(&narrow, &self.steps));
