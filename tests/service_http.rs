@@ -47,7 +47,12 @@ impl Answer {
     }
 
     fn code(&self) -> String {
-        assert_eq!(self.headers["content-type"], "application/problem+json", "{}", self.text());
+        assert_eq!(
+            self.headers["content-type"],
+            "application/problem+json",
+            "{}",
+            self.text()
+        );
         self.json()["code"].as_str().unwrap().to_owned()
     }
 }
@@ -197,7 +202,10 @@ async fn pages_follow_each_other_without_gaps_and_filters_hold() {
         }
         let since = time::OffsetDateTime::now_utc() - time::Duration::minutes(10);
         let since = since.format(&time::format_description::well_known::Rfc3339).unwrap();
-        let recent = service.get(&format!("/api/v1/jobs?received_since={since}")).await.json();
+        let recent = service
+            .get(&format!("/api/v1/jobs?received_since={since}"))
+            .await
+            .json();
         let count = recent["jobs"].as_array().unwrap().len();
         assert!((8..=10).contains(&count), "{count} jobs of the last ten minutes");
         service.stop().await;
@@ -220,23 +228,55 @@ async fn what_is_wrong_has_a_stable_code() {
             ("GET", "/api/v1/jobs?state=finished", "", 400, "unknown_state"),
             ("GET", "/api/v1/jobs?cursor=%00", "", 400, "bad_cursor"),
             ("GET", "/api/v1/jobs?study=%00", "", 400, "bad_query"),
-            ("GET", "/api/v1/jobs?study=1&accession=1", "", 400, "filters_exclude_each_other"),
+            (
+                "GET",
+                "/api/v1/jobs?study=1&accession=1",
+                "",
+                400,
+                "filters_exclude_each_other",
+            ),
             ("GET", "/api/v1/jobs?received_since=yesterday", "", 400, "bad_query"),
             ("GET", &format!("/api/v1/jobs/{}", job(1)), "", 404, "job_not_found"),
             ("GET", "/api/v1/series/1", "", 404, "series_not_found"),
             ("POST", "/api/v1/jobs", "{", 400, "bad_json"),
             ("POST", "/api/v1/jobs", "{\"study_uid\": \"../..\"}", 400, "bad_uid"),
-            ("POST", "/api/v1/jobs", "{\"study_uid\": \"1.2\"}", 404, "series_not_found"),
-            ("POST", "/api/v1/jobs", "{\"study_uid\": \"1.2\", \"pacs\": \"x\"}", 400, "unknown_pacs"),
-            ("POST", &format!("/api/v1/jobs/{}/cancel", job(1)), "", 404, "job_not_found"),
+            (
+                "POST",
+                "/api/v1/jobs",
+                "{\"study_uid\": \"1.2\"}",
+                404,
+                "series_not_found",
+            ),
+            (
+                "POST",
+                "/api/v1/jobs",
+                "{\"study_uid\": \"1.2\", \"pacs\": \"x\"}",
+                400,
+                "unknown_pacs",
+            ),
+            (
+                "POST",
+                &format!("/api/v1/jobs/{}/cancel", job(1)),
+                "",
+                404,
+                "job_not_found",
+            ),
         ] {
-            let answer = service.ask(method, path, &[("content-type", "application/json")], body).await;
-            assert_eq!((answer.status.as_u16(), answer.code().as_str()), (status, code), "{method} {path}");
+            let answer = service
+                .ask(method, path, &[("content-type", "application/json")], body)
+                .await;
+            assert_eq!(
+                (answer.status.as_u16(), answer.code().as_str()),
+                (status, code),
+                "{method} {path}"
+            );
             if status == 405 {
                 assert!(answer.headers["allow"].to_str().unwrap().contains("GET"));
             }
         }
-        let answer = service.ask("POST", "/api/v1/jobs", &[("content-type", "text/plain")], "{}").await;
+        let answer = service
+            .ask("POST", "/api/v1/jobs", &[("content-type", "text/plain")], "{}")
+            .await;
         assert_eq!(answer.code(), "not_json");
         service.stop().await;
     })
@@ -248,31 +288,53 @@ async fn jobs_are_canceled_and_retried_as_their_state_allows() {
     scratch(|database, url| async move {
         let service = Service::start(database, &url, Vec::new()).await;
         service.seed(8).await;
-        let act = async |n: usize, what: &str| service.post(&format!("/api/v1/jobs/{}/{what}", job(n)), &json!({})).await;
+        let act = async |n: usize, what: &str| {
+            service
+                .post(&format!("/api/v1/jobs/{}/{what}", job(n)), &json!({}))
+                .await
+        };
         // 4 is queued, 1 done, 2 failed, 3 refused; 8 will run.
         let canceled = act(4, "cancel").await;
-        assert_eq!((canceled.status.as_u16(), canceled.json()["state"].clone()), (200, json!("canceled")));
+        assert_eq!(
+            (canceled.status.as_u16(), canceled.json()["state"].clone()),
+            (200, json!("canceled"))
+        );
         assert_eq!(act(4, "cancel").await.code(), "wrong_state");
-        service.sql("update job set state = 'running', started_at = now() where state = 'queued'").await;
+        service
+            .sql("update job set state = 'running', started_at = now() where state = 'queued'")
+            .await;
         let asked = act(8, "cancel").await;
         assert_eq!(asked.status, 202);
-        assert_eq!((&asked.json()["state"], &asked.json()["cancel_requested"]), (&json!("running"), &json!(true)));
+        assert_eq!(
+            (&asked.json()["state"], &asked.json()["cancel_requested"]),
+            (&json!("running"), &json!(true))
+        );
         for n in [1, 3, 8] {
             let answer = act(n, "retry").await;
             assert_eq!((answer.status.as_u16(), answer.code().as_str()), (409, "wrong_state"));
         }
-        service.sql("update job set attempts = 5, error_code = 'x', error_sentence = 'y' where state = 'failed'").await;
+        service
+            .sql("update job set attempts = 5, error_code = 'x', error_sentence = 'y' where state = 'failed'")
+            .await;
         let again = act(2, "retry").await.json();
-        assert_eq!((&again["state"], &again["attempts"], &again["error"]), (&json!("queued"), &json!(0), &Value::Null));
+        assert_eq!(
+            (&again["state"], &again["attempts"], &again["error"]),
+            (&json!("queued"), &json!(0), &Value::Null)
+        );
         assert_eq!(act(4, "retry").await.json()["state"], "queued");
         service.sql("update series set revision = '\\x02'").await;
         assert_eq!(act(6, "retry").await.code(), "series_changed");
         service.sql("update series set revision = '\\x01', folded = '[]'").await;
         assert_eq!(act(6, "retry").await.code(), "slices_removed");
-        let kinds: Vec<(String, String)> =
-            sqlx::query_as("select kind, actor from event order by id").fetch_all(&service.pool).await.unwrap();
+        let kinds: Vec<(String, String)> = sqlx::query_as("select kind, actor from event order by id")
+            .fetch_all(&service.pool)
+            .await
+            .unwrap();
         let kinds: Vec<&str> = kinds.iter().map(|(kind, _)| kind.as_str()).collect();
-        assert_eq!(kinds, ["job_canceled", "job_cancel_requested", "job_retried", "job_retried"]);
+        assert_eq!(
+            kinds,
+            ["job_canceled", "job_cancel_requested", "job_retried", "job_retried"]
+        );
         service.stop().await;
     })
     .await;
@@ -366,13 +428,21 @@ async fn ids(service: &Service, path: &str, last: Option<&str>, count: usize) ->
     if let Some(last) = last {
         request = request.header("last-event-id", last);
     }
-    let response = service.router.clone().oneshot(request.body(Body::empty()).unwrap()).await.unwrap();
+    let response = service
+        .router
+        .clone()
+        .oneshot(request.body(Body::empty()).unwrap())
+        .await
+        .unwrap();
     assert_eq!(response.headers()["content-type"], "text/event-stream");
     let mut stream = response.into_body().into_data_stream();
     let mut text = String::new();
     let read = async {
         loop {
-            let found: Vec<i64> = text.lines().filter_map(|line| line.strip_prefix("id: ")?.parse().ok()).collect();
+            let found: Vec<i64> = text
+                .lines()
+                .filter_map(|line| line.strip_prefix("id: ")?.parse().ok())
+                .collect();
             if found.len() >= count && text.ends_with("\n\n") {
                 return found;
             }
@@ -380,7 +450,9 @@ async fn ids(service: &Service, path: &str, last: Option<&str>, count: usize) ->
         }
     };
     // Long: other databases of the server hold back what may be shown.
-    tokio::time::timeout(Duration::from_secs(60), read).await.expect("the events come")
+    tokio::time::timeout(Duration::from_secs(60), read)
+        .await
+        .expect("the events come")
 }
 
 #[tokio::test]
@@ -389,17 +461,28 @@ async fn a_stream_of_events_goes_on_where_it_was_left_and_misses_nothing() {
         let service = Service::start(database, &url, Vec::new()).await;
         service.seed(4).await;
         for _ in 0..6 {
-            service.sql(&format!("insert into event (kind, job_id, actor) values ('a', '{}', 'test')", job(1))).await;
+            service
+                .sql(&format!(
+                    "insert into event (kind, job_id, actor) values ('a', '{}', 'test')",
+                    job(1)
+                ))
+                .await;
         }
         let all = ids(&service, "/api/v1/events", Some("0"), 6).await;
         assert_eq!(all, [1, 2, 3, 4, 5, 6]);
         assert_eq!(ids(&service, "/api/v1/events", Some("4"), 2).await, [5, 6]);
-        assert_eq!(ids(&service, &format!("/api/v1/jobs/{}/events", job(1)), None, 6).await, all);
+        assert_eq!(
+            ids(&service, &format!("/api/v1/jobs/{}/events", job(1)), None, 6).await,
+            all
+        );
 
         // An event with a smaller id that is committed later stands later, and is not missed.
         let (mut early, mut late) = (service.pool.begin().await.unwrap(), service.pool.begin().await.unwrap());
         let insert = "insert into event (kind, actor) values ('b', 'test')";
-        sqlx::query("select pg_current_xact_id()::text").execute(&mut *early).await.unwrap();
+        sqlx::query("select pg_current_xact_id()::text")
+            .execute(&mut *early)
+            .await
+            .unwrap();
         sqlx::query(insert).execute(&mut *late).await.unwrap();
         sqlx::query(insert).execute(&mut *early).await.unwrap();
         early.commit().await.unwrap();
@@ -416,7 +499,9 @@ async fn a_stream_of_events_goes_on_where_it_was_left_and_misses_nothing() {
         };
         let (live, paused) = tokio::join!(live, happens);
         assert_eq!((live, paused.status.as_u16()), (vec![9], 200));
-        let bad = service.ask("GET", "/api/v1/events", &[("last-event-id", "x")], "").await;
+        let bad = service
+            .ask("GET", "/api/v1/events", &[("last-event-id", "x")], "")
+            .await;
         assert_eq!(bad.code(), "bad_last_event_id");
         service.stop().await;
     })
@@ -448,17 +533,37 @@ async fn every_route_asks_for_its_role() {
             }
             for role in roles {
                 let credential = basic(role.name(), "a password");
-                let answer = service.ask(method.as_str(), &path, &[("authorization", &credential)], "").await;
+                let answer = service
+                    .ask(method.as_str(), &path, &[("authorization", &credential)], "")
+                    .await;
                 let may = *access == Access::Open || *access == Access::Needs(role);
-                assert_eq!(answer.status != 403, may, "{method} {path} as {}: {}", role.name(), answer.status);
+                assert_eq!(
+                    answer.status != 403,
+                    may,
+                    "{method} {path} as {}: {}",
+                    role.name(),
+                    answer.status
+                );
                 assert_ne!(answer.status, 401, "{method} {path} as {}", role.name());
                 assert!(answer.status.as_u16() < 500, "{method} {path}: {}", answer.text());
             }
         }
-        for wrong in [basic("read", "another"), basic("nobody", "a password"), "Bearer read.x".to_owned(), "Basic %".to_owned()] {
-            let answer = service.ask("GET", "/api/v1/jobs", &[("authorization", &wrong)], "").await;
+        for wrong in [
+            basic("read", "another"),
+            basic("nobody", "a password"),
+            "Bearer read.x".to_owned(),
+            "Basic %".to_owned(),
+        ] {
+            let answer = service
+                .ask("GET", "/api/v1/jobs", &[("authorization", &wrong)], "")
+                .await;
             assert_eq!((answer.status.as_u16(), answer.code().as_str()), (401, "unauthorized"));
-            assert!(answer.headers["www-authenticate"].to_str().unwrap().starts_with("Basic"));
+            assert!(
+                answer.headers["www-authenticate"]
+                    .to_str()
+                    .unwrap()
+                    .starts_with("Basic")
+            );
         }
         assert_eq!(service.get("/nowhere").await.code(), "unauthorized");
         service.stop().await;
@@ -473,7 +578,13 @@ async fn a_bearer_token_names_its_user() {
         let service = Service::start(database, &url, vec![user("viewer", token, &[Role::Read])]).await;
         let bearer = format!("Bearer {token}");
         for _ in 0..2 {
-            assert_eq!(service.ask("GET", "/api/v1/queue", &[("authorization", &bearer)], "").await.status, 200);
+            assert_eq!(
+                service
+                    .ask("GET", "/api/v1/queue", &[("authorization", &bearer)], "")
+                    .await
+                    .status,
+                200
+            );
         }
         service.stop().await;
     })
@@ -484,15 +595,42 @@ async fn a_bearer_token_names_its_user() {
 async fn foreign_hosts_and_origins_are_refused() {
     scratch(|database, url| async move {
         let service = Service::start(database, &url, Vec::new()).await;
-        let foreign = service.ask("GET", "/api/v1/queue", &[("host", "evil.example")], "").await;
-        assert_eq!((foreign.status.as_u16(), foreign.code().as_str()), (421, "unknown_host"));
-        assert_eq!(service.ask("GET", "/api/v1/queue", &[("host", "HILUM.example:1")], "").await.status, 200);
-        assert_eq!(service.ask("GET", "/healthz", &[("host", "10.1.2.3")], "").await.status, 200);
+        let foreign = service
+            .ask("GET", "/api/v1/queue", &[("host", "evil.example")], "")
+            .await;
+        assert_eq!(
+            (foreign.status.as_u16(), foreign.code().as_str()),
+            (421, "unknown_host")
+        );
+        assert_eq!(
+            service
+                .ask("GET", "/api/v1/queue", &[("host", "HILUM.example:1")], "")
+                .await
+                .status,
+            200
+        );
+        assert_eq!(
+            service.ask("GET", "/healthz", &[("host", "10.1.2.3")], "").await.status,
+            200
+        );
         for origin in ["https://evil.example", "null", "http://localhost:9999"] {
-            let answer = service.ask("POST", "/api/v1/queue/pause", &[("origin", origin)], "").await;
-            assert_eq!((answer.status.as_u16(), answer.code().as_str()), (403, "foreign_origin"), "{origin}");
+            let answer = service
+                .ask("POST", "/api/v1/queue/pause", &[("origin", origin)], "")
+                .await;
+            assert_eq!(
+                (answer.status.as_u16(), answer.code().as_str()),
+                (403, "foreign_origin"),
+                "{origin}"
+            );
         }
-        let own = service.ask("POST", "/api/v1/queue/pause", &[("origin", "http://localhost:8043")], "").await;
+        let own = service
+            .ask(
+                "POST",
+                "/api/v1/queue/pause",
+                &[("origin", "http://localhost:8043")],
+                "",
+            )
+            .await;
         assert_eq!(own.status, 200);
         for header in ["content-security-policy", "x-content-type-options", "referrer-policy"] {
             assert!(own.headers.contains_key(header), "{header}");
@@ -545,21 +683,35 @@ async fn health_metrics_and_documentation_are_there() {
         service.seed(8).await;
         assert_eq!(service.get("/healthz").await.status, 200);
         let ready = service.get("/readyz").await;
-        assert_eq!((ready.status.as_u16(), ready.json()), (200, json!({"database": true, "disk": true, "model": true})));
+        assert_eq!(
+            (ready.status.as_u16(), ready.json()),
+            (200, json!({"database": true, "disk": true, "model": true}))
+        );
         let metrics = service.get("/metrics").await.text();
-        for line in ["hilum_disk_free_bytes", "hilum_jobs{state=", "hilum_http_requests_total{route=\"/readyz\"", "hilum_queue_age_seconds"] {
+        for line in [
+            "hilum_disk_free_bytes",
+            "hilum_jobs{state=",
+            "hilum_http_requests_total{route=\"/readyz\"",
+            "hilum_queue_age_seconds",
+        ] {
             assert!(metrics.contains(line), "{line} in\n{metrics}");
         }
         let document = service.get("/api/v1/openapi.json").await.json();
         assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
-        for (path, method, _) in table().iter().filter(|(path, ..)| path.starts_with("/api/") && !path.ends_with("openapi.json")) {
+        for (path, method, _) in table()
+            .iter()
+            .filter(|(path, ..)| path.starts_with("/api/") && !path.ends_with("openapi.json"))
+        {
             let method = if *method == Method::GET { "get" } else { "post" };
             assert!(document["paths"][path][method].is_object(), "{method} {path}");
         }
         let docs = service.get("/docs/").await;
         assert_eq!(docs.status, 200);
         for text in [docs.text(), service.get("/docs/swagger-initializer.js").await.text()] {
-            assert!(!text.contains("https://") && !text.contains("http://"), "loads from another host: {text}");
+            assert!(
+                !text.contains("https://") && !text.contains("http://"),
+                "loads from another host: {text}"
+            );
         }
         service.stop().await;
     })
