@@ -144,6 +144,14 @@ pub(crate) async fn readyz(State(state): State<AppState>) -> (StatusCode, Json<R
     (status, Json(ready))
 }
 
+/// A gauge for every state, 0 where no row is in it.
+fn by_state(name: &'static str, states: &[&str], counts: &[(String, i64)]) {
+    for state in states {
+        let count = counts.iter().find(|(of, _)| of == state).map_or(0, |(_, count)| *count);
+        gauge!(name, "state" => (*state).to_owned()).set(count as f64);
+    }
+}
+
 /// The metrics, as Prometheus reads them.
 #[utoipa::path(get, path = "/metrics", tag = "health", operation_id = "metrics", responses((status = 200, content_type = "text/plain", body = String)))]
 pub(crate) async fn metrics(State(state): State<AppState>) -> Result<Response, Problem> {
@@ -151,17 +159,9 @@ pub(crate) async fn metrics(State(state): State<AppState>) -> Result<Response, P
     if asked.is_none_or(|at| at.elapsed() > ASKED) {
         // A database that is away leaves the last figures; /readyz tells of it.
         if let Ok(Ok(figures)) = tokio::time::timeout(PATIENCE, state.database.figures()).await {
-            let tables: [(&'static str, &[&str], &[(String, i64)]); 3] = [
-                ("hilum_series", &SERIES_STATES, &figures.series),
-                ("hilum_jobs", &JOB_STATES, &figures.jobs),
-                ("hilum_deliveries", &DELIVERY_STATES, &figures.deliveries),
-            ];
-            for (name, states, counts) in tables {
-                for state in states {
-                    let count = counts.iter().find(|(of, _)| of == state).map_or(0, |(_, count)| *count);
-                    gauge!(name, "state" => (*state).to_owned()).set(count as f64);
-                }
-            }
+            by_state("hilum_series", &SERIES_STATES, &figures.series);
+            by_state("hilum_jobs", &JOB_STATES, &figures.jobs);
+            by_state("hilum_deliveries", &DELIVERY_STATES, &figures.deliveries);
             gauge!("hilum_queue_age_seconds").set(figures.queue.oldest_seconds);
             gauge!("hilum_queue_paused").set(f64::from(u8::from(figures.queue.paused)));
             gauge!("hilum_oldest_open_series_seconds").set(figures.oldest_open_series_seconds);
