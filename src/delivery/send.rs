@@ -9,7 +9,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::{LOOK_AGAIN, Shared, backoff_seconds, wait};
-use crate::database::{ClaimedDelivery, DatabaseError, DeliveryState};
+use crate::database::{ClaimedDelivery, DatabaseError, DeliveryState, failpoint};
 use crate::dicom::{Limits, Source, read_header};
 use crate::dicomweb::{Client, ClientError, Stored, StowAnswer};
 
@@ -43,6 +43,7 @@ pub(super) async fn send_loop(shared: Arc<Shared>, end: CancellationToken) {
             .await;
         let more = match claimed {
             Ok(Some(claimed)) => {
+                failpoint("delivery_claimed");
                 if let Err(error) = deliver(&shared, &claimed).await {
                     tracing::warn!(delivery = claimed.id, %error, "the fate of a delivery cannot be noted");
                 }
@@ -71,6 +72,7 @@ async fn deliver(shared: &Shared, claimed: &ClaimedDelivery) -> Result<(), Datab
     };
     let ours = match outcome {
         Ok(how) => {
+            failpoint("delivery_sent");
             let detail = json!({
                 "destination": claimed.destination, "sop_instance_uid": claimed.sop_instance_uid, "attempt": claimed.attempts, "how": how,
             });
