@@ -257,3 +257,52 @@ async fn one_chest_in_two_studies_gets_two_segmentations_each_with_its_own_ident
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_submitted_study_is_fetched_from_its_pacs_and_segmented() {
+    if !ready() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let mut service = Service::new(Some(&url));
+        let orthanc = Orthanc::start(None).await;
+        service.beside(&orthanc, "");
+        service.up().await;
+        let folder = tempfile::tempdir().unwrap();
+        orthanc.store(&phantom(folder.path(), 10, &[])).await;
+        let studies = orthanc.get("/dicom-web/studies").await.unwrap();
+        let study = service_support::orthanc::uid(&studies[0], "0020000D");
+        let address = format!("http://127.0.0.1:{}", service.port);
+        let submitted = Command::new(env!("CARGO_BIN_EXE_hilum"))
+            .args([
+                "submit",
+                "--study",
+                &study,
+                "--pacs",
+                "orthanc",
+                "--priority",
+                "3",
+                "--url",
+                &address,
+            ])
+            .output()
+            .unwrap();
+        assert!(
+            submitted.status.success(),
+            "{}",
+            String::from_utf8_lossy(&submitted.stderr)
+        );
+        segmentations(&orthanc, 1).await;
+        let jobs = service.jobs_over(1).await;
+        assert_eq!(
+            (states(&jobs), jobs[0]["priority"].as_i64()),
+            (vec!["done".to_owned()], Some(3))
+        );
+        let nowhere = Command::new(env!("CARGO_BIN_EXE_hilum"))
+            .args(["submit", "--study", &study, "--pacs", "nowhere", "--url", &address])
+            .output()
+            .unwrap();
+        assert!(!nowhere.status.success());
+    })
+    .await;
+}

@@ -41,8 +41,10 @@ pub struct ClaimedRetrieval {
     pub pacs: String,
     /// StudyInstanceUID.
     pub study_uid: String,
-    /// SeriesInstanceUID.
+    /// SeriesInstanceUID; empty: every CT series of the study.
     pub series_uid: String,
+    /// Higher goes first.
+    pub priority: i16,
     /// Instances that it had when it was asked for; `None`: not known.
     pub count: Option<i32>,
     /// The fencing token.
@@ -285,7 +287,7 @@ impl Database {
                  lease_until = now() + make_interval(secs => $2)
              where id = (select id from retrieval where state = 'pending' and not_before <= now() and pacs = $1
                          order by priority desc, not_before limit 1 for update skip locked)
-             returning id, pacs, study_uid, series_uid, count, token, attempts",
+             returning id, pacs, study_uid, series_uid, count, priority, token, attempts",
             pacs,
             lease_seconds
         )

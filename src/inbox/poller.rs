@@ -40,6 +40,9 @@ pub enum PollError {
     /// The database refused.
     #[error(transparent)]
     Database(#[from] DatabaseError),
+    /// The PACS has no CT series of a study that a user wished for.
+    #[error("[[pacs]] {0} has no CT series of this study")]
+    NoSeries(String),
     /// Fewer instances came than the PACS says it has.
     #[error("{came} of {count} instances came")]
     Short {

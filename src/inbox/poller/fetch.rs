@@ -7,7 +7,7 @@ use std::time::Duration;
 use rand::Rng as _;
 use tokio_util::sync::CancellationToken;
 
-use super::{ACTOR, LOOK_AGAIN, PollError, Source, wait};
+use super::{ACTOR, LOOK_AGAIN, PollError, Source, request_study, wait};
 use crate::database::{ClaimedRetrieval, DatabaseError, RetrievalFault};
 use crate::dicomweb::ClientError;
 use crate::dicomweb::multipart::Boundary;
@@ -110,6 +110,7 @@ fn may_pass(error: &PollError) -> bool {
             _ => true,
         },
         PollError::Database(_) | PollError::Short { .. } => true,
+        PollError::NoSeries(_) => false,
     }
 }
 
@@ -125,13 +126,20 @@ async fn lost_lease(source: &Source, claimed: &ClaimedRetrieval) {
     }
 }
 
-/// Fetches the series; how many instances it has.
+/// Fetches the series; how many instances it has. A wish for a whole study becomes one for each of its CT series; how many these are.
 async fn fetch(source: &Source, claimed: &ClaimedRetrieval) -> Result<u32, PollError> {
     let failed = |error| PollError::Pacs {
         name: claimed.pacs.clone(),
         error,
     };
     let (study, series) = (claimed.study_uid.as_str(), claimed.series_uid.as_str());
+    if series.is_empty() {
+        let rows = request_study(&source.database, &source.client, study, claimed.priority, ACTOR).await?;
+        return match u32::try_from(rows.len()) {
+            Ok(0) => Err(PollError::NoSeries(claimed.pacs.clone())),
+            series => Ok(series.unwrap_or(u32::MAX)),
+        };
+    }
     let asked = source.client.series_count(study, series).await.map_err(failed)?;
     let known = claimed.count.and_then(|count| u32::try_from(count).ok());
     let retrieved = source.client.retrieve_series(study, series).await.map_err(failed)?;
