@@ -11,7 +11,8 @@ fn read(name: &str) -> String {
 
 fn help(subcommand: &str) -> String {
     let output = Command::new(env!("CARGO_BIN_EXE_hilum"))
-        .args([subcommand, "--help"])
+        .args(subcommand.split(' '))
+        .arg("--help")
         .output()
         .unwrap();
     assert!(output.status.success(), "hilum {subcommand} --help");
@@ -34,7 +35,9 @@ fn options(text: &str) -> Vec<String> {
 #[test]
 fn every_option_and_subcommand_of_the_readme_is_there() {
     let readme = read("README.md");
-    let subcommands = ["segment", "inspect", "phantom", "evaluate", "check"];
+    let subcommands = [
+        "segment", "inspect", "phantom", "evaluate", "check", "serve", "submit", "user add", "migrate",
+    ];
     let all: String = subcommands.iter().map(|subcommand| help(subcommand)).collect();
     for subcommand in subcommands {
         assert!(
