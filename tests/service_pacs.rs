@@ -460,9 +460,7 @@ async fn polled<F: Future<Output = ()>>(
         let folder = tempfile::tempdir().unwrap();
         let server = QuirkServer::start().await;
         set_up(&server);
-        let ingest = Ingest::open(database.clone(), folder.path(), inbox_settings(), Limits::default())
-            .await
-            .unwrap();
+        let ingest = Ingest::open(database.clone(), folder.path(), inbox_settings(), Limits::default()).unwrap();
         let end = CancellationToken::new();
         let running = tokio::spawn(poller::run(
             database.clone(),

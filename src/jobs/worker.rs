@@ -284,7 +284,7 @@ impl Worker {
             (Err(failure), None) => self.again_or_fail(claim, failure).await?,
         };
         failpoint("job_ended");
-        let folder = if kept && matches!(worked, Ok(_)) {
+        let folder = if kept && worked.is_ok() {
             self.database.result_folder(claim.id).await?
         } else {
             None

@@ -68,7 +68,7 @@ fn follow<T: Copy + Into<f32> + Sync>(
 ) -> Result<BoundaryReport, LungsError> {
     check_shape(mask, &volume.grid, Some(values.len()))?;
     let area = volume.grid.rows * volume.grid.columns;
-    if !(settings.band_mm > 0.0) || area == 0 {
+    if settings.band_mm.is_nan() || settings.band_mm <= 0.0 || area == 0 {
         return Ok(BoundaryReport::default());
     }
     let edge = Edge::new(settings.band_mm, volume.grid.spacing_mm);
