@@ -4,6 +4,7 @@
 mod service_support;
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::process::Command;
 
 use hilum::database::testing::scratch;
@@ -11,11 +12,9 @@ use serde_json::Value;
 use service_support::orthanc::Forward;
 use service_support::{Orthanc, Service, eventually, phantom, ready};
 
-/// A validator's complaints about an object.
-fn complaints(program: &str, bytes: &[u8]) -> Vec<String> {
-    let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), bytes).unwrap();
-    let output = Command::new(program).arg(file.path()).output().unwrap();
+/// A validator's complaints about files.
+fn complaints(program: &str, files: &[PathBuf]) -> Vec<String> {
+    let output = Command::new(program).args(files).output().unwrap();
     String::from_utf8_lossy(&output.stderr)
         .lines()
         .filter(|line| line.starts_with("Error"))
@@ -72,9 +71,14 @@ async fn a_series_that_the_rule_forwards_comes_back_as_a_segmentation_of_its_stu
         );
         assert_eq!(service_support::orthanc::uid(&studies[0], "0020000D"), *study);
         let bytes = orthanc.instance(segmentation).await;
-        for program in ["dciodvfy"] {
-            assert_eq!(complaints(program, &bytes), Vec::<String>::new());
-        }
+        let stored = folder.path().join("segmentation.dcm");
+        std::fs::write(&stored, &bytes).unwrap();
+        assert_eq!(
+            complaints("dciodvfy", std::slice::from_ref(&stored)),
+            Vec::<String>::new()
+        );
+        let together: Vec<_> = slices.iter().cloned().chain([stored]).collect();
+        assert_eq!(complaints("dcentvfy", &together), complaints("dcentvfy", &slices));
         let jobs = service.jobs_over(1).await;
         assert_eq!(states(&jobs), ["done"]);
         let id = jobs[0]["id"].as_str().unwrap();
