@@ -3,6 +3,7 @@
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use reqwest::{Method, RequestBuilder, Response};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -124,12 +125,12 @@ impl Service {
 
     /// Waits for a death that a failpoint brings.
     pub async fn dies(&mut self) {
-        let mut child = self.child.take().unwrap();
-        eventually("the failpoint", || {
-            let ended = child.try_wait().unwrap();
-            async move { ended }
-        })
-        .await;
+        let begun = Instant::now();
+        while self.child.as_mut().unwrap().try_wait().unwrap().is_none() {
+            assert!(begun.elapsed() < Duration::from_secs(180), "waited in vain for the failpoint");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        self.child = None;
     }
 
     pub fn freeze(&self) {
