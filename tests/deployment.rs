@@ -143,3 +143,26 @@ fn orthancs_configuration_names_the_rule_and_the_source_that_hilum_knows() {
     let username = orthanc["RegisteredUsers"].as_object().unwrap().keys().next().unwrap();
     assert_eq!(pacs[0]["username"].as_str(), Some(username.as_str()));
 }
+
+/// The words in back quotes of a table's first column.
+fn codes(text: &str, heading: &str) -> BTreeSet<String> {
+    let table = text.split(heading).nth(1).unwrap();
+    let rows = table
+        .lines()
+        .skip_while(|line| !line.starts_with("| `"))
+        .take_while(|line| line.starts_with("| `"));
+    rows.map(|row| row.split('`').nth(1).unwrap().to_owned()).collect()
+}
+
+#[test]
+fn the_codes_of_failed_jobs_are_those_that_the_code_has() {
+    let named = codes(&text("docs/service.md"), "A job that failed says why");
+    let source = text("src/jobs/worker.rs")
+        + &text("src/jobs/error.rs")
+        + &text("src/jobs/core.rs")
+        + &text("src/database/queue.rs");
+    assert_eq!(named.len(), 6, "{named:?}");
+    for code in &named {
+        assert!(source.contains(&format!("\"{code}\"")), "no job fails with {code}");
+    }
+}

@@ -127,7 +127,10 @@ impl Service {
     pub async fn dies(&mut self) {
         let begun = Instant::now();
         while self.child.as_mut().unwrap().try_wait().unwrap().is_none() {
-            assert!(begun.elapsed() < Duration::from_secs(180), "waited in vain for the failpoint");
+            assert!(
+                begun.elapsed() < Duration::from_secs(180),
+                "waited in vain for the failpoint"
+            );
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         self.child = None;
