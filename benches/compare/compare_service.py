@@ -63,7 +63,7 @@ class Server:
         self.process.wait()
 
 
-def orthanc(folder, log, forward=None):
+def orthanc(folder, log):
     port = free_port()
     configuration = {
         "StorageDirectory": str(folder), "IndexDirectory": str(folder), "HttpPort": port, "DicomServerEnabled": False, "AuthenticationEnabled": False,
@@ -85,7 +85,7 @@ def hilum(program, folder, log, roles, pacs_port=None):
     file.write_text(text)
     environment = {k: v for k, v in os.environ.items() if k != "DATABASE_URL"}
     server = Server([program, "--config", str(file), "serve", "--roles", roles], log, env=environment, cwd=ROOT)
-    until(lambda: get(port, "/healthz") or True)
+    until(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5).status == 200)
     return server, port
 
 
@@ -126,8 +126,8 @@ def main():
         for name, more in (("large", ["--matrix", "512", "512", "--slices", "300", "--spacing", "0.7", "0.7", "1.0"]), ("small", ["--small"])):
             subprocess.run([program, "phantom", "--out", str(work / name), "--seed", "3", *more], check=True, stdout=subprocess.DEVNULL)
         large, small = ([f.read_bytes() for f in sorted((work / name / "ct").iterdir())] for name in ("large", "small"))
-        study = re.search(rb"\x20\x00\x0d\x00UI..([0-9.]+)", large[0]).group(1)
-        another = lambda number: study[:-6] + b"%06d" % number
+        study, small_study = (re.search(rb"\x20\x00\x0d\x00UI..([0-9.]+)", files[0]).group(1) for files in (large, small))
+        another = lambda uid, number: uid[:-6] + b"%06d" % number   # as long as the one that it stands for
         log = open(work / "log", "wb")
         (work / "a").mkdir(), (work / "b").mkdir()
         pacs, pacs_port = orthanc(work / "a", log)
@@ -137,7 +137,7 @@ def main():
 
         times = {"orthanc": [], "hilum": []}
         for turn in range(a.repeat):
-            body = body_of(large, study, another(turn))
+            body = body_of(large, study, another(study, turn))
             for where, to in (("orthanc", pacs_port), ("hilum", port)):
                 seconds, referenced = stow(to, body)
                 assert referenced == len(large)
@@ -149,7 +149,7 @@ def main():
         print(f"store {megabytes:.0f} MB: Orthanc {figures['stow']['orthanc']:.2f} s, Hilum {figures['stow']['hilum']:.2f} s: {figures['stow']['ratio']:.1f} times"
               f"; Hilum resident at most {figures['resident_mib']:.0f} MiB")
 
-        bodies = [body_of(small, re.search(rb"\x20\x00\x0d\x00UI..([0-9.]+)", small[0]).group(1), another(1000 + n)) for n in range(16)]
+        bodies = [body_of(small, small_study, another(small_study, 1000 + n)) for n in range(16)]
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
             begun = time.perf_counter()
             stored = sum(n for _, n in pool.map(lambda b: stow(port, b), bodies))
@@ -161,15 +161,14 @@ def main():
         (work / "c").mkdir()
         service, port = hilum(program, work / "c", log, "receive,work,deliver", pacs_port)
         servers.append(service)
-        small_study = re.search(rb"\x20\x00\x0d\x00UI..([0-9.]+)", small[0]).group(1)
-        waits, starts = [], []
+        waits = []
         for number in range(a.series):
-            uid = small_study[:-6] + b"%06d" % (2000 + number)
+            uid = another(small_study, 2000 + number)
             body = body_of(small, small_study, uid)
             stow(port, body, {"X-Hilum-Series-Complete": "true", "X-Hilum-Source": "orthanc"})
             begun = time.perf_counter()
             path = f"/dicom-web/studies/{uid.decode().rstrip(chr(0))}/series?Modality=SEG"
-            until(lambda: get(pacs_port, path))
+            until(lambda: get(pacs_port, path) or None)
             waits.append(time.perf_counter() - begun)
         waits.sort()
         figures["last_slice_to_segmentation"] = {"p50": statistics.median(waits), "p95": waits[max(0, round(0.95 * len(waits)) - 1)], "all": waits}
