@@ -32,7 +32,7 @@ def free_port():
         return s.getsockname()[1]
 
 
-def until(ask, seconds=120):
+def until(ask, seconds=120, otherwise=None):
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         try:
@@ -42,6 +42,8 @@ def until(ask, seconds=120):
         except OSError:
             pass
         time.sleep(0.02)
+    if otherwise:
+        otherwise.end()
     sys.exit("waited in vain")
 
 
@@ -72,7 +74,7 @@ def orthanc(folder, log):
     file = folder / "orthanc.json"
     file.write_text(json.dumps(configuration))
     server = Server(["Orthanc", str(file)], log, env={**os.environ, "LD_PRELOAD": str(ROOT / ".runtime/loopback.so")}, cwd=folder)
-    until(lambda: get(port, "/system"))
+    until(lambda: get(port, "/system"), otherwise=server)
     return server, port
 
 
@@ -85,7 +87,7 @@ def hilum(program, folder, log, roles, pacs_port=None):
     file.write_text(text)
     environment = {k: v for k, v in os.environ.items() if k != "DATABASE_URL"}
     server = Server([program, "--config", str(file), "serve", "--roles", roles], log, env=environment, cwd=ROOT)
-    until(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5).status == 200)
+    until(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5).status == 200, otherwise=server)
     return server, port
 
 

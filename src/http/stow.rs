@@ -8,8 +8,8 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
-use serde_json::json;
 
+use super::problem::Problem;
 use crate::dicomweb::multipart::{Boundary, MultipartError};
 use crate::inbox::{Ingest, IngestError, Origin};
 
@@ -126,20 +126,12 @@ fn refused(error: &IngestError) -> Response {
     problem(status, code, &sentence)
 }
 
-fn problem(status: StatusCode, code: &str, sentence: &str) -> Response {
-    let body = json!({
-        "type": "about:blank",
-        "title": status.canonical_reason().unwrap_or_default(),
-        "status": status.as_u16(),
-        "detail": sentence,
-        "code": code,
-    });
-    let kind = [(header::CONTENT_TYPE, "application/problem+json")];
-    let mut response = (status, kind, body.to_string()).into_response();
+/// The problem; where there is no room, when to come again, and that the rest of the body is not waited for.
+fn problem(status: StatusCode, code: &'static str, sentence: &str) -> Response {
+    let mut response = Problem::new(status, code, sentence).into_response();
     if status == StatusCode::SERVICE_UNAVAILABLE {
         let headers = response.headers_mut();
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
-        // The rest of the body is not waited for.
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
