@@ -15,6 +15,7 @@ from scipy import ndimage
 import disease
 
 WINDOW_HU = (-1500.0, 500.0)   # becomes 0..1; what pads a window that sticks out is 0, that is -1500 HU
+GAS = 0.2                      # probability of made-up gas outside the lung
 SLAB = 34                      # slices to which a flat case is repeated
 
 
@@ -57,6 +58,8 @@ def example(case, rng, size, paint):
     for chance in (paint, 0.25 * paint):
         if rng.random() < chance:
             hu, lung = disease.paint(hu, lung, inward, rng)
+    if rng.random() < GAS:
+        hu = disease.gas(hu, lung, rng)
     hu, lung = cut(image_anew(hu, rng), lung > 0, rng)
     low, high = WINDOW_HU
     return np.clip((hu - low) / (high - low), 0, 1).astype(np.float32), lung.astype(np.float32)
@@ -114,11 +117,10 @@ def image_anew(hu, rng):
             hu = ndimage.gaussian_filter1d(hu, rng.uniform(0.3, 0.9), 0)
         else:
             factor, depth = rng.uniform(1.2, 2.2), len(hu)
-            position = np.clip(np.arange(depth) / factor + rng.random(), 0, None) * factor - rng.random()
-            coarse = np.floor(position / factor) * factor
-            low = np.clip(np.round(coarse), 0, depth - 1).astype(int)
-            high = np.clip(np.round(coarse + factor), 0, depth - 1).astype(int)
-            part = ((np.arange(depth) - low) / np.maximum(high - low, 1)).clip(0, 1).astype(np.float32)[:, None, None]
+            phase, at = rng.random() * factor, np.arange(depth)
+            below = np.floor((at - phase) / factor)          # of the slices that are drawn, the one below each slice
+            low, high = (np.clip(np.round((below + k) * factor + phase), 0, depth - 1).astype(int) for k in (0, 1))
+            part = ((at - low) / np.maximum(high - low, 1)).clip(0, 1).astype(np.float32)[:, None, None]
             hu = hu[low] * (1 - part) + hu[high] * part
     kernel = rng.random()
     if kernel < 0.3:

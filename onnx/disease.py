@@ -28,6 +28,25 @@ def paint(hu, lung, inward, rng):
     return hu, lung
 
 
+def gas(hu, lung, rng):
+    """HU with gas in soft tissue outside the lung, such as stomach and bowel hold: round pockets, now and then half full of stool
+    or with a level of fluid. It is not lung."""
+    tissue = (hu > -150) & (lung == 0)
+    places = np.argwhere(tissue[:, ::4, ::4]) * (1, 4, 4)
+    if len(places) < SMALLEST // 16:
+        return hu
+    scene = Scene(hu, tissue.astype(np.uint8), None, rng)
+    weight = balls(scene, int(rng.integers(1, 8)), (8, 50), at_pleura=0)
+    content = np.full(hu.shape, rng.uniform(-1010, -930), np.float32) + 0.5 * scene.noise_hu()
+    kind = rng.random()
+    if kind < 0.25:                    # stool
+        content = np.where(scene.field(rng.uniform(4, 10), 2) > rng.uniform(-0.5, 0.8), content + rng.uniform(300, 950), content)
+    elif kind < 0.45:                  # a level of fluid
+        rows = np.arange(hu.shape[1])[None, :, None]
+        content = np.where(rows > rng.uniform(0.3, 1) * hu.shape[1], rng.uniform(0, 60) + scene.noise_hu(), content)
+    return hu + weight * (content - hu)
+
+
 class Scene:
     """What the painters look at, and what several of them need."""
 
@@ -149,7 +168,8 @@ def balls(scene, count=None, radius=None, at_pleura=None):
     at_pleura = scene.uniform(0.2, 1) if at_pleura is None else at_pleura
     count = count or int(scene.rng.choice([1, 1, 2, 4, 7]))
     radius = radius or (6, 45)
-    inner, surface = np.argwhere(scene.inside), np.argwhere(scene.inside & (scene.inward <= 4))
+    inner = np.argwhere(scene.inside)
+    surface = np.argwhere(scene.inside & (scene.inward <= 4)) if at_pleura else ()
     weight = np.zeros(scene.shape, np.float32)
     for _ in range(count):
         from_voxels = surface if len(surface) and scene.rng.random() < at_pleura else inner
@@ -205,9 +225,25 @@ def fill(scene, weight, tissue):
     return np.where(scene.hu < tissue, scene.hu + weight * (tissue - scene.hu), scene.hu)
 
 
+def made_up(scene):
+    """Muscle's density or liver's, uneven, with noise such as this scan has."""
+    return scene.uniform(-10, 90) + scene.uniform(0, 25) * scene.field(scene.uniform(8, 50), 2) + scene.noise_hu()
+
+
+def moved(scene):
+    """This scan's own soft tissue with its noise and grain: copies of the scene, moved and mirrored, and of each the soft tissue."""
+    tissue = np.full(scene.shape, np.nan, np.float32)
+    for _ in range(6):
+        copy = np.flip(scene.hu, [axis for axis in range(3) if scene.rng.random() < 0.5])
+        copy = np.roll(copy, [int(scene.rng.integers(n)) for n in scene.shape], (0, 1, 2))
+        smooth = ndimage.uniform_filter(copy, (1, 3, 3))
+        tissue = np.where(np.isnan(tissue) & (smooth > -20) & (smooth < 160), copy, tissue)
+    return np.where(np.isnan(tissue), made_up(scene), tissue) + scene.uniform(-20, 20)
+
+
 def dense(scene, weight):
-    """Airless lung: muscle's density or liver's, with this scan's noise; now and then air in its bronchi, contrast in its vessels."""
-    tissue = scene.uniform(-10, 90) + scene.uniform(0, 25) * scene.field(scene.uniform(8, 50), 2) + scene.noise_hu()
+    """Airless lung: soft tissue, made up or this scan's own; now and then air in its bronchi, contrast in its vessels."""
+    tissue = moved(scene) if scene.rng.random() < 0.5 else made_up(scene)
     if scene.rng.random() < 0.5:
         weight = weight * np.where(tubes(scene), scene.uniform(0, 0.6), 1)
     if scene.rng.random() < 0.3:

@@ -1,11 +1,12 @@
-"""Cases (folders with ct/ and mask.nii.gz) and the hilum program in; what the boundary step gains and what it costs, case by case, out.
+"""Cases (folders with ct/ and mask.nii.gz) and the hilum program in; how well the whole way does, case by case, out.
 
-    boundary_gain.py CASE... [--hilum hilum] [--model NAME] [--painted] [--markdown]
+    performance.py CASE... [--hilum hilum] [--model NAME] [--painted] [--markdown]
 
-Each CT goes through `hilum segment` twice, with `--boundary off` and `on`; Dice is that of the whole mask against the
-reference mask, on the source slices. Added and taken are what the report says, in mL. `--painted` paints a part of a lung
-airless (`paint_to_measure` of evaluate.py, on the source slices), writes that as a series, and tells what part of it the
-network calls lung before and after the step.
+Each CT goes through `hilum segment` twice, with `--boundary off` and `on`. Dice off and on, and of the latter HD95 in mm and
+the volume's error in mL, are what `hilum evaluate` says against the reference mask, on the source slices. Added and taken
+are what the report says of the boundary step, in mL. `--painted` paints a part of a lung airless (`paint_to_measure` of
+evaluate.py, on the source slices), writes that as a series, and tells the Dice (on) and what part of the painted lung is
+called lung before and after the step.
 """
 import argparse
 import json
@@ -33,15 +34,23 @@ def on_grid(path, affine, shape):
     return labels > 0
 
 
-def segment(p, ct, boundary, affine, shape):
-    """The mask that hilum makes (empty where it finds no lungs), and the report's words on the boundary."""
+def scores(p, mask, reference):
+    """Figures of the whole lungs as `hilum evaluate` gives them."""
+    done = subprocess.run([p.hilum, "evaluate", str(mask), str(reference), "--form", "json"], check=True, stdout=subprocess.PIPE)
+    return json.loads(done.stdout)["cases"][0]["lungs"]
+
+
+def segment(p, ct, boundary, affine, shape, reference):
+    """The mask that hilum makes (empty where it finds no lungs), its figures, and the report's words on the boundary."""
     with tempfile.TemporaryDirectory() as out:
         model = ["--model", p.model] if p.model else []
         done = subprocess.run([p.hilum, "segment", str(ct), "--out", out, "--format", "nifti,json", "--boundary", boundary, "--trust-input", "--json", *model],
                               check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
         report = json.loads(done.stdout)["series"][0]
         masks = list(Path(out).glob("*/mask.nii.gz"))
-        return (on_grid(masks[0], affine, shape) if masks else np.zeros(shape, bool)), report["boundary"]
+        if not masks:
+            return np.zeros(shape, bool), {"dice": 0.0, "hd95_mm": None, "volume_error_ml": None}, report["boundary"]
+        return on_grid(masks[0], affine, shape), scores(p, masks[0], reference), report["boundary"]
 
 
 def write_painted(source, hu, folder):
@@ -64,11 +73,13 @@ def row(p, case):
     image = nib.load(case / "mask.nii.gz")
     lung = on_grid(case / "mask.nii.gz", affine, hu.shape)
     cells = [case.name]
-    off, _ = segment(p, case / "ct", "off", affine, hu.shape)
-    on, moved = segment(p, case / "ct", "on", affine, hu.shape)
-    dice = [evaluate.dice(mask, lung) if lung.any() else float("nan") for mask in (off, on)]
-    cells += [f"{d:.4f}" for d in dice] + [f"{dice[1] - dice[0]:+.4f}", f"{moved['added_ml']:.1f}", f"{moved['removed_ml']:.1f}"]
-    kept = []
+    reference = case / "mask.nii.gz"
+    _, off, _ = segment(p, case / "ct", "off", affine, hu.shape, reference)
+    _, on, moved = segment(p, case / "ct", "on", affine, hu.shape, reference)
+    dice = [figures["dice"] if lung.any() else float("nan") for figures in (off, on)]
+    cells += [number(dice[0], ".4f"), number(dice[1], ".4f"), number(on["hd95_mm"], ".1f"), number(on["volume_error_ml"], "+.0f")]
+    cells += [f"{moved['added_ml']:.1f}", f"{moved['removed_ml']:.1f}"]
+    painted = []
     if p.painted and lung.any():
         turn = nib.orientations.io_orientation(np.linalg.inv(affine) @ image.affine)
         sides = nib.orientations.apply_orientation(np.asarray(image.dataobj).reshape(image.shape[:3]), turn)
@@ -76,10 +87,15 @@ def row(p, case):
         with tempfile.TemporaryDirectory() as folder:
             write_painted(case / "ct", ill.transpose(2, 1, 0), Path(folder))
             for boundary in ("off", "on"):
-                mask, _ = segment(p, folder, boundary, affine, hu.shape)
-                kept.append((mask.transpose(2, 1, 0) & where).sum() / max(1, where.sum()))
-        cells += [f"{k:.4f}" for k in kept]
-    return dice, kept, cells
+                mask, figures, _ = segment(p, folder, boundary, affine, hu.shape, reference)
+                painted.append((mask.transpose(2, 1, 0) & where).sum() / max(1, where.sum()))
+        painted = [figures["dice"], *painted]
+        cells += [f"{value:.4f}" for value in painted]
+    return dice, painted, cells
+
+
+def number(value, form):
+    return "" if value is None or value != value else format(value, form)
 
 
 def main():
@@ -90,24 +106,26 @@ def main():
     parser.add_argument("--painted", action="store_true")
     parser.add_argument("--markdown", action="store_true")
     p = parser.parse_args()
-    head = ["case", "Dice off", "Dice on", "gain", "added mL", "taken mL"] + (["painted kept off", "painted kept on"] if p.painted else [])
+    head = ["case", "Dice off", "Dice on", "HD95 mm", "error mL", "added mL", "taken mL"]
+    head += ["painted Dice", "kept off", "kept on"] if p.painted else []
     show = lambda cells: print("| " + " | ".join(cells) + " |" if p.markdown else f"{cells[0]:56}" + " ".join(f"{c:>10}" for c in cells[1:]), flush=True)
     show(head)
     if p.markdown:
         show(["---"] * len(head))
-    scores, parts = [], []
+    found, parts = [], []
     for case in p.cases:
-        dice, kept, cells = row(p, case)
+        dice, painted, cells = row(p, case)
         show(cells)
-        scores += [dice] if dice[0] == dice[0] else []
-        parts += [kept] if kept else []
-    if scores:
-        gain = np.diff(scores, axis=1)
-        off, on = np.mean(scores, 0)
-        print(f"\nmean Dice {off:.4f} off, {on:.4f} on; gain {gain.min():+.4f} to {gain.max():+.4f}, {len(scores)} cases with lung")
+        found += [dice] if dice[0] == dice[0] else []
+        parts += [painted] if painted else []
+    if found:
+        gain = np.diff(found, axis=1)
+        off, on = np.mean(found, 0)
+        print(f"\nmean Dice {off:.4f} off, {on:.4f} on (least {np.min(found, 0)[1]:.4f}); "
+              f"gain {gain.min():+.4f} to {gain.max():+.4f}, {len(found)} cases with lung")
     if parts:
-        off, on = np.mean(parts, 0)
-        print(f"painted dense lung kept, mean: {off:.4f} off, {on:.4f} on")
+        dice, off, on = np.mean(parts, 0)
+        print(f"painted: mean Dice {dice:.4f}, dense lung kept {off:.4f} off, {on:.4f} on")
     return 0
 
 
