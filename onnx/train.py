@@ -7,7 +7,7 @@ the same command goes on from there. RUN/log.jsonl gets a line every `--report` 
 run depends on the seed and i alone, so that neither the number of workers nor an interruption changes the data.
 
 With `--processes N` the examples of a step are shared out to N processes, whose gradients and statistics are averaged. On a
-CPU that is the quickest way: one process of one thread a core takes two thirds of the time of one process of two threads.
+CPU, one process of one thread a core is quicker than one process of several threads.
 """
 import argparse
 import copy
