@@ -77,16 +77,17 @@ class Slices:
 
     @staticmethod
     def halve_depth(x, depth):
-        return x.reshape(-1, 2, *x.shape[1:]).amax(1)   # depth is even, so that a pair never spans two windows
+        pairs = x.reshape(-1, 2, *x.shape[1:])   # depth is even, so that a pair never spans two windows
+        return torch.maximum(pairs[:, 0], pairs[:, 1])
 
     @staticmethod
     def pool(x, depth):
         """Maximum over three slices at every second one. Its input has been through ReLU, so zeros outside change nothing."""
         pairs = F.max_pool2d(x, 3, 2, 1)
         pairs = pairs.reshape(-1, depth // 2, 2, *pairs.shape[1:])
-        odd = pairs[:, :, 1]
+        even, odd = pairs[:, :, 0], pairs[:, :, 1]
         below = F.pad(odd, (0, 0, 0, 0, 0, 0, 1, 0))[:, :-1]
-        return torch.maximum(pairs.amax(2), below).flatten(0, 1)
+        return torch.maximum(torch.maximum(even, odd), below).flatten(0, 1)
 
     @staticmethod
     def double(x, depth):

@@ -27,6 +27,7 @@ class Case:
     lung: np.ndarray      # uint8, 1 right, 2 left
     inward: np.ndarray    # uint8, mm from the lung's surface
     places: dict          # kind -> (n, 3) voxels
+    mistaken_ml: float = 0.0   # how much of it the network gets wrong, as far as is known
 
     @classmethod
     def load(cls, path):
@@ -67,7 +68,7 @@ def example(case, rng, size, paint):
 
 def crop(case, rng, size):
     """A crop of HU (float32), lung (1 right, 2 left) and inward distance, scaled, turned about the body's axis and mirrored."""
-    kind = rng.choice(["surface", "hard", "body", "anywhere"], p=[0.35, 0.25, 0.15, 0.25])
+    kind = rng.choice(["mistake", "surface", "hard", "body", "anywhere"], p=[0.2, 0.3, 0.2, 0.1, 0.2])
     voxels = case.places.get(kind, ())
     shape = np.array(case.hu.shape)
     centre = voxels[rng.integers(len(voxels))].astype(float) if len(voxels) else rng.random(3) * shape

@@ -27,11 +27,11 @@ def scale(hu):
     return np.clip((hu.astype(np.float32) - low) / (high - low), 0, 1)
 
 
-def starts(length, roi):
+def starts(length, roi, overlap):
     """Where windows begin along an axis, as in MONAI's `sliding_window_inference`."""
     if length <= roi:
         return [0]
-    step = max(1, int(roi * (1 - OVERLAP)))
+    step = max(1, int(roi * (1 - overlap)))
     return [min(k * step, length - roi) for k in range(-(-(length - roi) // step) + 1)]
 
 
@@ -47,7 +47,7 @@ def body_box(hu, margin=8):
     return tuple(box)
 
 
-def predict(network, hu):
+def predict(network, hu, overlap=OVERLAP):
     """Logits of the size of `hu`. `network` maps a window, float32 of ROI, to its logits. Outside the body: no lung."""
     logits = np.full(hu.shape, -20, np.float32)
     box = body_box(hu)
@@ -55,9 +55,9 @@ def predict(network, hu):
     pad = [(max(0, r - n) // 2, max(0, r - n) - max(0, r - n) // 2) for r, n in zip(ROI, image.shape)]
     image = np.pad(image, pad)
     total, weight = np.zeros_like(image), np.zeros_like(image)
-    for z in starts(image.shape[0], ROI[0]):
-        for y in starts(image.shape[1], ROI[1]):
-            for x in starts(image.shape[2], ROI[2]):
+    for z in starts(image.shape[0], ROI[0], overlap):
+        for y in starts(image.shape[1], ROI[1], overlap):
+            for x in starts(image.shape[2], ROI[2], overlap):
                 window = (slice(z, z + ROI[0]), slice(y, y + ROI[1]), slice(x, x + ROI[2]))
                 total[window] += network(np.ascontiguousarray(image[window]))
                 weight[window] += 1

@@ -129,7 +129,7 @@ def test_windows_start_where_monai_starts_them():
         for roi in (32, 224):
             size = (max(length, roi),)
             expected = [s[0].start for s in utils.dense_patch_slices(size, (roi,), _get_scan_interval(size, (roi,), 1, (0.25,)))]
-            assert evaluate.starts(length, roi) == expected
+            assert evaluate.starts(length, roi, evaluate.OVERLAP) == expected
 
 
 @pytest.mark.parametrize("manifest", MANIFESTS, ids=lambda m: m.stem)

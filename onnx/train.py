@@ -4,10 +4,12 @@
 
 RUN/checkpoint.pt holds the network, its running average (which is what `export.py` takes), the optimiser and the step;
 the same command goes on from there. RUN/log.jsonl gets a line every `--report` steps and one a validation. Example i of a
-run depends on the seed and i alone, so that neither the number of workers nor an interruption changes the data.
+run depends on the seed and i alone, so that neither the number of workers nor an interruption changes the data; with
+`--mine N` it depends also on the mistakes that the averaged network makes: every N steps it is run over the cases, what it
+gets wrong is written to RUN/mistakes/, and crops are centred there, in the cases with many mistakes more often.
 
-With `--processes N` the examples of a step are shared out to N processes, whose gradients and statistics are averaged. On a
-CPU, one process of one thread a core is quicker than one process of several threads.
+With `--processes N` the examples of a step are shared out to N processes, whose gradients and statistics of the norms are
+averaged, as if one process had them all. On a CPU, one process of one thread a core is quicker than one process of several threads.
 """
 import argparse
 import copy
@@ -23,6 +25,7 @@ import numpy as np
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from scipy import ndimage
 from torch.utils.data import DataLoader, Dataset
 
 import evaluate
@@ -31,14 +34,17 @@ from augment import Case, example
 
 PHANTOM_SHARE = 0.3   # how often a phantom is drawn, to a patient's once
 SMOOTH = 100.0   # voxels; keeps the Dice of a crop without lung finite
+MISTAKES = 4000  # voxels of a case that are kept as centres of crops
+MANY_ML = 100.0  # mistakes that make a case twice as likely; four times at most
+VOXEL_ML = 5 * 0.8 * 0.8 / 1000
 
 
 class Examples(Dataset):
     """Endless: example `i` is drawn from a generator seeded with (seed, i)."""
 
-    def __init__(self, paths, seed, size, paint, flat_share, length):
+    def __init__(self, paths, seed, size, paint, flat_share, length, mistakes):
         self.paths, self.seed, self.size, self.paint, self.flat_share, self.length = paths, seed, size, paint, flat_share, length
-        self.cases = None
+        self.mistakes, self.read, self.cases = mistakes, {}, None
 
     def __len__(self):
         return self.length
@@ -51,10 +57,22 @@ class Examples(Dataset):
         rng = np.random.default_rng((self.seed, i))
         whole, flat = self.cases
         group = flat if flat and (not whole or rng.random() < self.flat_share) else whole
+        if i % 50 == 0 or not self.read:
+            self.look_up_mistakes(whole)
         # A case of ten slices has less to show than one of sixty; a phantom has less than a patient.
-        weights = np.array([math.sqrt(len(c.hu)) * (PHANTOM_SHARE if c.name.startswith("phantom") else 1) for c in group])
+        weights = np.array([math.sqrt(len(c.hu)) * (PHANTOM_SHARE if c.name.startswith("phantom") else 1) * (1 + min(3, c.mistaken_ml / MANY_ML)) for c in group])
         case = group[rng.choice(len(group), p=weights / weights.sum())]
         return example(case, rng, self.size, self.paint)
+
+    def look_up_mistakes(self, cases):
+        for case in cases:
+            path = self.mistakes / f"{case.name}.npz"
+            written = path.stat().st_mtime_ns if path.exists() else 0
+            if self.read.get(case.name) != written:
+                self.read[case.name] = written
+                if written:
+                    with np.load(path) as arrays:
+                        case.places["mistake"], case.mistaken_ml = arrays["voxels"], float(arrays["ml"])
 
 
 class Range:
@@ -106,13 +124,73 @@ def validate(network, paths, device):
 
 
 @torch.no_grad()
-def average_over_processes(network, processes):
-    """Gradients and statistics of the norms, each replaced by its mean over the processes."""
-    tensors = [p.grad for p in network.parameters()] + [b for b in network.buffers() if b.dtype.is_floating_point]
+def mine(network, paths, folder, device):
+    """What the network gets wrong in each case of more than one slice, by more than an edge's width: written to `folder`. Gives mL a case."""
+    network.eval()
+    found = {}
+    for path in paths:
+        with np.load(path) as arrays:
+            hu, lung = arrays["hu"], arrays["lung"] > 0
+        if len(hu) == 1:
+            continue
+        of_window = lambda window: network(torch.from_numpy(window)[None, None].to(device))[0, 0].cpu().numpy()
+        said = evaluate.predict(of_window, hu, overlap=0) > 0
+        plane = np.ones((1, 5, 5), bool)
+        edge = ndimage.binary_dilation(lung, plane) & ~ndimage.binary_erosion(lung, plane)
+        wrong = np.argwhere((said != lung) & ~edge)
+        found[path.stem] = len(wrong) * VOXEL_ML
+        part = folder / f"{path.stem}.part"
+        with open(part, "wb") as file:
+            np.savez(file, voxels=wrong[:: max(1, len(wrong) // MISTAKES)].astype(np.int16), ml=found[path.stem])
+        os.replace(part, folder / f"{path.stem}.npz")
+    return found
+
+
+def mean_over_processes(tensors):
+    """Each tensor replaced by its mean over the processes."""
     flat = torch.cat([t.reshape(-1) for t in tensors])
     dist.all_reduce(flat)
-    for tensor, mean in zip(tensors, (flat / processes).split([t.numel() for t in tensors])):
+    for tensor, mean in zip(tensors, (flat / dist.get_world_size()).split([t.numel() for t in tensors])):
         tensor.copy_(mean.view_as(tensor))
+
+
+class SharedNorm(torch.autograd.Function):
+    """Batch normalisation in training whose statistics are those of the examples of all processes (torch has it for GPUs only)."""
+
+    @staticmethod
+    def forward(ctx, x, weight, bias, norm):
+        mean, variance = torch.batch_norm_update_stats(x, None, None, 0.0)   # of this process, biased
+        square = variance + mean * mean
+        mean_over_processes([mean, square])
+        variance = (square - mean * mean).clamp_(min=0)
+        count = x.numel() // x.shape[1] * dist.get_world_size()
+        norm.running_mean.lerp_(mean, norm.momentum)
+        norm.running_var.lerp_(variance * (count / (count - 1)), norm.momentum)
+        ctx.save_for_backward(x, weight, mean, variance)
+        ctx.eps = norm.eps
+        return torch.native_batch_norm(x, weight, bias, mean, variance, False, 0.0, norm.eps)[0]
+
+    @staticmethod
+    def backward(ctx, grad):
+        x, weight, mean, variance = ctx.saved_tensors
+        _, of_weight, of_bias = torch.ops.aten.native_batch_norm_backward(
+            grad, x, weight, mean, variance, None, None, False, ctx.eps, [False, True, True])
+        of_all = [of_weight.clone(), of_bias.clone()]
+        mean_over_processes(of_all)
+        along, level = (v / (x.numel() // x.shape[1]) for v in of_all)
+        per_channel = lambda v: v.reshape(1, -1, *[1] * (x.dim() - 2))
+        inverse = (variance + ctx.eps).rsqrt()
+        slope = weight * inverse
+        of_x = torch.addcmul(per_channel(slope * (along * inverse * mean - level)), grad, per_channel(slope))
+        return of_x.addcmul_(x, per_channel(-slope * along * inverse)), of_weight, of_bias, None
+
+
+def share_norms(network):
+    """In training, the norms of the network take the statistics of all processes."""
+    for module in network.modules():
+        if isinstance(module, Norm):
+            own = module.forward
+            module.forward = lambda x, m=module, own=own: SharedNorm.apply(x, m.weight, m.bias, m) if m.training else own(x)
 
 
 def freeze_norms(network, average):
@@ -147,6 +225,7 @@ def parse():
     a.add_argument("--paint", type=float, default=0.6, help="probability of painted disease")
     a.add_argument("--flat-share", type=float, default=0.25, help="part of the crops from single slices")
     a.add_argument("--dense-weight", type=float, nargs=2, default=[4.0, 1.5], metavar="W", help="weight of dense lung in the cross-entropy at the first step and at the last")
+    a.add_argument("--mine", type=int, default=0, metavar="N", help="steps between looks at what the network gets wrong, on which crops are centred then; 0: never")
     a.add_argument("--frozen-norms", type=float, default=0.25, help="last part of the steps, in which the statistics of the norms stay")
     a.add_argument("--start", type=Path, help="checkpoint whose averaged weights a new run begins with")
     a.add_argument("--seed", type=int, default=1)
@@ -172,7 +251,8 @@ def train(rank, p, meeting):
     """One process of a run; the one of rank 0 writes. They find each other through the file `meeting`."""
     if meeting:
         dist.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=p.processes)
-    p.out.mkdir(parents=True, exist_ok=True)
+    mistakes = p.out / "mistakes"
+    mistakes.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(p.threads)
     torch.manual_seed(p.seed)
     torch.set_flush_denormal(True)
@@ -207,15 +287,28 @@ def train(rank, p, meeting):
 
     note(step=step, of=p.steps, parameters=sum(v.numel() for v in network.parameters()), cases=len(paths), held_out=[h.stem for h in held],
          arguments={k: str(v) if isinstance(v, Path) else v for k, v in vars(p).items()})
-    examples = Examples(paths, p.seed, tuple(p.crop), p.paint, p.flat_share, p.steps * p.batch)
+    examples = Examples(paths, p.seed, tuple(p.crop), p.paint, p.flat_share, p.steps * p.batch, mistakes)
     share = p.batch // p.processes
     order = Range(step * p.batch + rank * share, p.steps * p.batch, p.batch, share)
     loader = DataLoader(examples, share, sampler=order, num_workers=p.workers, prefetch_factor=4 if p.workers else None)
     network.train()
+    if p.processes > 1:
+        share_norms(network)
     frozen_from = round((1 - p.frozen_norms) * p.steps)
     if step > frozen_from:
         freeze_norms(network, average)
     losses, begun = [], time.monotonic()
+
+    def look_for_mistakes():
+        found = mine(average, paths[rank::p.processes], mistakes, p.device)
+        if p.processes > 1:
+            parts = [None] * p.processes
+            dist.all_gather_object(parts, found)
+            found = {name: ml for part in parts for name, ml in part.items()}
+        note(step=step, mistaken_ml={name: round(ml) for name, ml in sorted(found.items())})
+
+    if p.mine and (p.start or step):
+        look_for_mistakes()
     for image, lung in loader:
         image, lung = image[:, None].to(p.device), lung[:, None].to(p.device)
         for group in optimiser.param_groups:
@@ -227,7 +320,8 @@ def train(rank, p, meeting):
         optimiser.zero_grad()
         loss.backward()
         if p.processes > 1:
-            average_over_processes(network, p.processes)
+            with torch.no_grad():
+                mean_over_processes([v.grad for v in network.parameters()])
         torch.nn.utils.clip_grad_norm_(network.parameters(), 5.0)
         optimiser.step()
         follow(average, network, step, p.decay)
@@ -240,6 +334,9 @@ def train(rank, p, meeting):
                 save(file, {"sizes": network.sizes, "network": network.state_dict(), "average": average.state_dict(),
                             "optimiser": optimiser.state_dict(), "step": step})
             losses, begun = [], time.monotonic()
+        if p.mine and step % p.mine == 0 and step < p.steps:
+            look_for_mistakes()
+            begun = time.monotonic()
         if rank == 0 and held and (step % p.validate == 0 or step == p.steps):
             for row in validate(average, held, p.device):
                 note(step=step, **{k: float(v) if isinstance(v, np.floating) else v for k, v in row.items()})

@@ -78,11 +78,12 @@ def orthanc(folder, log):
     return server, port
 
 
-def hilum(program, folder, log, roles, pacs_port=None):
+def hilum(program, folder, log, roles, pacs_port=None, more=""):
     port = free_port()
     text = f'[service]\nlisten = "127.0.0.1:{port}"\ndata_folder = "{folder}/data"\n'
     if pacs_port:
         text += f'[[pacs]]\nname = "orthanc"\nurl = "http://127.0.0.1:{pacs_port}/dicom-web"\n'
+    text += more
     file = folder / "hilum.toml"
     file.write_text(text)
     environment = {k: v for k, v in os.environ.items() if k != "DATABASE_URL"}
@@ -91,10 +92,10 @@ def hilum(program, folder, log, roles, pacs_port=None):
     return server, port
 
 
-def body_of(files, old, new):
+def body_of(files, old=b"", new=b""):
     parts = []
     for file in files:
-        parts += [f"--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode(), file.replace(old, new), b"\r\n"]
+        parts += [f"--{BOUNDARY}\r\nContent-Type: application/dicom\r\n\r\n".encode(), file.replace(old, new) if old else file, b"\r\n"]
     return b"".join(parts) + f"--{BOUNDARY}--".encode()
 
 
