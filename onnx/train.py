@@ -52,6 +52,7 @@ class Examples(Dataset):
     def __getitem__(self, i):
         if self.cases is None:   # once in each worker
             torch.set_num_threads(1)
+            os.nice(5)   # whoever waits for the examples goes first
             cases = [Case.load(path) for path in self.paths]
             self.cases = [c for c in cases if not c.flat], [c for c in cases if c.flat]
         rng = np.random.default_rng((self.seed, i))
@@ -131,7 +132,7 @@ def mine(network, paths, folder, device):
     for path in paths:
         with np.load(path) as arrays:
             hu, lung = arrays["hu"], arrays["lung"] > 0
-        if len(hu) == 1:
+        if len(hu) == 1 or path.stem.startswith("phantom"):
             continue
         of_window = lambda window: network(torch.from_numpy(window)[None, None].to(device))[0, 0].cpu().numpy()
         said = evaluate.predict(of_window, hu, overlap=0) > 0
@@ -307,7 +308,7 @@ def train(rank, p, meeting):
             found = {name: ml for part in parts for name, ml in part.items()}
         note(step=step, mistaken_ml={name: round(ml) for name, ml in sorted(found.items())})
 
-    if p.mine and (p.start or step):
+    if p.mine and p.start and step == 0:
         look_for_mistakes()
     for image, lung in loader:
         image, lung = image[:, None].to(p.device), lung[:, None].to(p.device)
