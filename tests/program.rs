@@ -2,6 +2,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -315,6 +317,105 @@ fn a_canceled_run_leaves_nothing_half_written() {
     );
     let left: Vec<_> = if out.exists() { walk(&out) } else { Vec::new() };
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// `hilum check --json` with a configuration; its points by name.
+fn check(folder: &Path, configuration: &str) -> (Output, serde_json::Map<String, Value>) {
+    let file = folder.join("hilum.toml");
+    fs::write(&file, configuration).unwrap();
+    let output = hilum(&["--config", file.to_str().unwrap(), "check", "--device", "cpu", "--json"]);
+    let printed: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!("{error}: {}\n{}", text(&output.stdout), text(&output.stderr));
+    });
+    let points = printed
+        .into_iter()
+        .map(|point| (point["what"].as_str().unwrap().to_owned(), point));
+    (output, points.collect())
+}
+
+/// A port of this machine on which nobody listens.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A PACS that lists nothing and answers one question.
+fn empty_pacs() -> (u16, std::thread::JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let answering = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut asked = Vec::new();
+        let mut block = [0; 4096];
+        while !asked.windows(4).any(|end| end == b"\r\n\r\n") {
+            let read = stream.read(&mut block).unwrap();
+            assert!(read > 0, "the question breaks off");
+            asked.extend_from_slice(&block[..read]);
+        }
+        let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/dicom+json\r\ncontent-length: 2\r\nconnection: close\r\n\r\n[]";
+        stream.write_all(answer.as_bytes()).unwrap();
+        text(&asked)
+    });
+    (port, answering)
+}
+
+#[test]
+fn check_takes_a_phantom_the_whole_way_and_says_how_long_each_part_took() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pacs, answering) = empty_pacs();
+    let configuration = format!(
+        "[service]\nlisten = \"127.0.0.1:{}\"\n[[pacs]]\nname = \"archive\"\nurl = \"http://127.0.0.1:{pacs}/dicom-web\"\n",
+        free_port()
+    );
+    let (output, points) = check(folder.path(), &configuration);
+    ends_with(&output, 0);
+    let phantom = &points["a phantom end to end"];
+    assert_eq!(phantom["health"], "ok", "{phantom}");
+    let seen = phantom["seen"].as_str().unwrap();
+    for part in [
+        "60 compressed slices",
+        "segmentation.dcm",
+        "ct.nii.gz",
+        "Dice 0.",
+        "CPUExecutionProvider",
+        "windows",
+    ] {
+        assert!(seen.contains(part), "{part}: {seen}");
+    }
+    assert!(phantom["seconds"].as_f64().unwrap() > 0.0, "{phantom}");
+    assert!(
+        points
+            .iter()
+            .any(|(what, point)| what.starts_with("service at") && point["health"] == "absent"),
+        "{points:?}"
+    );
+    let archive = &points["PACS archive"];
+    assert_eq!(archive["health"], "ok", "{archive}");
+    let asked = answering.join().unwrap();
+    assert!(
+        asked.starts_with("GET /dicom-web/series?") && asked.contains("Modality=CT"),
+        "{asked}"
+    );
+}
+
+#[test]
+fn check_fails_with_what_to_do_where_the_phantom_is_refused_or_a_pacs_is_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let configuration = format!(
+        "[series]\nmin_slices = 100\n[service]\nlisten = \"127.0.0.1:{}\"\n[[pacs]]\nname = \"archive\"\nurl = \"http://127.0.0.1:{}/dicom-web\"\n",
+        free_port(),
+        free_port()
+    );
+    let (output, points) = check(folder.path(), &configuration);
+    ends_with(&output, 1);
+    for (what, seen, to_do) in [
+        ("a phantom end to end", "too_few_slices", "[series]"),
+        ("PACS archive", "no connection", "start it"),
+    ] {
+        let point = &points[what];
+        assert_eq!(point["health"], "problem", "{point}");
+        assert!(point["seen"].as_str().unwrap().contains(seen), "{point}");
+        assert!(point["to_do"].as_str().unwrap().contains(to_do), "{point}");
+    }
 }
 
 fn walk(folder: &Path) -> Vec<PathBuf> {

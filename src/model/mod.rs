@@ -20,7 +20,7 @@ mod validate;
 mod verify;
 mod windows;
 
-pub use check::{Check, CheckOptions, Health, check};
+pub use check::{Check, CheckOptions, Checks, Health, check};
 pub use devices::{Device, NEVER_RUN_ON_A_GPU, UnknownDevice};
 pub use error::{ManifestError, ModelError};
 pub use manifest::{
