@@ -243,6 +243,14 @@ pub struct Rescale {
     pub intercept: f64,
 }
 
+impl Rescale {
+    /// The Hounsfield units of a stored value.
+    #[must_use]
+    pub fn hu(self, stored: i32) -> f64 {
+        f64::from(stored) * self.slope + self.intercept
+    }
+}
+
 /// Where the pixels of an instance are, as far as its header tells.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PixelData {

@@ -103,11 +103,13 @@ pub(super) fn not_hounsfield(members: &[Member<'_>], names: &Names) -> Option<Fi
         .take(4)
         .map(|(why, slices)| format!("{why} in {}", share(slices.len(), members.len())))
         .collect();
-    let sentence = format!(
-        "The values are not Hounsfield units: {}. Send the original slices.",
-        told.join("; ")
-    );
-    Some(Finding::new(Code::NotHu, sentence).about(whys.into_values().flatten()))
+    Some(not_hu(&told.join("; ")).about(whys.into_values().flatten()))
+}
+
+/// `not_hu`, for a reason that headers or voxels give.
+pub fn not_hu(why: &str) -> Finding {
+    let sentence = format!("The values are not Hounsfield units: {why}. Send the original slices.");
+    Finding::new(Code::NotHu, sentence)
 }
 
 fn why_not_hounsfield(member: &Member<'_>) -> Option<String> {
