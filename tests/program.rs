@@ -218,6 +218,24 @@ fn refused_input_ends_with_3_and_a_report_that_says_why() {
 }
 
 #[test]
+fn what_only_looks_like_dicom_is_counted_and_named_and_makes_no_series() {
+    let folder = tempfile::tempdir().unwrap();
+    let series = phantom(folder.path(), &[]);
+    // A preamble, and then a first element that stands behind all pixel data.
+    let look_alike = [&[0; 128][..], b"DICM", &[0xF1; 400]].concat();
+    fs::write(series.join("look_alike.dcm"), look_alike).unwrap();
+    fs::write(series.join("words.txt"), "This folder holds one CT series.").unwrap();
+    let output = hilum(&["inspect", series.to_str().unwrap(), "--json", "-v"]);
+    ends_with(&output, 0);
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(printed["series"].as_array().unwrap().len(), 1, "{printed:#}");
+    assert_eq!(printed["passed_over"], 2);
+    for name in ["look_alike.dcm: not DICOM", "words.txt: not DICOM"] {
+        assert!(text(&output.stderr).contains(name), "{name}: {}", text(&output.stderr));
+    }
+}
+
+#[test]
 fn air_without_lungs_gives_no_segmentation_but_a_picture_and_a_report() {
     let folder = tempfile::tempdir().unwrap();
     // 300 mm below the lungs: an abdomen.
