@@ -217,6 +217,66 @@ fn refused_input_ends_with_3_and_a_report_that_says_why() {
     assert!(text(&inspected.stdout).contains("too_few_slices"));
 }
 
+/// Writes another text into an element of a file in explicit little endian whose value representation has a short length.
+fn rewrite(file: &Path, tag: (u16, u16), value: &str) {
+    let bytes = fs::read(file).unwrap();
+    let pattern = [tag.0.to_le_bytes(), tag.1.to_le_bytes()].concat();
+    let at = bytes.windows(4).position(|window| window == pattern).unwrap();
+    let length = usize::from(u16::from_le_bytes([bytes[at + 6], bytes[at + 7]]));
+    let value = format!("{value}{}", if value.len() % 2 == 1 { " " } else { "" });
+    let new = [
+        &bytes[..at + 6],
+        &(value.len() as u16).to_le_bytes(),
+        value.as_bytes(),
+        &bytes[at + 8 + length..],
+    ];
+    fs::write(file, new.concat()).unwrap();
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    names(folder).into_iter().map(|name| folder.join(name)).collect()
+}
+
+/// The first finding of a refused series.
+fn decisive(series: &Path, out: &Path) -> Value {
+    let output = segment(series, out, &["--json"]);
+    ends_with(&output, 3);
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    printed["series"][0]["verdict"]["findings"][0].clone()
+}
+
+#[test]
+fn a_rescale_that_is_no_number_is_refused_as_not_hu() {
+    const SLOPE: (u16, u16) = (0x0028, 0x1053);
+    const INTERCEPT: (u16, u16) = (0x0028, 0x1052);
+    let folder = tempfile::tempdir().unwrap();
+    let series = phantom(folder.path(), &[]);
+    let out = folder.path().join("out");
+    for (tag, good, wrong, told) in [
+        (SLOPE, "1", "1e999", "RescaleSlope is no finite number"),
+        (SLOPE, "1", "-inf", "RescaleSlope is no finite number"),
+        (SLOPE, "1", "NaN", "RescaleSlope is no finite number"),
+        (SLOPE, "1", "one", "RescaleSlope is no finite number"),
+        (SLOPE, "1", "0.0", "RescaleSlope is 0"),
+        (INTERCEPT, "-1024", "-1e999", "RescaleIntercept is no finite number"),
+    ] {
+        let all = files(&series);
+        // In every slice, and then in one alone.
+        for some in [&all[..], &all[30..31]] {
+            some.iter().for_each(|file| rewrite(file, tag, wrong));
+            let finding = decisive(&series, &out);
+            assert_eq!(finding["code"], "not_hu", "{wrong}: {finding}");
+            assert!(
+                finding["sentence"].as_str().unwrap().contains(told),
+                "{wrong}: {finding}"
+            );
+            some.iter().for_each(|file| rewrite(file, tag, good));
+        }
+    }
+    let inspected = hilum(&["inspect", series.to_str().unwrap()]);
+    ends_with(&inspected, 0);
+}
+
 #[test]
 fn what_only_looks_like_dicom_is_counted_and_named_and_makes_no_series() {
     let folder = tempfile::tempdir().unwrap();

@@ -237,9 +237,9 @@ pub struct GeometryText {
 /// Modality rescale of one frame: HU = stored * slope + intercept.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rescale {
-    /// RescaleSlope.
+    /// RescaleSlope; NaN where what is written is no finite number.
     pub slope: f64,
-    /// RescaleIntercept.
+    /// RescaleIntercept; NaN where what is written is no finite number.
     pub intercept: f64,
 }
 
