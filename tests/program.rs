@@ -1,6 +1,8 @@
 //! The program as people run it: phantoms go in, files and exit codes come out.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+mod ct_file;
+
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
@@ -8,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use ct_file::{encapsulated, meta};
 use serde_json::Value;
 
 fn hilum(arguments: &[&str]) -> Output {
@@ -275,6 +278,41 @@ fn a_rescale_that_is_no_number_is_refused_as_not_hu() {
     }
     let inspected = hilum(&["inspect", series.to_str().unwrap()]);
     ends_with(&inspected, 0);
+}
+
+#[test]
+fn jpeg_extended_is_refused_by_name_and_says_what_to_send() {
+    let folder = tempfile::tempdir().unwrap();
+    let series = phantom(folder.path(), &[]);
+    for file in files(&series) {
+        let bytes = fs::read(&file).unwrap();
+        let at = |tag: [u8; 4]| bytes.windows(4).position(|window| window == tag).unwrap();
+        // The meta group ends where its length says; the pixels become a fragment with the first bytes of a JPEG (SOI, SOF1 of 12 bits).
+        let group = 144 + u32::from_le_bytes(bytes[140..144].try_into().unwrap()) as usize;
+        let pixels = at([0xE0, 0x7F, 0x10, 0x00]);
+        let jpeg = [
+            0xFF, 0xD8, 0xFF, 0xC1, 0, 11, 12, 0, 192, 0, 192, 1, 1, 0x11, 0, 0xFF, 0xD9,
+        ];
+        let new = [
+            meta("1.2.840.10008.1.2.4.51"),
+            bytes[group..pixels].to_vec(),
+            encapsulated(&[&jpeg]),
+        ];
+        fs::write(&file, new.concat()).unwrap();
+    }
+    let finding = decisive(&series, &folder.path().join("out"));
+    assert_eq!(finding["code"], "unsupported_transfer_syntax", "{finding}");
+    let sentence = finding["sentence"].as_str().unwrap();
+    for part in [
+        "60 slices in JPEG Extended",
+        "1.2.840.10008.1.2.4.51",
+        "Send the series uncompressed",
+    ] {
+        assert!(sentence.contains(part), "{sentence}");
+    }
+    let inspected = hilum(&["inspect", series.to_str().unwrap()]);
+    ends_with(&inspected, 3);
+    assert!(text(&inspected.stdout).contains("unsupported_transfer_syntax"));
 }
 
 #[test]

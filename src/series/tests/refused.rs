@@ -300,6 +300,20 @@ fn an_unread_transfer_syntax_is_told_by_name() {
     assert!(sentence.contains("MPEG2"), "{sentence}");
 }
 
+/// 12 bit lossy JPEG: no kept decoder reads it.
+#[test]
+fn jpeg_extended_is_refused_by_name_with_what_to_send_instead() {
+    let series = all(20, |_, h| h.transfer_syntax_uid = "1.2.840.10008.1.2.4.51".into());
+    let sentence = refused(&series, Code::UnsupportedTransferSyntax);
+    for part in [
+        "20 slices in JPEG Extended",
+        "(1.2.840.10008.1.2.4.51)",
+        "Send the series uncompressed",
+    ] {
+        assert!(sentence.contains(part), "{sentence}");
+    }
+}
+
 #[test]
 fn a_file_that_ends_early_or_has_no_pixels_is_corrupt() {
     let mut series = chest(20);
