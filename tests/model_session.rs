@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use hilum::model::{
-    CancelFlag, Check, CheckOptions, Device, Health, Manifest, ModelError, Overrides, Predictor, Session,
+    CancelFlag, Check, CheckOptions, Checks, Device, Health, Manifest, ModelError, Overrides, Predictor, Session,
     SessionOptions, Windows, check, find_library, slide,
 };
 use hilum::volume::{Image, RegularGrid};
@@ -332,6 +332,12 @@ fn another_library_cannot_be_loaded_beside_the_first() {
     assert!(error.to_string().contains("already uses"), "{error}");
 }
 
+fn checked(options: &CheckOptions) -> Vec<Check> {
+    let mut checks = Checks::new(|_| ());
+    check(options, &mut checks);
+    checks.all().to_vec()
+}
+
 fn point<'c>(checks: &'c [Check], what: &str) -> &'c Check {
     checks
         .iter()
@@ -343,7 +349,7 @@ fn point<'c>(checks: &'c [Check], what: &str) -> &'c Check {
 fn a_check_looks_at_library_manifest_files_and_devices() {
     let Some(library) = library() else { return };
     let session = on(Device::Auto, library);
-    let checks = check(&CheckOptions {
+    let checks = checked(&CheckOptions {
         manifest: networks().join("position.toml"),
         session: session.clone(),
     });
@@ -373,7 +379,7 @@ fn a_check_looks_at_library_manifest_files_and_devices() {
         device: Device::TensorRt,
         ..session.clone()
     };
-    let checks = check(&CheckOptions {
+    let checks = checked(&CheckOptions {
         manifest: networks().join("position.toml"),
         session: named,
     });
@@ -387,7 +393,7 @@ fn a_check_looks_at_library_manifest_files_and_devices() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::copy(networks().join("position.toml"), folder.path().join("position.toml")).unwrap();
     std::fs::write(folder.path().join("position.onnx"), "something else").unwrap();
-    let checks = check(&CheckOptions {
+    let checks = checked(&CheckOptions {
         manifest: folder.path().join("position.toml"),
         session,
     });
@@ -408,7 +414,7 @@ fn a_check_without_a_library_says_what_brings_it() {
         runtime_library: Some("/nowhere/libonnxruntime.so".into()),
         ..SessionOptions::default()
     };
-    let checks = check(&CheckOptions {
+    let checks = checked(&CheckOptions {
         manifest: networks().join("position.toml"),
         session,
     });

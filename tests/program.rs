@@ -1,11 +1,16 @@
 //! The program as people run it: phantoms go in, files and exit codes come out.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+mod ct_file;
+
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use ct_file::{encapsulated, meta};
 use serde_json::Value;
 
 fn hilum(arguments: &[&str]) -> Output {
@@ -215,6 +220,119 @@ fn refused_input_ends_with_3_and_a_report_that_says_why() {
     assert!(text(&inspected.stdout).contains("too_few_slices"));
 }
 
+/// Writes another text into an element of a file in explicit little endian whose value representation has a short length.
+fn rewrite(file: &Path, tag: (u16, u16), value: &str) {
+    let bytes = fs::read(file).unwrap();
+    let pattern = [tag.0.to_le_bytes(), tag.1.to_le_bytes()].concat();
+    let at = bytes.windows(4).position(|window| window == pattern).unwrap();
+    let length = usize::from(u16::from_le_bytes([bytes[at + 6], bytes[at + 7]]));
+    let value = format!("{value}{}", if value.len() % 2 == 1 { " " } else { "" });
+    let new = [
+        &bytes[..at + 6],
+        &(value.len() as u16).to_le_bytes(),
+        value.as_bytes(),
+        &bytes[at + 8 + length..],
+    ];
+    fs::write(file, new.concat()).unwrap();
+}
+
+fn files(folder: &Path) -> Vec<PathBuf> {
+    names(folder).into_iter().map(|name| folder.join(name)).collect()
+}
+
+/// The first finding of a refused series.
+fn decisive(series: &Path, out: &Path) -> Value {
+    let output = segment(series, out, &["--json"]);
+    ends_with(&output, 3);
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    printed["series"][0]["verdict"]["findings"][0].clone()
+}
+
+#[test]
+fn a_rescale_that_is_no_number_is_refused_as_not_hu() {
+    const SLOPE: (u16, u16) = (0x0028, 0x1053);
+    const INTERCEPT: (u16, u16) = (0x0028, 0x1052);
+    let folder = tempfile::tempdir().unwrap();
+    let series = phantom(folder.path(), &[]);
+    let out = folder.path().join("out");
+    for (tag, good, wrong, told) in [
+        (SLOPE, "1", "1e999", "RescaleSlope is no finite number"),
+        (SLOPE, "1", "-inf", "RescaleSlope is no finite number"),
+        (SLOPE, "1", "NaN", "RescaleSlope is no finite number"),
+        (SLOPE, "1", "one", "RescaleSlope is no finite number"),
+        (SLOPE, "1", "0.0", "RescaleSlope is 0"),
+        (INTERCEPT, "-1024", "-1e999", "RescaleIntercept is no finite number"),
+    ] {
+        let all = files(&series);
+        // In every slice, and then in one alone.
+        for some in [&all[..], &all[30..31]] {
+            some.iter().for_each(|file| rewrite(file, tag, wrong));
+            let finding = decisive(&series, &out);
+            assert_eq!(finding["code"], "not_hu", "{wrong}: {finding}");
+            assert!(
+                finding["sentence"].as_str().unwrap().contains(told),
+                "{wrong}: {finding}"
+            );
+            some.iter().for_each(|file| rewrite(file, tag, good));
+        }
+    }
+    let inspected = hilum(&["inspect", series.to_str().unwrap()]);
+    ends_with(&inspected, 0);
+}
+
+#[test]
+fn jpeg_extended_is_refused_by_name_and_says_what_to_send() {
+    let folder = tempfile::tempdir().unwrap();
+    let series = phantom(folder.path(), &[]);
+    for file in files(&series) {
+        let bytes = fs::read(&file).unwrap();
+        let at = |tag: [u8; 4]| bytes.windows(4).position(|window| window == tag).unwrap();
+        // The meta group ends where its length says; the pixels become a fragment with the first bytes of a JPEG (SOI, SOF1 of 12 bits).
+        let group = 144 + u32::from_le_bytes(bytes[140..144].try_into().unwrap()) as usize;
+        let pixels = at([0xE0, 0x7F, 0x10, 0x00]);
+        let jpeg = [
+            0xFF, 0xD8, 0xFF, 0xC1, 0, 11, 12, 0, 192, 0, 192, 1, 1, 0x11, 0, 0xFF, 0xD9,
+        ];
+        let new = [
+            meta("1.2.840.10008.1.2.4.51"),
+            bytes[group..pixels].to_vec(),
+            encapsulated(&[&jpeg]),
+        ];
+        fs::write(&file, new.concat()).unwrap();
+    }
+    let finding = decisive(&series, &folder.path().join("out"));
+    assert_eq!(finding["code"], "unsupported_transfer_syntax", "{finding}");
+    let sentence = finding["sentence"].as_str().unwrap();
+    for part in [
+        "60 slices in JPEG Extended",
+        "1.2.840.10008.1.2.4.51",
+        "Send the series uncompressed",
+    ] {
+        assert!(sentence.contains(part), "{sentence}");
+    }
+    let inspected = hilum(&["inspect", series.to_str().unwrap()]);
+    ends_with(&inspected, 3);
+    assert!(text(&inspected.stdout).contains("unsupported_transfer_syntax"));
+}
+
+#[test]
+fn what_only_looks_like_dicom_is_counted_and_named_and_makes_no_series() {
+    let folder = tempfile::tempdir().unwrap();
+    let series = phantom(folder.path(), &[]);
+    // A preamble, and then a first element that stands behind all pixel data.
+    let look_alike = [&[0; 128][..], b"DICM", &[0xF1; 400]].concat();
+    fs::write(series.join("look_alike.dcm"), look_alike).unwrap();
+    fs::write(series.join("words.txt"), "This folder holds one CT series.").unwrap();
+    let output = hilum(&["inspect", series.to_str().unwrap(), "--json", "-v"]);
+    ends_with(&output, 0);
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(printed["series"].as_array().unwrap().len(), 1, "{printed:#}");
+    assert_eq!(printed["passed_over"], 2);
+    for name in ["look_alike.dcm: not DICOM", "words.txt: not DICOM"] {
+        assert!(text(&output.stderr).contains(name), "{name}: {}", text(&output.stderr));
+    }
+}
+
 #[test]
 fn air_without_lungs_gives_no_segmentation_but_a_picture_and_a_report() {
     let folder = tempfile::tempdir().unwrap();
@@ -315,6 +433,105 @@ fn a_canceled_run_leaves_nothing_half_written() {
     );
     let left: Vec<_> = if out.exists() { walk(&out) } else { Vec::new() };
     assert!(left.is_empty(), "{left:?}");
+}
+
+/// `hilum check --json` with a configuration; its points by name.
+fn check(folder: &Path, configuration: &str) -> (Output, serde_json::Map<String, Value>) {
+    let file = folder.join("hilum.toml");
+    fs::write(&file, configuration).unwrap();
+    let output = hilum(&["--config", file.to_str().unwrap(), "check", "--device", "cpu", "--json"]);
+    let printed: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap_or_else(|error| {
+        panic!("{error}: {}\n{}", text(&output.stdout), text(&output.stderr));
+    });
+    let points = printed
+        .into_iter()
+        .map(|point| (point["what"].as_str().unwrap().to_owned(), point));
+    (output, points.collect())
+}
+
+/// A port of this machine on which nobody listens.
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+/// A PACS that lists nothing and answers one question.
+fn empty_pacs() -> (u16, std::thread::JoinHandle<String>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let answering = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut asked = Vec::new();
+        let mut block = [0; 4096];
+        while !asked.windows(4).any(|end| end == b"\r\n\r\n") {
+            let read = stream.read(&mut block).unwrap();
+            assert!(read > 0, "the question breaks off");
+            asked.extend_from_slice(&block[..read]);
+        }
+        let answer = "HTTP/1.1 200 OK\r\ncontent-type: application/dicom+json\r\ncontent-length: 2\r\nconnection: close\r\n\r\n[]";
+        stream.write_all(answer.as_bytes()).unwrap();
+        text(&asked)
+    });
+    (port, answering)
+}
+
+#[test]
+fn check_takes_a_phantom_the_whole_way_and_says_how_long_each_part_took() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pacs, answering) = empty_pacs();
+    let configuration = format!(
+        "[service]\nlisten = \"127.0.0.1:{}\"\n[[pacs]]\nname = \"archive\"\nurl = \"http://127.0.0.1:{pacs}/dicom-web\"\n",
+        free_port()
+    );
+    let (output, points) = check(folder.path(), &configuration);
+    ends_with(&output, 0);
+    let phantom = &points["a phantom end to end"];
+    assert_eq!(phantom["health"], "ok", "{phantom}");
+    let seen = phantom["seen"].as_str().unwrap();
+    for part in [
+        "60 compressed slices",
+        "segmentation.dcm",
+        "ct.nii.gz",
+        "Dice 0.",
+        "CPUExecutionProvider",
+        "windows",
+    ] {
+        assert!(seen.contains(part), "{part}: {seen}");
+    }
+    assert!(phantom["seconds"].as_f64().unwrap() > 0.0, "{phantom}");
+    assert!(
+        points
+            .iter()
+            .any(|(what, point)| what.starts_with("service at") && point["health"] == "absent"),
+        "{points:?}"
+    );
+    let archive = &points["PACS archive"];
+    assert_eq!(archive["health"], "ok", "{archive}");
+    let asked = answering.join().unwrap();
+    assert!(
+        asked.starts_with("GET /dicom-web/series?") && asked.contains("Modality=CT"),
+        "{asked}"
+    );
+}
+
+#[test]
+fn check_fails_with_what_to_do_where_the_phantom_is_refused_or_a_pacs_is_away() {
+    let folder = tempfile::tempdir().unwrap();
+    let configuration = format!(
+        "[series]\nmin_slices = 100\n[service]\nlisten = \"127.0.0.1:{}\"\n[[pacs]]\nname = \"archive\"\nurl = \"http://127.0.0.1:{}/dicom-web\"\n",
+        free_port(),
+        free_port()
+    );
+    let (output, points) = check(folder.path(), &configuration);
+    ends_with(&output, 1);
+    for (what, seen, to_do) in [
+        ("a phantom end to end", "too_few_slices", "[series]"),
+        ("PACS archive", "no connection", "start it"),
+    ] {
+        let point = &points[what];
+        assert_eq!(point["health"], "problem", "{point}");
+        assert!(point["seen"].as_str().unwrap().contains(seen), "{point}");
+        assert!(point["to_do"].as_str().unwrap().contains(to_do), "{point}");
+    }
 }
 
 fn walk(folder: &Path) -> Vec<PathBuf> {

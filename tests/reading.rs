@@ -286,3 +286,36 @@ fn what_is_not_dicom_is_listed_with_its_reason_in_a_steady_order() {
         "a path that was asked for and is not there is an error"
     );
 }
+
+#[test]
+fn random_bytes_behind_a_preamble_are_not_dicom_whatever_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut state = 1_u64;
+    let mut random = |length: usize| -> Vec<u8> {
+        let next = || {
+            state = state
+                .wrapping_mul(6_364_136_223_846_793_005)
+                .wrapping_add(1_442_695_040_888_963_407);
+            (state >> 56) as u8
+        };
+        std::iter::repeat_with(next).take(length).collect()
+    };
+    // Half of all tags stand behind the pixel data, where a data set ends: nothing but what is missing tells these from an instance.
+    for number in 0..64 {
+        let bytes = [vec![0; 128], b"DICM".to_vec(), random(5000)].concat();
+        std::fs::write(folder.path().join(format!("{number:02}.dcm")), bytes).unwrap();
+    }
+    std::fs::write(
+        folder.path().join("preamble_alone.dcm"),
+        [&[0; 128][..], b"DICM"].concat(),
+    )
+    .unwrap();
+    let found = discover(&[folder.path().to_owned()], &Limits::default()).unwrap();
+    assert_eq!((found.instances.len(), found.skipped.len()), (0, 65));
+    let others: Vec<_> = found
+        .skipped
+        .iter()
+        .filter(|skipped| !skipped.why.starts_with("not DICOM"))
+        .collect();
+    assert!(others.is_empty(), "{others:?}");
+}

@@ -39,14 +39,14 @@ struct Inspected {
 struct Inspection {
     series: Vec<Inspected>,
     /// Files that are not DICOM or cannot be read.
-    skipped: usize,
+    passed_over: usize,
 }
 
 pub(super) fn run(arguments: &Arguments, settings: &Settings, verbose: u8) -> anyhow::Result<End> {
     let Input { series, skipped } = input::read(&arguments.paths, verbose)?;
     let mut inspection = Inspection {
         series: Vec::new(),
-        skipped,
+        passed_over: skipped,
     };
     for one in &series {
         let judgement = judge(one, &settings.series);
@@ -101,10 +101,10 @@ fn table(inspection: &Inspection) {
     if inspection.series.is_empty() {
         say("No DICOM series was found.");
     }
-    if inspection.skipped > 0 {
+    if inspection.passed_over > 0 {
         say(format!(
             "{} other files were passed over (-v names them).",
-            inspection.skipped
+            inspection.passed_over
         ));
     }
 }

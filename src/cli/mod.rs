@@ -58,7 +58,7 @@ enum Subcommands {
     Migrate,
     /// Ask a running service to fetch a study or series and to segment it.
     Submit(submit::Arguments),
-    /// Look whether everything that Hilum needs is there and runs.
+    /// Look whether everything that Hilum needs is there, and run a small phantom through it.
     Check(check::Arguments),
     /// Who may use the service.
     User(user::Arguments),
@@ -117,7 +117,7 @@ fn run(arguments: Arguments) -> anyhow::Result<End> {
         Subcommands::Serve(a) => serve::run(&a, settings),
         Subcommands::Migrate => serve::migrate(&settings),
         Subcommands::Submit(a) => submit::run(&a),
-        Subcommands::Check(a) => check::run(&a, &settings),
+        Subcommands::Check(a) => check::run(&a, settings),
         Subcommands::User(a) => user::run(&a),
     }
 }

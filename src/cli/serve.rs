@@ -18,7 +18,7 @@ use crate::config::Settings;
 use crate::database::{Database, PrivateCluster, Watcher};
 use crate::delivery;
 use crate::dicom::{FrameReader, Limits};
-use crate::http::{self, AppState, Users, may_listen, record};
+use crate::http::{self, AppState, ServiceSettings, Users, may_listen, record};
 use crate::inbox::{self, Ingest};
 use crate::jobs::{Core, Worker, worker_name};
 use crate::model::{Manifest, Session};
@@ -102,13 +102,17 @@ fn data_folder(path: &Path) -> anyhow::Result<PathBuf> {
     Ok(path)
 }
 
+/// The URL of the database that the settings or the environment name.
+pub(super) fn named_database(service: &ServiceSettings) -> Option<String> {
+    Some(service.database_url.clone())
+        .filter(|url| !url.is_empty())
+        .or_else(|| std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty()))
+}
+
 /// Connects to the database that the settings or the environment name, or starts the private one; brings its schema up to this version.
 async fn open(settings: &Settings, data: &Path) -> anyhow::Result<State> {
     let service = &settings.service;
-    let named = Some(service.database_url.clone())
-        .filter(|url| !url.is_empty())
-        .or_else(|| std::env::var("DATABASE_URL").ok().filter(|url| !url.is_empty()));
-    let (url, cluster) = match named {
+    let (url, cluster) = match named_database(service) {
         Some(url) => (url, None),
         None => {
             let cluster = PrivateCluster::start(data, &service.postgres_folder).await?;

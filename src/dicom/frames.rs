@@ -102,10 +102,12 @@ fn put_spacing(frame: &mut FrameHeader, view: &View) {
     }
 }
 
-/// One of slope and intercept alone stands with the neutral value of the other.
+/// One of slope and intercept alone stands with the neutral value of the other. One that is written and no number makes the rescale none either: NaN, which no verdict
+/// lets pass; another's value in its place would be a guess.
 fn put_rescale(frame: &mut FrameHeader, view: &View) {
-    let slope = view.decimal(tags::RESCALE_SLOPE);
-    let intercept = view.decimal(tags::RESCALE_INTERCEPT);
+    let written = |tag| has_value(view, tag).then(|| view.decimal(tag).unwrap_or(f64::NAN));
+    let slope = written(tags::RESCALE_SLOPE);
+    let intercept = written(tags::RESCALE_INTERCEPT);
     if slope.is_some() || intercept.is_some() {
         frame.rescale = Some(Rescale {
             slope: slope.unwrap_or(1.0),
@@ -115,5 +117,5 @@ fn put_rescale(frame: &mut FrameHeader, view: &View) {
 }
 
 fn has_value(view: &View, tag: Tag) -> bool {
-    view.bytes(tag).is_some_and(|bytes| !bytes.is_empty())
+    !view.text(tag).is_empty()
 }

@@ -20,7 +20,7 @@ struct Start {
     transfer_syntax_uid: String,
     media_storage_sop_class_uid: String,
     at: usize,
-    /// The file has a meta group, so it is DICOM whatever follows.
+    /// There is a meta group, so it is meant to be DICOM whatever follows. The four letters of the preamble alone prove nothing.
     marked: bool,
 }
 
@@ -80,15 +80,17 @@ fn read(source: &Source, limits: &Limits) -> Result<Header, Fault> {
         let scan = walker.scan(at, encoding)?;
         let place = scan.pixel_data;
         let view = View::new(&walker, scan.elements, encoding);
-        if !start.marked && view.text(tags::SOP_CLASS_UID).is_empty() && view.text(tags::MODALITY).is_empty() {
-            return Err(Fault::NotDicom("neither preamble nor SOP Class".into()));
+        // Every object has a SOP Class; in old ones that lack it the modality says what they are.
+        let unnamed = view.text(tags::SOP_CLASS_UID).is_empty() && view.text(tags::MODALITY).is_empty();
+        if unnamed && start.media_storage_sop_class_uid.is_empty() {
+            return Err(Fault::NotDicom("neither SOP Class nor Modality".into()));
         }
         header(&view, &start, place.as_ref(), deflated, limits)
     })
     .map_err(|fault| match fault {
         // Without a meta group, what cannot be walked is not shown to be DICOM at all.
         Fault::Damaged(_) | Fault::OverLimit(_) | Fault::NeedMore(_) if !start.marked => {
-            Fault::NotDicom("no preamble, and no elements".into())
+            Fault::NotDicom("no meta group, and no elements".into())
         }
         other => other,
     })
@@ -122,7 +124,7 @@ fn start(prefix: &Prefix, limits: &Limits) -> Result<Start, Fault> {
         transfer_syntax_uid: String::new(),
         media_storage_sop_class_uid: String::new(),
         at: meta_at,
-        marked: true,
+        marked: false,
     };
     // The group length is not needed, and often wrong: the group ends where another begins.
     while (found.at as u64).saturating_add(8) <= prefix.total {
@@ -130,6 +132,7 @@ fn start(prefix: &Prefix, limits: &Limits) -> Result<Start, Fault> {
         if header.tag.0 != 0x0002 {
             break;
         }
+        found.marked = true;
         let Some(length) = header.length else {
             return Err(Fault::Damaged("undefined length in the meta group".into()));
         };

@@ -237,10 +237,18 @@ pub struct GeometryText {
 /// Modality rescale of one frame: HU = stored * slope + intercept.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rescale {
-    /// RescaleSlope.
+    /// RescaleSlope; NaN where what is written is no finite number.
     pub slope: f64,
-    /// RescaleIntercept.
+    /// RescaleIntercept; NaN where what is written is no finite number.
     pub intercept: f64,
+}
+
+impl Rescale {
+    /// The Hounsfield units of a stored value.
+    #[must_use]
+    pub fn hu(self, stored: i32) -> f64 {
+        f64::from(stored) * self.slope + self.intercept
+    }
 }
 
 /// Where the pixels of an instance are, as far as its header tells.

@@ -6,7 +6,8 @@
 
 use rayon::prelude::*;
 
-use super::grid::{dot, positions};
+use super::grid::positions;
+use crate::series::vector::dot;
 use crate::volume::Grid;
 
 /// Distances from each surface voxel of one mask to the nearest of the other, both ways.

@@ -5,6 +5,7 @@
 //! each of its voxels takes the predicted label at its centre.
 
 use super::EvaluateError;
+use crate::series::vector::{cross, difference, dot, length};
 use crate::volume::Grid;
 
 /// Labels with their place in the patient.
@@ -43,26 +44,6 @@ pub(super) struct Paired {
     pub(super) lone_thickness_mm: f64,
 }
 
-pub(super) fn cross(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
-    [
-        a[1] * b[2] - a[2] * b[1],
-        a[2] * b[0] - a[0] * b[2],
-        a[0] * b[1] - a[1] * b[0],
-    ]
-}
-
-pub(super) fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
-    a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-}
-
-fn minus(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
-    [a[0] - b[0], a[1] - b[1], a[2] - b[2]]
-}
-
-fn length(a: [f64; 3]) -> f64 {
-    dot(a, a).sqrt()
-}
-
 impl LabelImage {
     /// An image in canonical order. Labels 1 and 2, if both occur and no other, are taken for right and left.
     pub(super) fn new(grid: Grid, labels: Vec<u8>) -> Result<Self, EvaluateError> {
@@ -93,10 +74,10 @@ impl LabelImage {
         if count < 2 {
             return None;
         }
-        let step = minus(origins[count - 1], origins[0]).map(|d| d / (count - 1) as f64);
+        let step = difference(origins[count - 1], origins[0]).map(|d| d / (count - 1) as f64);
         let even = origins.iter().enumerate().all(|(k, origin)| {
             let expected = [0, 1, 2].map(|axis| origins[0][axis] + k as f64 * step[axis]);
-            length(minus(*origin, expected)) < 2e-3
+            length(difference(*origin, expected)) < 2e-3
         });
         (even && length(step) > 1e-6).then_some(step)
     }
@@ -306,8 +287,8 @@ fn union(p: &Grid, r: &Grid) -> Option<Slots> {
     let planes = p.rows == r.rows
         && p.columns == r.columns
         && (0..2).all(|axis| (p.spacing_mm[axis] - r.spacing_mm[axis]).abs() * far < tolerance)
-        && length(minus(p.row_direction, r.row_direction)) * far * finest < tolerance
-        && length(minus(p.column_direction, r.column_direction)) * far * finest < tolerance;
+        && length(difference(p.row_direction, r.row_direction)) * far * finest < tolerance
+        && length(difference(p.column_direction, r.column_direction)) * far * finest < tolerance;
     if !planes {
         return None;
     }
@@ -318,7 +299,7 @@ fn union(p: &Grid, r: &Grid) -> Option<Slots> {
     while i < p.origins.len() || j < r.origins.len() {
         match (p.origins.get(i), r.origins.get(j)) {
             (Some(a), Some(b)) if (place(a) - place(b)).abs() < tolerance => {
-                if length(minus(*a, *b)) > tolerance {
+                if length(difference(*a, *b)) > tolerance {
                     return None;
                 }
                 common += 1;
@@ -394,7 +375,7 @@ impl<'a> Finder<'a> {
                 return None;
             }
         }
-        let d = minus(p, grid.origins[slice]);
+        let d = difference(p, grid.origins[slice]);
         let row = (dot(d, grid.column_direction) / grid.spacing_mm[0]).round();
         let column = (dot(d, grid.row_direction) / grid.spacing_mm[1]).round();
         if row < 0.0 || column < 0.0 || row >= grid.rows as f64 || column >= grid.columns as f64 {

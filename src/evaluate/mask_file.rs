@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use super::grid::{LabelImage, cross, dot};
+use super::grid::LabelImage;
 use super::{EvaluateError, nifti};
 use crate::dicom::segmentation_reader::{SegmentLabel, SegmentationObject, is_dicom, read_segmentation};
+use crate::series::vector::{cross, dot};
 use crate::volume::Grid;
 
 /// Voxels of a mask made out of a segmentation's frames.

@@ -1,6 +1,7 @@
 //! What works on this machine, point by point, each with what to do where it does not.
 
 use std::path::PathBuf;
+use std::time::Instant;
 
 use super::devices::{Device, NEVER_RUN_ON_A_GPU};
 use super::error::ModelError;
@@ -20,6 +21,8 @@ pub struct Check {
     pub seen: String,
     /// What to do about a problem; empty where there is none.
     pub to_do: String,
+    /// How long it took to look.
+    pub seconds: f64,
 }
 
 /// How a point stands.
@@ -43,53 +46,90 @@ pub struct CheckOptions {
     pub session: SessionOptions,
 }
 
+/// Points in the order in which they were looked at, each with the seconds that it took, and told as soon as it is known.
+pub struct Checks<'a> {
+    made: Vec<Check>,
+    since: Instant,
+    told: Box<dyn FnMut(&Check) + 'a>,
+}
+
+impl<'a> Checks<'a> {
+    /// None yet; the time of the first point runs from here.
+    #[must_use]
+    pub fn new(told: impl FnMut(&Check) + 'a) -> Checks<'a> {
+        Checks {
+            made: Vec::new(),
+            since: Instant::now(),
+            told: Box::new(told),
+        }
+    }
+
+    /// Adds a point; looking at it began when the one before was added.
+    pub fn push(&mut self, mut check: Check) {
+        check.seconds = self.since.elapsed().as_secs_f64();
+        (self.told)(&check);
+        self.made.push(check);
+        self.since = Instant::now();
+    }
+
+    /// Whether something that has to work does not.
+    #[must_use]
+    pub fn has_problem(&self) -> bool {
+        self.made.iter().any(|check| check.health == Health::Problem)
+    }
+
+    /// All of them.
+    #[must_use]
+    pub fn all(&self) -> &[Check] {
+        &self.made
+    }
+}
+
 /// Looks at the library, its providers, the manifest and its files, and sends one batch of windows through on each device.
-#[must_use]
-pub fn check(options: &CheckOptions) -> Vec<Check> {
-    let mut checks = Vec::new();
-    let library = check_library(options, &mut checks);
-    let manifest = check_manifest(options, &mut checks);
+pub fn check(options: &CheckOptions, checks: &mut Checks) {
+    let library = check_library(options, checks);
+    let manifest = check_manifest(options, checks);
     if library {
-        check_providers(&mut checks);
+        check_providers(checks);
         if let Some(manifest) = manifest {
-            check_devices(&manifest, options, &mut checks);
+            check_devices(&manifest, options, checks);
         }
     }
     checks.push(Check::absent("GPU", NEVER_RUN_ON_A_GPU, ""));
-    checks
 }
 
 impl Check {
-    fn ok(what: impl Into<String>, seen: impl Into<String>) -> Check {
-        Check {
-            what: what.into(),
-            health: Health::Ok,
-            seen: seen.into(),
-            to_do: String::new(),
-        }
+    /// Something that works.
+    #[must_use]
+    pub fn ok(what: impl Into<String>, seen: impl Into<String>) -> Check {
+        Check::new(what, Health::Ok, seen, "")
     }
 
-    fn absent(what: impl Into<String>, seen: impl Into<String>, to_do: impl Into<String>) -> Check {
-        Check {
-            what: what.into(),
-            health: Health::Absent,
-            seen: seen.into(),
-            to_do: to_do.into(),
-        }
+    /// Something that does not work and need not, with what would bring it.
+    #[must_use]
+    pub fn absent(what: impl Into<String>, seen: impl Into<String>, to_do: impl Into<String>) -> Check {
+        Check::new(what, Health::Absent, seen, to_do)
     }
 
-    fn problem(what: impl Into<String>, seen: impl Into<String>, to_do: impl Into<String>) -> Check {
+    /// Something that has to work and does not, with what to do.
+    #[must_use]
+    pub fn problem(what: impl Into<String>, seen: impl Into<String>, to_do: impl Into<String>) -> Check {
+        Check::new(what, Health::Problem, seen, to_do)
+    }
+
+    fn new(what: impl Into<String>, health: Health, seen: impl Into<String>, to_do: impl Into<String>) -> Check {
         Check {
             what: what.into(),
-            health: Health::Problem,
+            health,
             seen: seen.into(),
             to_do: to_do.into(),
+            seconds: 0.0,
         }
     }
 }
 
 /// True when the library is loaded.
-fn check_library(options: &CheckOptions, checks: &mut Vec<Check>) -> bool {
+fn check_library(options: &CheckOptions, checks: &mut Checks) -> bool {
     const WHAT: &str = "ONNX Runtime";
     let named = options.session.runtime_library.as_deref();
     match find_library(named)
@@ -115,7 +155,7 @@ fn check_library(options: &CheckOptions, checks: &mut Vec<Check>) -> bool {
     }
 }
 
-fn check_providers(checks: &mut Vec<Check>) {
+fn check_providers(checks: &mut Checks) {
     let built: Vec<_> = Device::Auto
         .ladder()
         .into_iter()
@@ -126,7 +166,7 @@ fn check_providers(checks: &mut Vec<Check>) {
 }
 
 /// The manifest, when it and all its files are what they should be.
-fn check_manifest(options: &CheckOptions, checks: &mut Vec<Check>) -> Option<Manifest> {
+fn check_manifest(options: &CheckOptions, checks: &mut Checks) -> Option<Manifest> {
     let manifest = match Manifest::load(&options.manifest) {
         Ok(manifest) => manifest,
         Err(error) => {
@@ -163,7 +203,7 @@ fn check_manifest(options: &CheckOptions, checks: &mut Vec<Check>) -> Option<Man
 }
 
 /// Opens the network on each device: its tensors are held against the manifest, and a batch of windows goes through.
-fn check_devices(manifest: &Manifest, options: &CheckOptions, checks: &mut Vec<Check>) {
+fn check_devices(manifest: &Manifest, options: &CheckOptions, checks: &mut Checks) {
     for device in options.session.device.ladder() {
         let what = format!("device {device}");
         let session = SessionOptions {

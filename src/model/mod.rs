@@ -19,8 +19,9 @@ mod session;
 mod validate;
 mod verify;
 mod windows;
+mod worker;
 
-pub use check::{Check, CheckOptions, Health, check};
+pub use check::{Check, CheckOptions, Checks, Health, check};
 pub use devices::{Device, NEVER_RUN_ON_A_GPU, UnknownDevice};
 pub use error::{ManifestError, ModelError};
 pub use manifest::{

@@ -2,18 +2,18 @@
 //!
 //! NIfTI knows one affine, so a stack that is sheared or uneven is first brought onto an even grid at its smallest step; what comes out says whether that was
 //! so. Voxels stand as in memory: i is the column, j the row, k the slice. The affine is in RAS millimetres, where DICOM's is in LPS.
-//! Header fields after the NIfTI-1.1 definition (`nifti1.h`, <https://nifti.nimh.nih.gov>).
+//! `header.rs` writes the header, and reads it for those who take NIfTI in.
+
+mod header;
 
 use std::borrow::Cow;
 
 use super::{OutputError, deflate};
 use crate::volume::{Grid, Mask, RegularGrid, Volume, Voxels, even_grid, resample_hu, resample_labels};
+pub(crate) use header::{Datatype, HEADER_BYTES, Header, HeaderError};
 
 /// The compression of CT voxels: noise in its low bits hardly yields to more.
 const CT_LEVEL: u32 = 1;
-
-/// Bytes before the first voxel: the header, and four that say that nothing more follows.
-const HEADER: usize = 352;
 
 /// A NIfTI image.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -98,12 +98,11 @@ enum Values<'a> {
 }
 
 impl Values<'_> {
-    /// The datatype code and its bits.
-    fn datatype(&self) -> (i16, i16) {
+    fn datatype(&self) -> Datatype {
         match self {
-            Values::Labels(_) => (2, 8),
-            Values::Integers(_) => (4, 16),
-            Values::Floats(_) => (16, 32),
+            Values::Labels(_) => Datatype::U8,
+            Values::Integers(_) => Datatype::I16,
+            Values::Floats(_) => Datatype::F32,
         }
     }
 
@@ -128,9 +127,9 @@ impl Values<'_> {
 /// Header and voxels as one gzip member (RFC 1952), without a name or a time.
 fn encode(grid: &RegularGrid, values: Values, shown: [f32; 2], level: u32) -> Result<Vec<u8>, OutputError> {
     const GZIP: [u8; 10] = [0x1F, 0x8B, 8, 0, 0, 0, 0, 0, 0, 255];
-    let header = header(grid, values.datatype(), shown)?;
-    let bytes_each = usize::from(values.datatype().1.unsigned_abs()) / 8;
-    let total = HEADER + values.len() * bytes_each;
+    let header = header::bytes(grid, values.datatype(), shown)?;
+    let bytes_each = values.datatype().size();
+    let total = header.len() + values.len() * bytes_each;
     let per_piece = deflate::PIECE / bytes_each;
     let pieces = values.len().div_ceil(per_piece).max(1);
     let deflated = deflate::pieces(pieces, level, |piece, buffer| {
@@ -148,109 +147,6 @@ fn encode(grid: &RegularGrid, values: Values, shown: [f32; 2], level: u32) -> Re
     Ok(out)
 }
 
-fn header(grid: &RegularGrid, (datatype, bits): (i16, i16), shown: [f32; 2]) -> Result<[u8; HEADER], OutputError> {
-    const SCANNER: i16 = 1;
-    const MILLIMETRES: u8 = 2;
-    let mut header = [0; HEADER];
-    let mut put = |at: usize, bytes: &[u8]| header[at..at + bytes.len()].copy_from_slice(bytes);
-    put(0, &348_i32.to_le_bytes());
-    put(40, &3_i16.to_le_bytes());
-    let [slices, rows, columns] = grid.shape;
-    for (axis, length) in [columns, rows, slices, 1, 1, 1, 1].into_iter().enumerate() {
-        let length = i16::try_from(length).map_err(|_| OutputError::TooLarge {
-            frames: slices,
-            rows,
-            columns,
-        })?;
-        put(42 + 2 * axis, &length.to_le_bytes());
-    }
-    put(70, &datatype.to_le_bytes());
-    put(72, &bits.to_le_bytes());
-    // DICOM's normal is row x column, so the axes are right-handed, and stay so when two of them are turned about: qfac is 1.
-    let spacing = grid.spacing_mm.map(|mm| mm as f32);
-    for (axis, value) in [1.0, spacing[0], spacing[1], spacing[2], 0.0, 0.0, 0.0, 0.0]
-        .into_iter()
-        .enumerate()
-    {
-        put(76 + 4 * axis, &f32::to_le_bytes(value));
-    }
-    put(108, &(HEADER as f32).to_le_bytes());
-    put(112, &1_f32.to_le_bytes());
-    put(123, &[MILLIMETRES]);
-    put(124, &shown[1].to_le_bytes());
-    put(128, &shown[0].to_le_bytes());
-    put(
-        148,
-        concat!("Hilum ", env!("CARGO_PKG_VERSION"), ", research use only").as_bytes(),
-    );
-    put(252, &SCANNER.to_le_bytes());
-    put(254, &SCANNER.to_le_bytes());
-
-    let ras = |v: [f64; 3]| [-v[0], -v[1], v[2]];
-    let axes = grid.axes.map(ras);
-    let origin = ras(grid.origin);
-    let [b, c, d] = quaternion(axes);
-    for (index, value) in [b, c, d, origin[0], origin[1], origin[2]].into_iter().enumerate() {
-        put(256 + 4 * index, &(value as f32).to_le_bytes());
-    }
-    for row in 0..3 {
-        let line: [f64; 4] = [0, 1, 2, 3].map(|k| {
-            if k < 3 {
-                axes[k][row] * grid.spacing_mm[k]
-            } else {
-                origin[row]
-            }
-        });
-        for (index, value) in line.into_iter().enumerate() {
-            put(280 + 16 * row + 4 * index, &(value as f32).to_le_bytes());
-        }
-    }
-    put(344, b"n+1\0");
-    Ok(header)
-}
-
-/// b, c, d of the unit quaternion (a not negative) of a rotation whose columns are the axes: `nifti_mat44_to_quatern` of the NIfTI library, by the largest
-/// of the four squares.
-fn quaternion(axes: [[f64; 3]; 3]) -> [f64; 3] {
-    let r = |row: usize, column: usize| axes[column][row];
-    let squares = [
-        1.0 + r(0, 0) + r(1, 1) + r(2, 2),
-        1.0 + r(0, 0) - r(1, 1) - r(2, 2),
-        1.0 - r(0, 0) + r(1, 1) - r(2, 2),
-        1.0 - r(0, 0) - r(1, 1) + r(2, 2),
-    ];
-    let largest = (0..4).max_by(|a, b| squares[*a].total_cmp(&squares[*b])).unwrap_or(0);
-    let twice = squares[largest].max(0.0).sqrt();
-    let part = |numerator: f64| numerator / (2.0 * twice);
-    let [a, b, c, d] = match largest {
-        0 => [
-            twice / 2.0,
-            part(r(2, 1) - r(1, 2)),
-            part(r(0, 2) - r(2, 0)),
-            part(r(1, 0) - r(0, 1)),
-        ],
-        1 => [
-            part(r(2, 1) - r(1, 2)),
-            twice / 2.0,
-            part(r(1, 0) + r(0, 1)),
-            part(r(2, 0) + r(0, 2)),
-        ],
-        2 => [
-            part(r(0, 2) - r(2, 0)),
-            part(r(1, 0) + r(0, 1)),
-            twice / 2.0,
-            part(r(2, 1) + r(1, 2)),
-        ],
-        _ => [
-            part(r(1, 0) - r(0, 1)),
-            part(r(2, 0) + r(0, 2)),
-            part(r(2, 1) + r(1, 2)),
-            twice / 2.0,
-        ],
-    };
-    if a < 0.0 { [-b, -c, -d] } else { [b, c, d] }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -263,44 +159,6 @@ mod tests {
         let mut out = Vec::new();
         flate2::read::GzDecoder::new(bytes).read_to_end(&mut out).unwrap();
         out
-    }
-
-    fn float(bytes: &[u8], at: usize) -> f64 {
-        f64::from(f32::from_le_bytes(bytes[at..at + 4].try_into().unwrap()))
-    }
-
-    /// The affine that a reader makes of the quaternion, after `nifti_quatern_to_mat44`.
-    fn from_quaternion(bytes: &[u8]) -> [[f64; 4]; 3] {
-        let [mut b, mut c, mut d] = [256, 260, 264].map(|at| float(bytes, at));
-        let mut a = 1.0 - (b * b + c * c + d * d);
-        if a < 1e-7 {
-            let length = (b * b + c * c + d * d).sqrt();
-            (a, b, c, d) = (0.0, b / length, c / length, d / length);
-        }
-        a = a.sqrt();
-        let rotation = [
-            [
-                a * a + b * b - c * c - d * d,
-                2.0 * (b * c - a * d),
-                2.0 * (b * d + a * c),
-            ],
-            [
-                2.0 * (b * c + a * d),
-                a * a + c * c - b * b - d * d,
-                2.0 * (c * d - a * b),
-            ],
-            [
-                2.0 * (b * d - a * c),
-                2.0 * (c * d + a * b),
-                a * a + d * d - c * c - b * b,
-            ],
-        ];
-        std::array::from_fn(|row| {
-            std::array::from_fn(|column| match column {
-                3 => float(bytes, 268 + 4 * row),
-                _ => rotation[row][column] * float(bytes, 80 + 4 * column),
-            })
-        })
     }
 
     #[test]
@@ -323,8 +181,13 @@ mod tests {
             };
             let labels: Vec<u8> = (0..60).collect();
             let bytes = unzip(&encode(&grid, Values::Labels(&labels), [0.0, 2.0], 1).unwrap());
-            assert_eq!(bytes[HEADER..], labels);
-            let quaternion = from_quaternion(&bytes);
+            let rows = Header::parse(&bytes).unwrap();
+            assert_eq!((rows.shape, rows.datatype), ([3, 4, 5], Datatype::U8));
+            assert_eq!(bytes[rows.offset..], labels);
+            // Without the rows of the matrix a reader falls back on the quaternion.
+            let mut without = bytes.clone();
+            without[254..256].fill(0);
+            let quaternion = Header::parse(&without).unwrap();
             for [i, j, k] in [
                 [0.0, 0.0, 0.0],
                 [2.0, 0.0, 0.0],
@@ -335,8 +198,7 @@ mod tests {
                 let lps = grid.centre(k, j, i);
                 let expected = [-lps[0], -lps[1], lps[2]];
                 for row in 0..3 {
-                    let affine: [f64; 4] = std::array::from_fn(|column| float(&bytes, 280 + 16 * row + 4 * column));
-                    for line in [affine, quaternion[row]] {
+                    for line in [rows.affine[row], quaternion.affine[row]] {
                         let found = line[0] * i + line[1] * j + line[2] * k + line[3];
                         assert!(
                             (found - expected[row]).abs() < 1e-3,

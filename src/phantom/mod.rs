@@ -5,9 +5,11 @@
 
 mod anatomy;
 mod disease;
+mod fields;
 mod noise;
 mod render;
 mod series;
+mod shapes;
 mod skeleton;
 mod specification;
 mod tubes;

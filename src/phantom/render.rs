@@ -2,9 +2,11 @@
 
 use rayon::prelude::*;
 
-use super::anatomy::{Anatomy, Cavity, FieldTable, Fields, Level, ramp};
+use super::anatomy::{Anatomy, Cavity, Level};
 use super::disease::{Illness, Spot, lobe};
+use super::fields::{FieldTable, Fields};
 use super::noise::{self, Grain};
+use super::shapes::ramp;
 use super::specification::{Kernel, Position, Specification};
 use super::tubes::{Matter, Segment};
 use crate::volume::Grid;

@@ -7,7 +7,9 @@ use sha2::{Digest, Sha256};
 
 use super::{SegmentError, Stage, Timings, Tools};
 use crate::dicom::{FrameReader, Instance, PixelError};
-use crate::series::{Code, Finding, Judgement, Series, Settled, Slice, Stack, Usable, Verdict, corrupt_pixels, judge};
+use crate::series::{
+    Code, Finding, Judgement, Series, Settled, Slice, Stack, Usable, Verdict, corrupt_pixels, judge, not_hu,
+};
 use crate::volume::{
     Image, LoadError, RegularGrid, SliceError, StoredFrames, Volume, crop_to_body, load, network_grid, resample,
 };
@@ -121,11 +123,7 @@ fn read(
         Err(LoadError::Slices(faults)) => return refuse_slices(faults, series, &usable),
     };
     if let Some(why) = loaded.values.not_hu() {
-        let sentence = format!("The values are not Hounsfield units: {why}.");
-        return Ok(ControlFlow::Break(refusal(
-            Finding::new(Code::NotHu, sentence),
-            usable.verdict,
-        )));
+        return Ok(ControlFlow::Break(refusal(not_hu(&why.to_string()), usable.verdict)));
     }
     Ok(ControlFlow::Continue((usable, loaded.volume)))
 }
@@ -139,7 +137,7 @@ fn hu_digest(frames: &Frames, slice: &Slice) -> Result<[u8; 32], PixelError> {
         frames.read(slice, stored)?;
         let mut digest = Sha256::new();
         for value in stored.iter() {
-            digest.update((f64::from(*value) * slice.rescale.slope + slice.rescale.intercept).to_le_bytes());
+            digest.update(slice.rescale.hu(*value).to_le_bytes());
         }
         Ok(digest.finalize().into())
     })

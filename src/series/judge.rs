@@ -5,7 +5,7 @@ use super::findings::{Finding, Verdict};
 use super::limits::SeriesLimits;
 use super::members::Names;
 use super::plane::{Placed, Plane};
-use super::vector::{in_plane, length, sub};
+use super::vector::{difference, in_plane, length};
 use super::wording::count;
 use super::{Series, Slice, Stack, acquisitions, identity, members, memory, notes, plane, steps, values, wording};
 
@@ -267,7 +267,10 @@ impl<'a> Candidate<'a> {
             for one in group {
                 let content = digest(&one.slice)?;
                 let same = |(other, known): &(Placed<'a>, [u8; 32])| {
-                    let aside = length(in_plane(sub(one.slice.origin, other.slice.origin), self.plane.normal));
+                    let aside = length(in_plane(
+                        difference(one.slice.origin, other.slice.origin),
+                        self.plane.normal,
+                    ));
                     *known == content && aside <= self.limits.same_position_mm
                 };
                 if different.iter().any(same) {

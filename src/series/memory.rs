@@ -1,7 +1,7 @@
 //! How much memory a series will need, from its headers.
 
 use super::plane::{Placed, Plane};
-use super::vector::{in_plane, length, sub};
+use super::vector::{difference, in_plane, length};
 use super::{Slice, Stack};
 
 /// The reference network's grid (0.8 x 0.8 x 5 mm), for the estimate that is made before a model is known.
@@ -53,7 +53,7 @@ fn estimate(
     let source = voxels.saturating_mul(if whole { 2 } else { 4 } + MASK_BYTES);
     let (depth, shear) = match (slices.first(), slices.last()) {
         (Some(first), Some(last)) => {
-            let way = sub(last.origin, first.origin);
+            let way = difference(last.origin, first.origin);
             (last.position_mm - first.position_mm, length(in_plane(way, normal)))
         }
         _ => (0.0, 0.0),

@@ -14,7 +14,7 @@ mod notes;
 mod plane;
 mod steps;
 mod values;
-mod vector;
+pub(crate) mod vector;
 mod wording;
 #[cfg(test)]
 mod tests;
@@ -25,7 +25,7 @@ pub use group::group;
 pub use judge::{Candidate, Judgement, Settled, Usable, judge};
 pub use limits::SeriesLimits;
 pub use memory::{REFERENCE_GRID_MM, estimated_memory_bytes};
-pub use values::corrupt_pixels;
+pub use values::{corrupt_pixels, not_hu};
 
 use crate::dicom::{Instance, Rescale};
 

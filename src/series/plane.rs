@@ -5,7 +5,7 @@ use super::codes::Code;
 use super::findings::Finding;
 use super::limits::SeriesLimits;
 use super::members::{Member, Names};
-use super::vector::{Vector, cross, dot, length, scaled, sub};
+use super::vector::{Vector, cross, difference, dot, length, scaled};
 use super::wording::{are, has, sentence_case, share};
 use crate::dicom::Rescale;
 use std::collections::BTreeMap;
@@ -221,7 +221,7 @@ fn common_spacing(good: &Good<'_>, limits: &SeriesLimits, names: &Names) -> ([f6
 fn plane(orientation: &[f64; 6], pixel_spacing_mm: [f64; 2], rows: usize, columns: usize) -> Plane {
     let (row, column) = halves(orientation);
     let row = scaled(row, 1.0 / length(row));
-    let column = sub(column, scaled(row, dot(row, column)));
+    let column = difference(column, scaled(row, dot(row, column)));
     let column = scaled(column, 1.0 / length(column));
     Plane {
         rows,

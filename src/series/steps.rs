@@ -5,7 +5,7 @@ use super::findings::Finding;
 use super::limits::{SLACK_MM, SeriesLimits};
 use super::members::Names;
 use super::plane::{Placed, Plane};
-use super::vector::{Vector, dot, in_plane, length, sub};
+use super::vector::{Vector, difference, dot, in_plane, length};
 use super::wording::count;
 
 /// The usual distance between neighbours: the median step (of an even number, the lower of the two in the middle, so that it is a step that occurs).
@@ -132,7 +132,7 @@ fn uneven(slices: &[Placed<'_>], usual: f64, limits: &SeriesLimits) -> Option<Fi
 /// The way from the first origin to the last.
 fn way(slices: &[Placed<'_>]) -> Vector {
     match (slices.first(), slices.last()) {
-        (Some(first), Some(last)) => sub(last.slice.origin, first.slice.origin),
+        (Some(first), Some(last)) => difference(last.slice.origin, first.slice.origin),
         _ => [0.0; 3],
     }
 }
@@ -150,14 +150,14 @@ fn shear(slices: &[Placed<'_>], plane: &Plane, limits: &SeriesLimits) -> Option<
     let wandering = slices
         .iter()
         .map(|p| {
-            let v = sub(p.slice.origin, first);
+            let v = difference(p.slice.origin, first);
             let straight = if along.abs() > 0.0 {
                 dot(v, plane.normal) / along
             } else {
                 0.0
             };
             let expected = in_plane(way, plane.normal).map(|x| x * straight);
-            length(sub(in_plane(v, plane.normal), expected))
+            length(difference(in_plane(v, plane.normal), expected))
         })
         .fold(0.0, f64::max);
     let sentence = if degrees > limits.tilt_degrees {

@@ -103,11 +103,13 @@ pub(super) fn not_hounsfield(members: &[Member<'_>], names: &Names) -> Option<Fi
         .take(4)
         .map(|(why, slices)| format!("{why} in {}", share(slices.len(), members.len())))
         .collect();
-    let sentence = format!(
-        "The values are not Hounsfield units: {}. Send the original slices.",
-        told.join("; ")
-    );
-    Some(Finding::new(Code::NotHu, sentence).about(whys.into_values().flatten()))
+    Some(not_hu(&told.join("; ")).about(whys.into_values().flatten()))
+}
+
+/// `not_hu`, for a reason that headers or voxels give.
+pub fn not_hu(why: &str) -> Finding {
+    let sentence = format!("The values are not Hounsfield units: {why}. Send the original slices.");
+    Finding::new(Code::NotHu, sentence)
 }
 
 fn why_not_hounsfield(member: &Member<'_>) -> Option<String> {
@@ -129,11 +131,14 @@ fn why_not_hounsfield(member: &Member<'_>) -> Option<String> {
     let Some(rescale) = member.said.rescale else {
         return Some("RescaleSlope and RescaleIntercept are absent".to_owned());
     };
-    if !(rescale.slope.is_finite() && rescale.intercept.is_finite() && rescale.slope != 0.0) {
-        return Some(format!(
-            "the rescale is impossible (slope {}, intercept {})",
-            rescale.slope, rescale.intercept
-        ));
+    if !rescale.slope.is_finite() {
+        return Some("RescaleSlope is no finite number".to_owned());
+    }
+    if !rescale.intercept.is_finite() {
+        return Some("RescaleIntercept is no finite number".to_owned());
+    }
+    if rescale.slope == 0.0 {
+        return Some("RescaleSlope is 0".to_owned());
     }
     let kind = member.said.rescale_type.as_str();
     (!is_hounsfield(kind)).then(|| format!("RescaleType is {kind} instead of HU"))

@@ -8,10 +8,10 @@ use rayon::prelude::*;
 use std::borrow::Cow;
 use std::ops::Range;
 
-use super::grid::dot;
 use super::resample::inside;
 use super::separable::{Parallel, Tap, nearest, permute, taps};
 use super::{Grid, Image, Mask};
+use crate::series::vector::dot;
 
 /// How a source voxel gets its label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]

@@ -5,9 +5,9 @@
 
 use rayon::prelude::*;
 
-use super::grid::{difference, dot};
 use super::resample::{Padding, Sample, Scale, air_for_padding};
 use super::{AIR_HU, Grid, RegularGrid};
+use crate::series::vector::{difference, dot};
 
 /// A point in the stack's own axes: millimetres from the first voxel of the first slice along normal, column direction, row direction.
 type Own = [f64; 3];
@@ -72,6 +72,30 @@ impl Places<'_> {
         })
     }
 
+    /// One value a voxel of a regular grid, row by row on all cores: `at` of its place, or `outside` where it has none.
+    fn sample<T: Copy + Send + Sync>(
+        &self,
+        to: &RegularGrid,
+        reach: Own,
+        outside: T,
+        at: impl Fn(&Place) -> T + Sync,
+    ) -> Vec<T> {
+        let mut out = vec![outside; to.voxel_count()];
+        out.par_chunks_mut(to.shape[2].max(1))
+            .enumerate()
+            .for_each(|(row, values)| {
+                let (start, step) = row_start(self.grid, to, row);
+                let mut hint = 0;
+                for (x, value) in values.iter_mut().enumerate() {
+                    let point = std::array::from_fn(|i| start[i] + x as f64 * step[i]);
+                    if let Some(place) = self.find(point, reach, &mut hint) {
+                        *value = at(&place);
+                    }
+                }
+            });
+        out
+    }
+
     /// Bilinear value in one slice at a row and column inside it.
     fn bilinear<S: Sample>(&self, voxels: &[S], padding: Padding, slice: usize, row: f64, column: f64) -> f32 {
         let (rows, columns) = (self.grid.rows, self.grid.columns);
@@ -123,31 +147,19 @@ pub(super) fn values<S: Sample>(
             .map(|axis| dot(to.axes[axis], direction).abs() * to.spacing_mm[axis])
             .sum()
     });
-    let mut out = vec![scale.apply(AIR_HU); to.voxel_count()];
-    out.par_chunks_mut(to.shape[2].max(1))
-        .enumerate()
-        .for_each(|(row, values)| {
-            let (start, step) = row_start(grid, to, row);
-            let mut hint = 0;
-            for (x, value) in values.iter_mut().enumerate() {
-                let point = std::array::from_fn(|i| start[i] + x as f64 * step[i]);
-                let Some(place) = places.find(point, reach, &mut hint) else {
-                    continue;
-                };
-                let at = |side: usize, slice: usize| {
-                    let padding = padding.get(slice).copied().flatten();
-                    places.bilinear(voxels, padding, slice, place.row[side], place.column[side])
-                };
-                let before = at(0, place.slice);
-                let hu = if place.weight == 0.0 {
-                    before
-                } else {
-                    before + place.weight as f32 * (at(1, place.slice + 1) - before)
-                };
-                *value = scale.apply(hu);
-            }
-        });
-    out
+    places.sample(to, reach, scale.apply(AIR_HU), |place| {
+        let at = |side: usize, slice: usize| {
+            let padding = padding.get(slice).copied().flatten();
+            places.bilinear(voxels, padding, slice, place.row[side], place.column[side])
+        };
+        let before = at(0, place.slice);
+        let hu = if place.weight == 0.0 {
+            before
+        } else {
+            before + place.weight as f32 * (at(1, place.slice + 1) - before)
+        };
+        scale.apply(hu)
+    })
 }
 
 /// The nearest voxel's label on a regular grid; 0 outside the stack by more than half a voxel.
@@ -160,24 +172,12 @@ pub(super) fn labels(labels: &[u8], grid: &Grid, to: &RegularGrid) -> Vec<u8> {
         0.5 * grid.spacing_mm[0],
         0.5 * grid.spacing_mm[1],
     ];
-    let mut out = vec![0; to.voxel_count()];
-    out.par_chunks_mut(to.shape[2].max(1))
-        .enumerate()
-        .for_each(|(row, values)| {
-            let (start, step) = row_start(grid, to, row);
-            let mut hint = 0;
-            for (x, value) in values.iter_mut().enumerate() {
-                let point = std::array::from_fn(|i| start[i] + x as f64 * step[i]);
-                let Some(place) = places.find(point, reach, &mut hint) else {
-                    continue;
-                };
-                let side = usize::from(place.weight > 0.5);
-                let (r, c) = (
-                    place.row[side].round_ties_even() as usize,
-                    place.column[side].round_ties_even() as usize,
-                );
-                *value = labels[((place.slice + side) * grid.rows + r) * grid.columns + c];
-            }
-        });
-    out
+    places.sample(to, reach, 0, |place| {
+        let side = usize::from(place.weight > 0.5);
+        let (r, c) = (
+            place.row[side].round_ties_even() as usize,
+            place.column[side].round_ties_even() as usize,
+        );
+        labels[((place.slice + side) * grid.rows + r) * grid.columns + c]
+    })
 }

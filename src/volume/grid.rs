@@ -2,6 +2,7 @@
 
 use super::{Grid, RegularGrid};
 use crate::series::Stack;
+use crate::series::vector::{difference, dot};
 
 /// Slices further than this from the even, unsheared grid make a stack irregular; the same limit as the reference pipeline's.
 pub(super) const GRID_TOLERANCE_MM: f64 = 0.01;
@@ -142,14 +143,6 @@ impl RegularGrid {
         let offset = difference(point, self.origin);
         [2, 1, 0].map(|axis| dot(offset, self.axes[axis]) / self.spacing_mm[axis])
     }
-}
-
-pub(super) fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
-    a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
-}
-
-pub(super) fn difference(a: [f64; 3], b: [f64; 3]) -> [f64; 3] {
-    [a[0] - b[0], a[1] - b[1], a[2] - b[2]]
 }
 
 #[cfg(test)]

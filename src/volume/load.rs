@@ -116,12 +116,8 @@ pub fn load<F: StoredFrames>(stack: &Stack, instances: &[Instance], frames: &F) 
 /// The HU that stand for padding under a slice's rescale.
 fn padding(rescale: Rescale, stored: Option<(i32, i32)>) -> Option<(f32, f32)> {
     let (first, last) = stored?;
-    let (a, b) = (to_hu(rescale, first) as f32, to_hu(rescale, last) as f32);
+    let (a, b) = (rescale.hu(first) as f32, rescale.hu(last) as f32);
     Some((a.min(b), a.max(b)))
-}
-
-fn to_hu(rescale: Rescale, stored: i32) -> f64 {
-    f64::from(stored) * rescale.slope + rescale.intercept
 }
 
 /// What a voxel is held as.
@@ -147,7 +143,7 @@ impl Held for i16 {
     fn convert(rescale: Rescale, stored: &[i32], out: &mut [i16]) -> bool {
         let mut exact = true;
         for (value, stored) in out.iter_mut().zip(stored) {
-            let hu = to_hu(rescale, *stored);
+            let hu = rescale.hu(*stored);
             *value = hu as i16;
             exact &= f64::from(*value) == hu;
         }
@@ -162,7 +158,7 @@ impl Held for f32 {
 
     fn convert(rescale: Rescale, stored: &[i32], out: &mut [f32]) -> bool {
         for (value, stored) in out.iter_mut().zip(stored) {
-            *value = to_hu(rescale, *stored) as f32;
+            *value = rescale.hu(*stored) as f32;
         }
         true
     }

@@ -4,8 +4,8 @@
 //! re-orientation, `n = round((n - 1) * s / t + 1)` voxels along an axis. A sheared stack (gantry tilt), and one that is straightened, gets an orthogonal
 //! grid that covers all its voxel centres.
 
-use super::grid::{difference, dot};
 use super::{Grid, GridSpecification, RegularGrid};
+use crate::series::vector::{difference, dot};
 
 /// An axis whose spacing is this near to what is wanted is left alone (MONAI's `AFFINE_TOL`).
 const SPACING_TOLERANCE_MM: f64 = 1e-3;

@@ -1,7 +1,7 @@
 //! Where the axes of two grids are parallel, interpolation is done axis by axis. Here: how they are parallel, and what each voxel of the one takes of the other.
 
-use super::grid::{difference, dot};
 use super::{Grid, RegularGrid};
+use crate::series::vector::{difference, dot};
 
 /// Axes turned by less than this against each other (as 1 - cosine) count as parallel: 0.001 mm over half a metre.
 const PARALLEL: f64 = 2e-12;

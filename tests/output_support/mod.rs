@@ -84,15 +84,7 @@ pub fn mask(path: &Path, stack: &Stack) -> Mask {
 
 /// The grid of a stack.
 pub fn grid(stack: &Stack) -> Grid {
-    Grid {
-        rows: stack.rows,
-        columns: stack.columns,
-        origins: stack.slices.iter().map(|slice| slice.origin).collect(),
-        row_direction: stack.row_direction,
-        column_direction: stack.column_direction,
-        normal: stack.normal,
-        spacing_mm: stack.pixel_spacing_mm,
-    }
+    Grid::from_stack(stack)
 }
 
 /// Right and left lung, full frames, not deflated.

@@ -4,6 +4,7 @@
 
 use rayon::prelude::*;
 
+use crate::series::vector::dot;
 use crate::volume::{Grid, Mask, Volume, Voxels};
 
 /// A plane through the patient: the point of its top left pixel, and the steps to the next column and the next row. LPS millimetres.
@@ -149,10 +150,6 @@ pub(super) fn bounds(grid: &Grid) -> [[f64; 2]; 3] {
         }
     }
     bounds
-}
-
-pub(super) fn dot(a: [f64; 3], b: [f64; 3]) -> f64 {
-    a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 }
 
 #[cfg(test)]

@@ -265,12 +265,25 @@ fn eight_bits_no_rescale_or_another_rescale_type_are_not_hounsfield_units() {
     refused(&framed(20, |_, f| f.rescale = None), Code::NotHu);
     let us = framed(20, |_, f| f.rescale_type = "US".into());
     assert!(refused(&us, Code::NotHu).contains("RescaleType is US instead of HU in all 20 slices"));
-    let zero = Some(Rescale {
-        slope: 0.0,
-        intercept: 0.0,
-    });
-    refused(&framed(20, |_, f| f.rescale = zero), Code::NotHu);
     refused(&all(20, |_, h| h.pixels.samples_per_pixel = 3), Code::NotHu);
+}
+
+#[test]
+fn a_rescale_that_is_no_number_or_has_no_slope_is_not_hounsfield_units() {
+    for (slope, intercept, told) in [
+        (0.0, -1024.0, "RescaleSlope is 0 in 1 of 20 slices"),
+        (f64::NAN, -1024.0, "RescaleSlope is no finite number in 1 of 20 slices"),
+        (f64::INFINITY, -1024.0, "RescaleSlope is no finite number"),
+        (1.0, f64::NAN, "RescaleIntercept is no finite number in 1 of 20 slices"),
+    ] {
+        let series = framed(20, |k, f| {
+            if k == 7 {
+                f.rescale = Some(Rescale { slope, intercept });
+            }
+        });
+        let sentence = refused(&series, Code::NotHu);
+        assert!(sentence.contains(told), "{sentence}");
+    }
 }
 
 #[test]
@@ -285,6 +298,20 @@ fn an_unread_transfer_syntax_is_told_by_name() {
     let series = all(20, |_, h| h.transfer_syntax_uid = "1.2.840.10008.1.2.4.100".into());
     let sentence = refused(&series, Code::UnsupportedTransferSyntax);
     assert!(sentence.contains("MPEG2"), "{sentence}");
+}
+
+/// 12 bit lossy JPEG: no kept decoder reads it.
+#[test]
+fn jpeg_extended_is_refused_by_name_with_what_to_send_instead() {
+    let series = all(20, |_, h| h.transfer_syntax_uid = "1.2.840.10008.1.2.4.51".into());
+    let sentence = refused(&series, Code::UnsupportedTransferSyntax);
+    for part in [
+        "20 slices in JPEG Extended",
+        "(1.2.840.10008.1.2.4.51)",
+        "Send the series uncompressed",
+    ] {
+        assert!(sentence.contains(part), "{sentence}");
+    }
 }
 
 #[test]
