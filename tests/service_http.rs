@@ -347,17 +347,54 @@ async fn results_are_delivered_again_the_queue_pauses_and_wishes_are_kept() {
         service.seed(8).await;
         let redeliver = format!("/api/v1/jobs/{}/redeliver", job(1));
         assert_eq!(service.post(&redeliver, &json!({})).await.code(), "nothing_to_deliver");
+        // Whatever became of a delivery, it is due at once and has all its time before it; one that is being sent keeps its sender.
         service
             .sql(&format!(
-                "insert into delivery (job_id, destination, state, file, sop_class_uid, sop_instance_uid, attempts, error)
-                 values ('{}', 'orthanc', 'given_up', 'segmentation.dcm', '1', '2', 9, 'away')",
+                "insert into delivery (job_id, destination, state, file, sop_class_uid, sop_instance_uid, attempts, error, token, worker,
+                     lease_until, not_before, wanted_at)
+                 select '{}'::uuid, state, state::delivery_state, 'segmentation.dcm', '1', '2', 9, 'away', 5,
+                     case when state = 'sending' then 'sender' end, case when state = 'sending' then now() + interval '1 minute' end,
+                     now() + interval '1 hour', now() - interval '80 hours'
+                 from unnest(array['pending', 'sending', 'delivered', 'given_up', 'withdrawn']) as state;
+                 update job set deliveries_planned = true",
                 job(1)
             ))
             .await;
         let again = service.post(&redeliver, &json!({})).await;
         assert_eq!(again.status, 202);
-        assert_eq!(again.json()["deliveries"][0]["state"], "pending");
-        assert_eq!(again.json()["deliveries"][0]["attempts"], 0);
+        for delivery in again.json()["deliveries"].as_array().unwrap() {
+            let sent_now = delivery["destination"] == "sending";
+            let (state, attempts) = if sent_now { ("sending", 9) } else { ("pending", 0) };
+            assert_eq!((&delivery["state"], &delivery["attempts"]), (&json!(state), &json!(attempts)));
+        }
+        let (due, fresh, held, planned): (i64, i64, i64, bool) = sqlx::query_as(
+            "select count(*) filter (where state = 'pending' and not_before <= now()), count(*) filter (where wanted_at > now() - interval '1 hour'),
+                 count(*) filter (where worker = 'sender' and token = 5), bool_or(deliveries_planned)
+             from delivery join job on job.id = job_id",
+        )
+        .fetch_one(&service.pool)
+        .await
+        .unwrap();
+        assert_eq!((due, fresh, held, planned), (4, 5, 1, false));
+        let told: Vec<(String, i64)> = sqlx::query_as("select kind, count(*) from event where actor = 'anonymous' group by kind order by kind")
+            .fetch_all(&service.pool)
+            .await
+            .unwrap();
+        assert_eq!(told, [("delivery_redelivered".to_owned(), 4), ("delivery_requested".to_owned(), 1)]);
+        // One without any delivery is decided on anew: its PACS may have been configured since.
+        service
+            .sql(&format!(
+                "update job set state = 'done', segmentation_uid = '2.25.1', deliveries_planned = true where id = '{}'",
+                job(5)
+            ))
+            .await;
+        let undelivered = service.post(&format!("/api/v1/jobs/{}/redeliver", job(5)), &json!({})).await;
+        assert_eq!(undelivered.status, 202);
+        let unplanned: bool = sqlx::query_scalar(AssertSqlSafe(format!("select not deliveries_planned from job where id = '{}'", job(5))))
+            .fetch_one(&service.pool)
+            .await
+            .unwrap();
+        assert!(unplanned);
         let not_done = service.post(&format!("/api/v1/jobs/{}/redeliver", job(2)), &json!({})).await;
         assert_eq!(not_done.code(), "wrong_state");
 

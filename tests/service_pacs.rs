@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hilum::database::testing::scratch;
-use hilum::database::{Database, ListedSeries, PlannedDelivery, withdraw_deliveries};
+use hilum::database::{Database, ListedSeries, Operated, PlannedDelivery, withdraw_deliveries};
 use hilum::delivery::{self, DeliverySettings};
 use hilum::dicom::Limits;
 use hilum::dicom::write_ct::{CtAttribute, CtCoding, CtImage, CtValue, write_ct};
@@ -280,8 +280,10 @@ async fn what_is_given_up_is_delivered_when_it_is_wished_again() {
                 number(&pool, "select count(*) from event where kind = 'delivery_given_up'").await,
                 1
             );
-            assert_eq!(database.redeliver(job, "someone").await.unwrap(), Some(1));
-            assert_eq!(database.redeliver(Uuid::nil(), "someone").await.unwrap(), None);
+            let again = database.redeliver_job(job, "someone").await.unwrap();
+            assert_eq!(again, Operated::Asked);
+            let unknown = database.redeliver_job(Uuid::nil(), "someone").await.unwrap();
+            assert_eq!(unknown, Operated::Unknown);
             let pool = &pool;
             until("delivered", || async move {
                 text(pool, "select state::text from delivery").await == "delivered"

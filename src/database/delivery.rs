@@ -285,43 +285,6 @@ impl Database {
         transaction.commit().await?;
         Ok(Some(state))
     }
-
-    /// Takes the deliveries of a finished job up again, those that were made too, and decides anew on destinations that it has none for. How many wait now;
-    /// `None`: there is no such finished job.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn redeliver(&self, job_id: Uuid, actor: &str) -> Result<Option<u64>, DatabaseError> {
-        let mut transaction = self.pool().begin().await?;
-        let series_id = sqlx::query_scalar!(
-            "update job set deliveries_planned = false where id = $1 and state = 'done' returning series_id",
-            job_id
-        )
-        .fetch_optional(&mut *transaction)
-        .await?;
-        let Some(series_id) = series_id else {
-            return Ok(None);
-        };
-        let again = sqlx::query!(
-            "update delivery set state = 'pending', not_before = now(), wanted_at = now(), attempts = 0, error = null, delivered_at = null
-             where job_id = $1 and state <> 'sending'",
-            job_id
-        )
-        .execute(&mut *transaction)
-        .await?
-        .rows_affected();
-        let event = NewEvent {
-            kind: "delivery_requested",
-            series_id: Some(series_id),
-            job_id: Some(job_id),
-            actor,
-            detail: json!({"deliveries": again}),
-            ..NewEvent::default()
-        };
-        append(&mut transaction, event).await?;
-        transaction.commit().await?;
-        Ok(Some(again))
-    }
 }
 
 /// Takes back the deliveries of a job that are not over, within the transaction that supersedes it. A sender at work loses its token. How many there were.

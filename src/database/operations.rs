@@ -21,7 +21,7 @@ pub enum Operated {
     SeriesChanged,
     /// Retention removed what it needs.
     Removed,
-    /// The job has no deliveries.
+    /// The job has nothing that could be delivered.
     NoDeliveries,
 }
 
@@ -173,7 +173,9 @@ impl Database {
         Ok(Operated::Done)
     }
 
-    /// Sends the results of a finished job once more to where they went or should have gone. The time after which a delivery is given up begins anew.
+    /// Sends the results of a finished job once more. Every delivery that nobody is sending at this moment waits for its turn from now on, whether it was made, given up,
+    /// withdrawn, or waited for its next attempt; the time after which it is given up begins anew. Destinations are decided on anew as well, so that a PACS which was configured
+    /// since gets the results too.
     ///
     /// # Errors
     /// Those of the database.
@@ -185,29 +187,43 @@ impl Database {
         if job.state != "done" {
             return Ok(Operated::WrongState(job.state));
         }
-        let again = sqlx::query_scalar!(
-            "update delivery set state = 'pending', attempts = 0, not_before = now(), created_at = now(), delivered_at = null, error = null,
-                worker = null, lease_until = null where job_id = $1 and state in ('delivered', 'given_up', 'withdrawn') returning id",
+        let something = sqlx::query_scalar!(
+            r#"select (segmentation_uid is not null or exists (select from delivery where job_id = $1)) as "something!" from job where id = $1"#,
+            id
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        if !something {
+            return Ok(Operated::NoDeliveries);
+        }
+        sqlx::query!("update job set deliveries_planned = false where id = $1", id)
+            .execute(&mut *transaction)
+            .await?;
+        // One that is being sent keeps its sender; where that fails, it has all its time before it.
+        sqlx::query!(
+            "update delivery set wanted_at = now() where job_id = $1 and state = 'sending'",
+            id
+        )
+        .execute(&mut *transaction)
+        .await?;
+        let again = sqlx::query!(
+            r#"update delivery set state = 'pending', attempts = 0, not_before = now(), wanted_at = now(), delivered_at = null, error = null,
+                   worker = null, lease_until = null
+               from (select id, state::text as state from delivery where job_id = $1 and state <> 'sending' for update) as before
+               where delivery.id = before.id returning delivery.id, destination, before.state as "before!""#,
             id
         )
         .fetch_all(&mut *transaction)
         .await?;
-        if again.is_empty() {
-            let under_way = sqlx::query_scalar!(
-                r#"select exists (select 1 from delivery where job_id = $1) as "any!""#,
-                id
-            )
-            .fetch_one(&mut *transaction)
-            .await?;
-            return Ok(if under_way {
-                Operated::Asked
-            } else {
-                Operated::NoDeliveries
-            });
-        }
+        let requested = NewEvent {
+            detail: json!({ "deliveries": again.len() }),
+            ..of_job("delivery_requested", &job, id, actor)
+        };
+        append(&mut transaction, requested).await?;
         for delivery in again {
             let event = NewEvent {
-                delivery_id: Some(delivery),
+                delivery_id: Some(delivery.id),
+                detail: json!({ "destination": delivery.destination, "from": delivery.before }),
                 ..of_job("delivery_redelivered", &job, id, actor)
             };
             append(&mut transaction, event).await?;

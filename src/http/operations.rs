@@ -80,7 +80,7 @@ fn problem_of(operated: Operated, what: &str) -> Result<StatusCode, Problem> {
         )),
         Operated::NoDeliveries => Err(Problem::conflict(
             "nothing_to_deliver",
-            "The job has no deliveries: no PACS is to get its results.",
+            "The job made no segmentation, so that there is nothing to deliver; its report says why.",
         )),
     }
 }
@@ -185,7 +185,7 @@ pub(crate) async fn retry(
     Ok((status, Json(whole(&state.database, id).await?)))
 }
 
-/// Sends the results of a finished job once more.
+/// Sends the results of a finished job once more, whatever became of its deliveries, and to destinations that were configured since.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/redeliver", tag = "jobs", operation_id = "redeliver_job", params(("id" = Uuid, Path)),
     responses((status = 202, body = Job), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn redeliver(
