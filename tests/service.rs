@@ -146,6 +146,8 @@ async fn late_slices_make_a_second_job_that_names_the_first() {
         let jobs = service.jobs_over(2).await;
         assert_eq!(states(&jobs), ["done", "done"]);
         assert_eq!(jobs[0]["predecessor"], before[0]["id"]);
+        let report = format!("/api/v1/jobs/{}/result/report.json", jobs[0]["id"].as_str().unwrap());
+        assert_eq!(service.json(&report).await.unwrap()["predecessor"], before[0]["id"]);
         // The whole series a third time changes nothing.
         orthanc.store(&slices).await;
         let answer = service

@@ -423,7 +423,7 @@ async fn a_frozen_sender_past_its_lease_changes_nothing() {
         assert!(database.renew_delivery(&other, 60.0).await.unwrap());
         let mut transaction = pool.begin().await.unwrap();
         assert_eq!(
-            withdraw_deliveries(&mut transaction, job.id, "queue", "superseded")
+            withdraw_deliveries(&mut transaction, job.id, None, "queue")
                 .await
                 .unwrap(),
             1

@@ -287,15 +287,19 @@ impl Database {
     }
 }
 
-/// Takes back the deliveries of a job that are not over, within the transaction that supersedes it. A sender at work loses its token. How many there were.
+/// Why a job is superseded, and its deliveries are withdrawn.
+pub(super) const MORE_SLICES: &str = "more slices came";
+
+/// Takes back the deliveries of a job that are not over, within the transaction that supersedes it. A sender at work loses its token. Each is told by an event of the job and
+/// its series, which names the job that follows where there is one by now. How many there were.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn withdraw_deliveries(
     connection: &mut PgConnection,
     job_id: Uuid,
+    successor: Option<Uuid>,
     actor: &str,
-    why: &str,
 ) -> Result<usize, DatabaseError> {
     let rows = sqlx::query!(
         "update delivery set state = 'withdrawn', token = delivery.token + 1, worker = null, lease_until = null
@@ -312,7 +316,7 @@ pub async fn withdraw_deliveries(
             job_id: Some(job_id),
             delivery_id: Some(row.id),
             actor,
-            detail: json!({"destination": row.destination, "why": why}),
+            detail: json!({"destination": row.destination, "successor": successor, "why": MORE_SLICES}),
         };
         append(&mut *connection, event).await?;
     }

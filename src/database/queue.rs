@@ -23,6 +23,8 @@ pub struct Claim {
     pub attempt: i32,
     /// It must run with no other job beside it.
     pub alone: bool,
+    /// The job that this one follows, since other slices came.
+    pub predecessor: Option<Uuid>,
 }
 
 /// How far a job is.
@@ -117,7 +119,7 @@ impl Database {
                    order by priority desc, created_at, id
                    for update skip locked
                    limit 1)
-               returning job.id, job.series_id, job.token, job.attempts, job.alone, series.study_uid, series.series_uid"#,
+               returning job.id, job.series_id, job.token, job.attempts, job.alone, job.predecessor, series.study_uid, series.series_uid"#,
             worker,
             lease_seconds,
             idle
@@ -145,6 +147,7 @@ impl Database {
             token: row.token,
             attempt: row.attempts,
             alone: row.alone,
+            predecessor: row.predecessor,
         }))
     }
 
