@@ -26,7 +26,8 @@ impl Served {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let routes = hilum::http::stow::routes(place.ingest.clone());
+        let pacs = std::sync::Arc::new(vec!["orthanc".to_owned()]);
+        let routes = hilum::http::stow::routes(place.ingest.clone(), pacs);
         tokio::spawn(async move { axum::serve(listener, routes).await });
         Served {
             place,
@@ -125,12 +126,6 @@ async fn statuses_are_those_of_the_standard() {
                 415,
                 "unsupported_media_type",
             ),
-            (
-                vec![("Content-Type", typed.as_str()), ("X-Hilum-Source", "")],
-                multipart(std::slice::from_ref(&good)),
-                400,
-                "bad_source",
-            ),
         ] {
             let response = served.post(path, &headers, body).await;
             assert_eq!(response.status(), status, "{headers:?}");
@@ -165,6 +160,34 @@ async fn headers_say_where_it_comes_from_and_that_it_is_whole() {
         assert_eq!(served.post("/dicom-web/studies", &headers, body).await.status(), 200);
         assert_eq!(served.place.text("select source || ' ' || state::text || ' ' || settled_by || ' ' || accession_number || ' ' || patient_id from series").await, "orthanc settled sender A1 P1");
         assert_eq!(served.place.text("select actor from event where kind = 'series_settled'").await, "orthanc");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_source_that_nobody_knows_is_told_once_a_series_and_costs_no_upload() {
+    scratch(|database, url| async move {
+        let served = served(database, &url, |_| {}).await;
+        let seg = object(STUDY, "1.2.3.9", "1.2.4.9", "SEG", "1.2.840.10008.5.1.4.1.1.66.4", 0);
+        let long = "x".repeat(300);
+        for (number, source) in ["orthnac", "orthnac", "", long.as_str(), "orthanc"].into_iter().enumerate() {
+            let (typed, body) = written(&[ct(STUDY, "1.2.3.5", &format!("1.2.4.{number}"), 0), seg.clone()]);
+            let headers = [("Content-Type", typed.as_str()), ("X-Hilum-Source", source)];
+            let response = served.post("/dicom-web/studies", &headers, body).await;
+            assert_eq!(response.status(), 202, "{source:?}");
+            assert_eq!(answer(response).await.referenced.len(), 2);
+        }
+        let told = served
+            .place
+            .text(
+                "select string_agg(series_uid || ' ' || left(detail ->> 'source', 8) || ' ' || actor, ', ' order by event.id)
+                 from event join series on series.id = series_id where kind = 'source_unknown'",
+            )
+            .await;
+        let of_both = |source: &str| format!("1.2.3.5 {source} stow, 1.2.3.9 {source} stow");
+        assert_eq!(told, ["orthnac", "", "xxxxxxxx"].map(of_both).join(", "));
+        // The name that is known in the end is the series' source.
+        assert_eq!(served.place.text("select string_agg(distinct source, ' ') from series").await, "orthanc");
     })
     .await;
 }

@@ -168,19 +168,21 @@ async fn serve(arguments: &Arguments, settings: &Settings, data: &Path) -> anyho
         tasks.spawn(or_end(deliveries, drain.clone()));
     }
     let receiving = has(ProcessRole::Receive).then_some(ingest);
+    let pacs: Arc<Vec<String>> = Arc::new(settings.pacs.iter().map(|block| block.name.clone()).collect());
     let app = AppState {
         watcher: Watcher::start(database.clone(), drain.clone()),
         database: database.clone(),
         settings: Arc::new(settings.service.clone()),
         data_folder: data.to_owned(),
         users: Users::new(settings.user.clone())?,
-        pacs: Arc::new(settings.pacs.iter().map(|block| block.name.clone()).collect()),
+        pacs: Arc::clone(&pacs),
         disk_reserve_bytes: settings.inbox.disk_reserve_bytes,
         // The network was opened before anything listens, or is not to be.
         model_ready: Arc::new(|| true),
         recorder: record().context("another recorder of metrics is installed")?,
     };
-    let router = http::router(app, receiving.map(http::stow::routes).unwrap_or_default());
+    let stow = receiving.map(|ingest| http::stow::routes(ingest, pacs));
+    let router = http::router(app, stow.unwrap_or_default());
     let listener = tokio::net::TcpListener::bind(settings.service.listen)
         .await
         .with_context(|| format!("cannot listen on {} (service.listen)", settings.service.listen))?;

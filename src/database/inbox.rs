@@ -87,6 +87,8 @@ pub struct ArrivedSeries {
     pub series_uid: String,
     /// Name of the PACS that it came from.
     pub source: Option<String>,
+    /// What its sender calls itself, where no PACS has this name.
+    pub unknown_source: Option<String>,
     /// Modality.
     pub modality: String,
     /// AccessionNumber.
@@ -326,6 +328,9 @@ async fn store_series(
     )
     .fetch_one(&mut *connection)
     .await?;
+    if let Some(name) = &arrived.unknown_source {
+        tell_unknown_source(connection, row.id, name, actor).await?;
+    }
     if !wanted {
         if row.is_new {
             let code = because.map(|because| because.code.as_str());
@@ -362,6 +367,26 @@ async fn store_series(
         state,
         instances: stored,
     }))
+}
+
+/// Tells that a series came from a sender that calls itself by a name which no PACS has; once for each name, however many requests bring it.
+async fn tell_unknown_source(
+    connection: &mut PgConnection,
+    series_id: i64,
+    name: &str,
+    actor: &str,
+) -> Result<(), DatabaseError> {
+    let told = sqlx::query_scalar!(
+        r#"select exists (select from event where series_id = $1 and kind = 'source_unknown' and detail ->> 'source' = $2) as "told!""#,
+        series_id,
+        name
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    if told {
+        return Ok(());
+    }
+    tell(connection, "source_unknown", series_id, actor, json!({"source": name})).await
 }
 
 /// Counts what is held anew, opens a series again that something new came for, and tells it.

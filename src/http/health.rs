@@ -62,6 +62,10 @@ fn describe() {
         "Seconds until the answer began, by route."
     );
     describe_counter!("hilum_instances_total", "Instances received, by what became of them.");
+    describe_counter!(
+        "hilum_unknown_sources_total",
+        "Requests whose X-Hilum-Source no [[pacs]] block has as its name."
+    );
     describe_histogram!("hilum_stage_seconds", "Seconds of each stage of a job.");
     describe_counter!("hilum_windows_total", "Windows of the network that ran.");
     describe_gauge!("hilum_series", "Series by state.");

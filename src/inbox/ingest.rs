@@ -35,6 +35,8 @@ const LEAST_BYTES: u64 = 1024;
 pub struct Origin {
     /// Name of the `[[pacs]]` block of the sender.
     pub pacs: Option<String>,
+    /// What the sender calls itself, where no block has this name: told by an event of each series.
+    pub unknown_source: Option<String>,
     /// Who brings them, for the events.
     pub actor: String,
     /// The study of the URL: instances of another one fail.
@@ -178,6 +180,7 @@ impl Ingest {
             disk_reserve_bytes: settings.disk_reserve_bytes,
             study: origin.study.clone(),
             pacs: origin.pacs.clone(),
+            unknown_source: origin.unknown_source.clone(),
         };
         let (database, runtime) = (self.shared.database.clone(), tokio::runtime::Handle::current());
         // The intake runs on a thread for blocking work, so it may wait for an answer there.

@@ -75,6 +75,8 @@ pub(super) struct IntakeOptions {
     pub(super) study: Option<String>,
     /// The PACS that sends.
     pub(super) pacs: Option<String>,
+    /// What the sender calls itself, where it is no PACS that we know.
+    pub(super) unknown_source: Option<String>,
 }
 
 /// Asks which instances of (study, series) are held.
@@ -264,6 +266,7 @@ impl Intake {
             study_uid: key.0.clone(),
             series_uid: key.1.clone(),
             source: self.options.pacs.clone(),
+            unknown_source: self.options.unknown_source.clone(),
             modality: text(&header.modality),
             accession_number: text(accession.unwrap_or_default().trim()),
             patient_id: text(&header.patient.id),

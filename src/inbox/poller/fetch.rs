@@ -150,6 +150,7 @@ async fn fetch(source: &Source, claimed: &ClaimedRetrieval) -> Result<u32, PollE
         study: Some(study.to_owned()),
         // Whether it is whole is known only after it was counted.
         complete: false,
+        ..Origin::default()
     };
     let receipt = source.ingest.receive(&boundary, retrieved.stream, &origin).await?;
     let came: HashSet<&str> = receipt
