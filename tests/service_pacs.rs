@@ -8,7 +8,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use hilum::database::testing::scratch;
-use hilum::database::{Database, ListedSeries, Operated, PlannedDelivery, withdraw_deliveries};
+use hilum::database::{Claim, Database, JobEnd, ListedSeries, Operated, PlannedDelivery, withdraw_deliveries};
 use hilum::delivery::{self, DeliverySettings};
 use hilum::dicom::Limits;
 use hilum::dicom::write_ct::{CtAttribute, CtCoding, CtImage, CtValue, write_ct};
@@ -79,6 +79,8 @@ fn settings() -> DeliverySettings {
         longest_backoff_seconds: 0.4,
         give_up_hours: 1.0,
         lease_seconds: 30.0,
+        // Longer than any test waits: what they see was told, or was due.
+        poll_seconds: 3600.0,
         always_to: Vec::new(),
     }
 }
@@ -246,6 +248,58 @@ async fn a_conflict_and_an_empty_answer_are_settled_by_asking() {
         )
         .await;
         assert!(errors.contains("45070") && errors.contains("204"), "{errors}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_ends_is_delivered_at_once_without_polling() {
+    scratch(|database, url| async move {
+        let pool = PgPool::connect(&url).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let server = QuirkServer::start().await;
+        server.inside().stow.push_back(Stow::Status(503));
+        let end = CancellationToken::new();
+        let running = tokio::spawn(delivery::run(
+            database.clone(),
+            folder.path().to_owned(),
+            settings(),
+            vec![pacs(&server.url(), "")],
+            "worker".into(),
+            end.clone(),
+        ));
+        // All loops have looked, and wait.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let job = finished_job(&pool, folder.path(), json!({"mask_findings": []})).await;
+        sqlx::query("update job set state = 'running', token = 1, finished_at = null")
+            .execute(&pool)
+            .await
+            .unwrap();
+        let claim = Claim {
+            id: job,
+            series_id: number(&pool, "select id from series").await,
+            study_uid: STUDY.into(),
+            series_uid: SERIES.into(),
+            token: 1,
+            attempt: 1,
+            alone: false,
+            predecessor: None,
+        };
+        let done = JobEnd::Done {
+            report: json!({"mask_findings": []}),
+            result_folder: "results".into(),
+            segmentation_uid: Some(RESULT.into()),
+        };
+        assert!(database.end_job(&claim, "w", &done).await.unwrap());
+        let pool = &pool;
+        until("delivered", || async move {
+            text(pool, "select state::text from delivery").await == "delivered"
+        })
+        .await;
+        assert_eq!(server.inside().stow_requests, 2, "the second one when it was due");
+        end.cancel();
+        running.await.unwrap().unwrap();
+        pool.close().await;
     })
     .await;
 }

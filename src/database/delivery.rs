@@ -140,6 +140,9 @@ impl Database {
                 append(&mut transaction, event("delivery_planned", id, detail)).await?;
             }
         }
+        if !planned.is_empty() {
+            tell_deliverers(&mut transaction).await?;
+        }
         for detail in withheld {
             append(&mut transaction, event("delivery_withheld", None, detail.clone())).await?;
         }
@@ -202,6 +205,19 @@ impl Database {
         }
         transaction.commit().await?;
         Ok(claimed)
+    }
+
+    /// Seconds until the next delivery is due, or the lease of one that is being sent ends; less than 0 where that was already. `None`: there is none.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn seconds_to_next_delivery(&self) -> Result<Option<f64>, DatabaseError> {
+        Ok(sqlx::query_scalar!(
+            r#"select extract(epoch from least((select min(not_before) from delivery where state = 'pending'),
+                                               (select min(lease_until) from delivery where state = 'sending')) - now())::float8"#
+        )
+        .fetch_one(self.pool())
+        .await?)
     }
 
     /// Renews the lease of a delivery. False: it was lost.
@@ -285,6 +301,14 @@ impl Database {
         transaction.commit().await?;
         Ok(Some(state))
     }
+}
+
+/// Wakes those who plan and send, once this transaction is through.
+pub(super) async fn tell_deliverers(connection: &mut PgConnection) -> Result<(), DatabaseError> {
+    sqlx::query!("select pg_notify('hilum_delivery', '')")
+        .execute(connection)
+        .await?;
+    Ok(())
 }
 
 /// Why a job is superseded, and its deliveries are withdrawn.

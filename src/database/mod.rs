@@ -39,7 +39,6 @@ pub use inbox::{
 };
 pub use jobs::{JobSpecification, MadeJob};
 pub use listing::{DeliveryRow, Filter, JOB_STATES, JobRow, SERIES_STATES, Whose};
-pub use notify::Waiter;
 pub use operations::{Operated, Retrieval, Wish, Wished};
 pub use queue::{Claim, JobEnd, JobProgress, Renewal, StoredSlice};
 pub use retention::Keep;

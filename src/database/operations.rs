@@ -4,6 +4,7 @@ use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::delivery::tell_deliverers;
 use super::{Database, DatabaseError, NewEvent, append};
 
 /// How an operation ended.
@@ -228,6 +229,7 @@ impl Database {
             };
             append(&mut transaction, event).await?;
         }
+        tell_deliverers(&mut transaction).await?;
         transaction.commit().await?;
         Ok(Operated::Asked)
     }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::delivery::tell_deliverers;
 use super::events::{NewEvent, append};
 use super::{Database, DatabaseError};
 
@@ -232,9 +233,7 @@ impl Database {
             ..NewEvent::default()
         };
         append(&mut transaction, event).await?;
-        sqlx::query!("select pg_notify('hilum_delivery', '')")
-            .execute(&mut *transaction)
-            .await?;
+        tell_deliverers(&mut transaction).await?;
         transaction.commit().await?;
         Ok(true)
     }

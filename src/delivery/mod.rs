@@ -6,6 +6,7 @@ mod marks;
 mod plan;
 mod send;
 mod settings;
+mod wake;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -20,9 +21,10 @@ use crate::database::{Database, DatabaseError};
 use crate::dicomweb::{Client, ClientError, Pacs};
 
 pub use settings::DeliverySettings;
+use wake::Bell;
 
-/// How long the loops wait before they look again.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// After an error of the database.
+const AFTER_ERROR: Duration = Duration::from_secs(1);
 
 /// Why deliveries cannot be made at all.
 #[derive(Debug, thiserror::Error)]
@@ -51,6 +53,7 @@ struct Shared {
     pacs: Vec<Pacs>,
     clients: HashMap<String, Client>,
     worker: String,
+    bell: Bell,
 }
 
 /// Decides on deliveries and makes them until it is told to end; a delivery that is being sent is ended first, within its own time limit.
@@ -77,7 +80,9 @@ pub async fn run(
         return Err(DeliveryError::Unknown(name.clone()));
     }
     let at_once = settings.at_once.max(1);
+    let bell = Bell::new(settings.poll_seconds);
     let shared = Arc::new(Shared {
+        bell: bell.clone(),
         database,
         data_folder,
         settings,
@@ -86,6 +91,7 @@ pub async fn run(
         worker: worker_id,
     });
     let mut loops = JoinSet::new();
+    loops.spawn(bell.listen(shared.database.clone(), end.clone()));
     loops.spawn(plan::plan_loop(Arc::clone(&shared), end.clone()));
     for _ in 0..at_once {
         loops.spawn(send::send_loop(Arc::clone(&shared), end.clone()));
@@ -123,6 +129,7 @@ mod tests {
             longest_backoff_seconds: 100.0,
             give_up_hours: 1.0,
             lease_seconds: 1.0,
+            poll_seconds: 1.0,
             always_to: Vec::new(),
         };
         for (attempts, wait) in [(0, 4.0), (1, 4.0), (2, 8.0), (3, 16.0), (6, 100.0), (i32::MAX, 100.0)] {

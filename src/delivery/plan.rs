@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{LOOK_AGAIN, Shared, wait};
+use super::{AFTER_ERROR, Shared};
 use crate::database::{DatabaseError, PlannedDelivery, UnplannedJob};
 use crate::dicomweb::{Deliver, Pacs};
 
@@ -17,11 +17,16 @@ const FILE: &str = "segmentation.dcm";
 const IMPLAUSIBLE: [&str; 2] = ["implausible_volume", "sides_uncertain"];
 
 pub(super) async fn plan_loop(shared: Arc<Shared>, end: CancellationToken) {
+    let mut wake = shared.bell.wake(end);
     loop {
-        if let Err(error) = plan_all(&shared).await {
-            tracing::warn!(%error, "deliveries cannot be planned now");
-        }
-        if !wait(&end, LOOK_AGAIN).await {
+        let due = match plan_all(&shared).await {
+            Ok(()) => None,
+            Err(error) => {
+                tracing::warn!(%error, "deliveries cannot be planned now");
+                Some(AFTER_ERROR)
+            }
+        };
+        if !wake.wait(due).await {
             return;
         }
     }

@@ -16,6 +16,8 @@ pub struct DeliverySettings {
     pub give_up_hours: f64,
     /// A worker that has not renewed its lease for so long has lost its delivery.
     pub lease_seconds: f64,
+    /// The tables are looked at so often, beside being told.
+    pub poll_seconds: f64,
     /// Where results go beside the PACS that a series came from, by the names of `[[pacs]]` blocks.
     pub always_to: Vec<String>,
 }

@@ -114,7 +114,8 @@ impl Worker {
     pub async fn run(self, drain: CancellationToken, end: CancellationToken) {
         let (wake, _) = watch::channel(());
         let mut tasks = JoinSet::new();
-        tasks.spawn(self.clone().listen(wake.clone(), drain.clone()));
+        let (database, bell, over) = (self.database.clone(), wake.clone(), drain.clone());
+        tasks.spawn(async move { database.ring(&["hilum_event", "hilum_job"], &bell, &over).await });
         for slot in 0..self.settings.at_once.max(1) {
             tasks.spawn(self.clone().slot(slot, wake.clone(), drain.clone(), end.clone()));
         }
@@ -122,27 +123,6 @@ impl Worker {
         while let Some(ended) = tasks.join_next().await {
             if let Err(failure) = ended {
                 error!("a task of the worker ended: {failure}");
-            }
-        }
-    }
-
-    /// Passes the database's notifications on.
-    async fn listen(self, wake: watch::Sender<()>, drain: CancellationToken) {
-        let longest = Duration::from_secs_f64(self.settings.poll_seconds);
-        while !drain.is_cancelled() {
-            let mut waiter = match self.database.listen(&["hilum_event", "hilum_job"]).await {
-                Ok(waiter) => waiter,
-                Err(failure) => {
-                    warn!("cannot listen to the database: {failure}");
-                    pause(longest, &drain).await;
-                    continue;
-                }
-            };
-            while !drain.is_cancelled() {
-                tokio::select! {
-                    told = waiter.wait(longest) => if told { wake.send_replace(()); },
-                    () = drain.cancelled() => {}
-                }
             }
         }
     }
