@@ -21,6 +21,7 @@ use hilum::http::{Access, AppState, Role, ServiceSettings, User, Users, record, 
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -63,6 +64,7 @@ impl Service {
         let end = CancellationToken::new();
         let state = AppState {
             watcher: Watcher::start(database.clone(), end.clone()),
+            event_streams: Arc::new(Semaphore::new(2)),
             database,
             settings: Arc::new(ServiceSettings {
                 listen: "127.0.0.1:8043".parse().unwrap(),
@@ -73,6 +75,7 @@ impl Service {
                 hosts: vec!["hilum.example".to_owned()],
                 insecure: false,
                 drain_seconds: 1.0,
+                max_event_streams: 2,
             }),
             data_folder: folder.path().to_owned(),
             users: Users::new(users).unwrap(),
@@ -540,6 +543,51 @@ async fn a_stream_of_events_goes_on_where_it_was_left_and_misses_nothing() {
             .ask("GET", "/api/v1/events", &[("last-event-id", "x")], "")
             .await;
         assert_eq!(bad.code(), "bad_last_event_id");
+        service.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn no_more_streams_of_events_are_open_than_may_be() {
+    scratch(|database, url| async move {
+        let service = Service::start(database, &url, Vec::new()).await;
+        service.seed(1).await;
+        let open = async |path: &str| {
+            let request = Request::builder().uri(path).header("host", "localhost");
+            let request = request.body(Body::empty()).unwrap();
+            service.router.clone().oneshot(request).await.unwrap()
+        };
+        let paths = ["/api/v1/events".to_owned(), format!("/api/v1/jobs/{}/events", job(1))];
+        let mut streams = Vec::new();
+        for path in &paths {
+            let stream = open(path).await;
+            assert_eq!(stream.status(), 200);
+            streams.push(stream);
+        }
+        for path in &paths {
+            let refused = service.get(path).await;
+            assert_eq!(
+                (refused.status.as_u16(), refused.code().as_str()),
+                (503, "too_many_streams")
+            );
+            assert!(refused.headers.contains_key("retry-after"));
+        }
+        assert_eq!(
+            service.get("/api/v1/jobs").await.status,
+            200,
+            "only streams are counted"
+        );
+        streams.pop();
+        assert_eq!(
+            open(&paths[0]).await.status(),
+            200,
+            "a place that was given back is free"
+        );
+        // One that is refused for another reason holds no place.
+        let unknown = service.get(&format!("/api/v1/jobs/{}/events", job(7))).await;
+        assert_eq!(unknown.code(), "job_not_found");
+        assert_eq!(open(&paths[1]).await.status(), 200);
         service.stop().await;
     })
     .await;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::ValueEnum;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -171,6 +172,9 @@ async fn serve(arguments: &Arguments, settings: &Settings, data: &Path) -> anyho
     let pacs: Arc<Vec<String>> = Arc::new(settings.pacs.iter().map(|block| block.name.clone()).collect());
     let app = AppState {
         watcher: Watcher::start(database.clone(), drain.clone()),
+        event_streams: Arc::new(Semaphore::new(
+            settings.service.max_event_streams.min(Semaphore::MAX_PERMITS),
+        )),
         database: database.clone(),
         settings: Arc::new(settings.service.clone()),
         data_folder: data.to_owned(),

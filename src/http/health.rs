@@ -77,6 +77,7 @@ fn describe() {
         "hilum_oldest_open_series_seconds",
         "For how long the oldest series has been arriving."
     );
+    describe_gauge!("hilum_event_streams", "Streams of events that are open.");
     describe_gauge!("hilum_disk_free_bytes", "Free on the disk of the data folder.");
 }
 
@@ -176,6 +177,8 @@ pub(crate) async fn metrics(State(state): State<AppState>) -> Result<Response, P
         *asked = Some(Instant::now());
     }
     drop(asked);
+    let open = (state.settings.max_event_streams).saturating_sub(state.event_streams.available_permits());
+    gauge!("hilum_event_streams").set(open as f64);
     let headers = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     state.recorder.handle.run_upkeep();
     Ok((headers, state.recorder.handle.render()).into_response())

@@ -19,6 +19,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use crate::database::{Database, Watcher};
 
 pub use access::{Access, Users, may_listen};
@@ -40,6 +42,8 @@ pub struct AppState {
     pub users: Users,
     /// Tells what happens.
     pub watcher: Watcher,
+    /// A permit for each stream of events that may be open.
+    pub event_streams: Arc<Semaphore>,
     /// Names of the `[[pacs]]` blocks.
     pub pacs: Arc<Vec<String>>,
     /// What has to stay free on the disk of the data folder, in bytes.
