@@ -95,6 +95,24 @@ async fn a_series_that_the_rule_forwards_comes_back_as_a_segmentation_of_its_stu
             let result = service.get(&format!("/api/v1/jobs/{id}/result/{name}")).await.unwrap();
             assert!(!result.bytes().await.unwrap().is_empty(), "{name}");
         }
+        let metrics = service.get("/metrics").await.unwrap().text().await.unwrap();
+        for stage in [
+            "read",
+            "resample",
+            "windows",
+            "mask_back",
+            "clean_up",
+            "measure",
+            "outputs",
+        ] {
+            let counted = format!("hilum_stage_seconds_count{{stage=\"{stage}\"}} 1");
+            assert!(metrics.contains(&counted), "{counted} in\n{metrics}");
+        }
+        let windows = job["details"]["windows"]["run"].as_u64().unwrap();
+        assert!(
+            metrics.contains(&format!("hilum_windows_total {windows}\n")),
+            "{metrics}"
+        );
         // The segmentation went back to Orthanc, became stable there, and started nothing.
         tokio::time::sleep(std::time::Duration::from_secs(4)).await;
         assert_eq!(service.jobs().await.len(), 1);

@@ -66,8 +66,8 @@ fn describe() {
         "hilum_unknown_sources_total",
         "Requests whose X-Hilum-Source no [[pacs]] block has as its name."
     );
-    describe_histogram!("hilum_stage_seconds", "Seconds of each stage of a job.");
-    describe_counter!("hilum_windows_total", "Windows of the network that ran.");
+    describe_histogram!("hilum_stage_seconds", "Seconds of each stage of a series, by stage.");
+    describe_counter!("hilum_windows_total", "Windows that the network saw.");
     describe_gauge!("hilum_series", "Series by state.");
     describe_gauge!("hilum_jobs", "Jobs by state.");
     describe_gauge!("hilum_deliveries", "Deliveries by state.");

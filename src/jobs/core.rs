@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::error::JobError;
+use super::figures;
 use crate::database::{Claim, JobEnd, JobSpecification, StoredSlice, failpoint};
 use crate::dicom::{FrameReader, Limits, Source, read_header};
 use crate::inbox::batch_path;
@@ -128,6 +129,7 @@ impl Core {
             }
         };
         failpoint("job_finished");
+        figures::record(&segmented.report.timings, segmented.report.windows);
         let segmented = with_predecessor(segmented, claim)?;
         let folder = self.store(claim, &segmented)?;
         failpoint("job_stored");
