@@ -7,6 +7,7 @@ use std::future::Future;
 use std::path::Path;
 use std::time::Duration;
 
+use hilum::config::Settings;
 use hilum::database::testing::scratch;
 use hilum::database::{Claim, Database, JobEnd, ListedSeries, Operated, PlannedDelivery, withdraw_deliveries};
 use hilum::delivery::{self, DeliverySettings};
@@ -77,11 +78,9 @@ fn settings() -> DeliverySettings {
         at_once: 2,
         backoff_seconds: 0.2,
         longest_backoff_seconds: 0.4,
-        give_up_hours: 1.0,
-        lease_seconds: 30.0,
         // Longer than any test waits: what they see was told, or was due.
         poll_seconds: 3600.0,
-        always_to: Vec::new(),
+        ..Settings::load(None).unwrap().delivery
     }
 }
 
@@ -490,18 +489,14 @@ async fn a_frozen_sender_past_its_lease_changes_nothing() {
     .await;
 }
 
+/// Nothing settles but by its count, and nothing is refused for want of room.
 fn inbox_settings() -> InboxSettings {
     InboxSettings {
         quiet_seconds: 3600.0,
         count_interval_seconds: 3600.0,
-        max_request_bytes: 1 << 30,
-        max_instance_bytes: 1 << 30,
-        max_parts: 1000,
-        max_uploads: 4,
-        idle_seconds: 30.0,
         disk_reserve_bytes: 0,
-        keep_ct_hours: 1.0,
-        keep_refused_days: 1.0,
+        fetch_backoff_seconds: 1.0,
+        ..Settings::load(None).unwrap().inbox
     }
 }
 

@@ -2,6 +2,7 @@
 //!
 //! A state changes in one transaction that also appends to `event`. Times are the database's clock.
 
+mod backoff;
 mod cluster;
 mod delivery;
 mod events;
@@ -27,6 +28,7 @@ mod workers;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
+pub use backoff::{Backoff, Failures};
 pub use cluster::{ClusterError, PrivateCluster};
 pub use delivery::{ClaimedDelivery, DeliveryState, PlannedDelivery, UnplannedJob, withdraw_deliveries};
 pub use events::{NewEvent, append};

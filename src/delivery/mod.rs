@@ -13,7 +13,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::Rng as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -22,9 +21,6 @@ use crate::dicomweb::{Client, ClientError, Pacs};
 
 pub use settings::DeliverySettings;
 use wake::Bell;
-
-/// After an error of the database.
-const AFTER_ERROR: Duration = Duration::from_secs(1);
 
 /// Why deliveries cannot be made at all.
 #[derive(Debug, thiserror::Error)]
@@ -108,35 +104,5 @@ async fn wait(end: &CancellationToken, time: Duration) -> bool {
     tokio::select! {
         () = end.cancelled() => false,
         () = tokio::time::sleep(time) => true,
-    }
-}
-
-/// Seconds until the next attempt after `attempts`: doubled with each, bounded, and between half and one and a half of that, so that senders do not march in step.
-fn backoff_seconds(settings: &DeliverySettings, attempts: i32) -> f64 {
-    let doubled = settings.backoff_seconds * 2f64.powi((attempts - 1).clamp(0, 30));
-    doubled.min(settings.longest_backoff_seconds) * rand::rng().random_range(0.5..1.5)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_wait_doubles_and_is_bounded() {
-        let settings = DeliverySettings {
-            at_once: 1,
-            backoff_seconds: 4.0,
-            longest_backoff_seconds: 100.0,
-            give_up_hours: 1.0,
-            lease_seconds: 1.0,
-            poll_seconds: 1.0,
-            always_to: Vec::new(),
-        };
-        for (attempts, wait) in [(0, 4.0), (1, 4.0), (2, 8.0), (3, 16.0), (6, 100.0), (i32::MAX, 100.0)] {
-            for _ in 0..50 {
-                let seconds = backoff_seconds(&settings, attempts);
-                assert!((wait * 0.5..wait * 1.5).contains(&seconds), "{attempts}: {seconds}");
-            }
-        }
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{AFTER_ERROR, Shared};
-use crate::database::{DatabaseError, PlannedDelivery, UnplannedJob};
+use super::Shared;
+use crate::database::{Backoff, DatabaseError, Failures, PlannedDelivery, UnplannedJob};
 use crate::dicomweb::{Deliver, Pacs};
 
 /// Segmentation Storage.
@@ -18,12 +18,16 @@ const IMPLAUSIBLE: [&str; 2] = ["implausible_volume", "sides_uncertain"];
 
 pub(super) async fn plan_loop(shared: Arc<Shared>, end: CancellationToken) {
     let mut wake = shared.bell.wake(end);
+    let mut failures = Failures::new(Backoff::DATABASE);
     loop {
         let due = match plan_all(&shared).await {
-            Ok(()) => None,
+            Ok(()) => {
+                failures.over();
+                None
+            }
             Err(error) => {
                 tracing::warn!(%error, "deliveries cannot be planned now");
-                Some(AFTER_ERROR)
+                Some(failures.wait())
             }
         };
         if !wake.wait(due).await {

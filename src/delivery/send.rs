@@ -8,8 +8,8 @@ use bytes::Bytes;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{AFTER_ERROR, Shared, backoff_seconds};
-use crate::database::{ClaimedDelivery, DatabaseError, DeliveryState, failpoint};
+use super::Shared;
+use crate::database::{Backoff, ClaimedDelivery, DatabaseError, DeliveryState, Failures, failpoint};
 use crate::dicom::{Limits, Source, read_header};
 use crate::dicomweb::{Client, ClientError, Stored, StowAnswer};
 
@@ -37,20 +37,23 @@ struct Object {
 
 pub(super) async fn send_loop(shared: Arc<Shared>, end: CancellationToken) {
     let mut wake = shared.bell.wake(end);
+    let mut failures = Failures::new(Backoff::DATABASE);
     while !wake.is_over() {
         match next(&shared).await {
             Ok(Next::Claimed(claimed)) => {
+                failures.over();
                 failpoint("delivery_claimed");
                 if let Err(error) = deliver(&shared, &claimed).await {
                     tracing::warn!(delivery = claimed.id, %error, "the fate of a delivery cannot be noted");
                 }
             }
             Ok(Next::Due(due)) => {
+                failures.over();
                 wake.wait(due).await;
             }
             Err(error) => {
                 tracing::warn!(%error, "deliveries cannot be claimed now");
-                wake.wait(Some(AFTER_ERROR)).await;
+                wake.wait(Some(failures.wait())).await;
             }
         }
     }
@@ -104,7 +107,8 @@ async fn deliver(shared: &Shared, claimed: &ClaimedDelivery) -> Result<(), Datab
                 error,
                 "a delivery failed"
             );
-            let seconds = backoff_seconds(&shared.settings, claimed.attempts);
+            let attempts = u32::try_from(claimed.attempts).unwrap_or_default();
+            let seconds = shared.settings.backoff().seconds(attempts);
             let state = shared
                 .database
                 .delivery_failed(claimed, &shared.worker, &error, seconds, shared.settings.give_up_hours)
