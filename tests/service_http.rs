@@ -18,6 +18,7 @@ use futures_util::StreamExt;
 use hilum::database::testing::scratch;
 use hilum::database::{Database, Watcher};
 use hilum::http::{Access, AppState, Role, ServiceSettings, User, Users, record, router, table};
+use hilum::inbox::DiskLimits;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
@@ -80,7 +81,10 @@ impl Service {
             data_folder: folder.path().to_owned(),
             users: Users::new(users).unwrap(),
             pacs: Arc::new(vec!["orthanc".to_owned()]),
-            disk_reserve_bytes: 1,
+            disk_limits: DiskLimits {
+                reserve_bytes: 1,
+                watermark: 1.0,
+            },
             model_ready: Arc::new(|| true),
             recorder: record().expect("the only recorder of this process"),
         };
@@ -775,6 +779,7 @@ async fn health_metrics_and_documentation_are_there() {
         let metrics = service.get("/metrics").await.text();
         for line in [
             "hilum_disk_free_bytes",
+            "hilum_disk_used_ratio",
             "hilum_jobs{state=",
             "hilum_http_requests_total{route=\"/readyz\"",
             "hilum_queue_age_seconds",

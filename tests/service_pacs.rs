@@ -495,6 +495,7 @@ fn inbox_settings() -> InboxSettings {
         quiet_seconds: 3600.0,
         count_interval_seconds: 3600.0,
         disk_reserve_bytes: 0,
+        disk_watermark: 1.0,
         fetch_backoff_seconds: 1.0,
         ..Settings::load(None).unwrap().inbox
     }

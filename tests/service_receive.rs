@@ -4,10 +4,12 @@
 mod ct_file;
 mod receive_support;
 
+use bytes::Bytes;
 use hilum::database::testing::scratch;
 use hilum::database::{SeriesState, Stored};
-use hilum::inbox::{IngestError, Origin, Outcome};
-use receive_support::{Place, ct, multipart, object};
+use hilum::dicom::Limits;
+use hilum::inbox::{Ingest, IngestError, Origin, Outcome};
+use receive_support::{Place, ct, multipart, object, settings};
 
 const STUDY: &str = "1.2.3";
 const SERIES: &str = "1.2.3.5";
@@ -418,6 +420,43 @@ async fn slices_of_a_finished_job_go_and_come_back_when_they_are_sent_again() {
         let more = place.receive_from(&slices(4), &origin).await.unwrap();
         assert_eq!(more.series[0].state, SeriesState::Settled);
         assert_eq!(place.bytes_of(id).await, slices(4));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn slices_of_finished_jobs_go_at_once_where_the_disk_has_no_room_and_no_others_do() {
+    scratch(|database, url| async move {
+        let place = Place::new(database.clone(), &url).await;
+        let origin = Origin {
+            actor: "test".into(),
+            complete: true,
+            ..Origin::default()
+        };
+        place.receive_from(&slices(3), &origin).await.unwrap();
+        place
+            .execute("update series set state = 'taken', last_instance_at = now() - interval '1 minute'")
+            .await;
+        place.execute(DONE_JOB).await;
+        place
+            .execute("update job set state = 'failed', finished_at = now() - interval '1 second'")
+            .await;
+        let mut full = settings();
+        full.disk_watermark = 0.0;
+        let full = Ingest::open(database, place.ingest.folder(), full, Limits::default()).unwrap();
+        assert_eq!(full.release().await.unwrap(), 0, "a failed job may be tried again");
+        place.execute("update job set state = 'done'").await;
+        assert_eq!(place.ingest.release().await.unwrap(), 0, "there is room");
+        assert_eq!(full.release().await.unwrap(), 1);
+        assert!(place.files().is_empty());
+        let refused = full
+            .receive(
+                &place.boundary(),
+                futures_util::stream::pending::<Result<Bytes, String>>(),
+                &origin,
+            )
+            .await;
+        assert!(matches!(refused, Err(IngestError::DiskFull)), "before the body is read");
     })
     .await;
 }

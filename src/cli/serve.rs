@@ -180,7 +180,7 @@ async fn serve(arguments: &Arguments, settings: &Settings, data: &Path) -> anyho
         data_folder: data.to_owned(),
         users: Users::new(settings.user.clone())?,
         pacs: Arc::clone(&pacs),
-        disk_reserve_bytes: settings.inbox.disk_reserve_bytes,
+        disk_limits: settings.inbox.disk_limits(),
         // The network was opened before anything listens, or is not to be.
         model_ready: Arc::new(|| true),
         recorder: record().context("another recorder of metrics is installed")?,

@@ -22,6 +22,7 @@ use std::sync::Arc;
 use tokio::sync::Semaphore;
 
 use crate::database::{Database, Watcher};
+use crate::inbox::DiskLimits;
 
 pub use access::{Access, Users, may_listen};
 pub use health::{Recorder, record};
@@ -46,8 +47,8 @@ pub struct AppState {
     pub event_streams: Arc<Semaphore>,
     /// Names of the `[[pacs]]` blocks.
     pub pacs: Arc<Vec<String>>,
-    /// What has to stay free on the disk of the data folder, in bytes.
-    pub disk_reserve_bytes: u64,
+    /// From when on the disk of the data folder is too full for uploads.
+    pub disk_limits: DiskLimits,
     /// Whether the network is loaded, or none is to be loaded in this process.
     pub model_ready: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Renders the metrics.

@@ -15,8 +15,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::batch::{abandoned, batch_files};
+use super::disk::Disk;
 use super::error::IngestError;
-use super::intake::{Gathered, Intake, IntakeOptions, free_bytes, is_usable_uid};
+use super::intake::{Gathered, Intake, IntakeOptions, is_usable_uid};
 use super::receipt::Receipt;
 use super::settings::InboxSettings;
 use crate::database::{Database, failpoint};
@@ -160,8 +161,8 @@ impl Ingest {
         let uploads = Arc::clone(&self.shared.uploads);
         let permit = uploads.try_acquire_owned().map_err(|_| IngestError::Busy)?;
         let folder = self.shared.folder.clone();
-        let free = blocking(move || free_bytes(&folder)).await??;
-        if free < self.shared.settings.disk_reserve_bytes {
+        let disk = blocking(move || Disk::of(&folder)).await??;
+        if !disk.has_room(&self.shared.settings.disk_limits()) {
             return Err(IngestError::DiskFull);
         }
         Ok(permit)

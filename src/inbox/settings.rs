@@ -2,6 +2,7 @@
 
 use serde::Deserialize;
 
+use super::disk::DiskLimits;
 use crate::database::Backoff;
 
 /// The `[inbox]` section.
@@ -24,6 +25,8 @@ pub struct InboxSettings {
     pub idle_seconds: f64,
     /// Uploads are refused (503) while less than this is free on the disk of the data folder.
     pub disk_reserve_bytes: u64,
+    /// Uploads are refused (503) while a greater share of that disk is used, 0 to 1; one that began may end.
+    pub disk_watermark: f64,
     /// Attempts to fetch a series from a PACS where the fault may pass.
     pub fetch_attempts: u32,
     /// Attempts where it will hardly pass: what is asked for is not there, or is too large.
@@ -39,6 +42,15 @@ pub struct InboxSettings {
 }
 
 impl InboxSettings {
+    /// From when on uploads are refused.
+    #[must_use]
+    pub fn disk_limits(&self) -> DiskLimits {
+        DiskLimits {
+            reserve_bytes: self.disk_reserve_bytes,
+            watermark: self.disk_watermark,
+        }
+    }
+
     /// Between two attempts to fetch.
     pub(super) fn fetch_backoff(&self) -> Backoff {
         Backoff {
