@@ -16,7 +16,7 @@ use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use futures_util::StreamExt;
 use hilum::database::testing::scratch;
-use hilum::database::{Database, Watcher};
+use hilum::database::{Database, RetrievalFault, Watcher};
 use hilum::http::{Access, AppState, Role, ServiceSettings, User, Users, record, router, table};
 use hilum::inbox::DiskLimits;
 use http_body_util::BodyExt;
@@ -419,6 +419,8 @@ async fn results_are_delivered_again_the_queue_pauses_and_wishes_are_kept() {
         for _ in 0..2 {
             let fetched = service.post("/api/v1/jobs", &json!({"study_uid": "9.9", "pacs": "orthanc"})).await;
             assert_eq!((fetched.status.as_u16(), &fetched.json()["retrieval"]["state"]), (202, &json!("pending")));
+            let link = fetched.json()["retrieval"]["links"]["self"].as_str().unwrap().to_owned();
+            assert_eq!(service.get(&link).await.json(), fetched.json()["retrieval"]);
         }
         let retrievals: i64 = sqlx::query_scalar("select count(*) from retrieval").fetch_one(&service.pool).await.unwrap();
         assert_eq!(retrievals, 1);
@@ -427,6 +429,62 @@ async fn results_are_delivered_again_the_queue_pauses_and_wishes_are_kept() {
         let id: i64 = sqlx::query_scalar("select id from series where series_uid = '1.3.2'").fetch_one(&service.pool).await.unwrap();
         let closed = service.post(&format!("/api/v1/series/{id}/finalize"), &json!({})).await.json();
         assert_eq!((&closed["state"], &closed["settled_by"]), (&json!("settled"), &json!("finalize")));
+        service.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_retrieval_says_how_far_it_is_and_where_its_jobs_are() {
+    scratch(|database, url| async move {
+        let service = Service::start(database.clone(), &url, Vec::new()).await;
+        let wish = json!({"study_uid": "1.2.9", "series_uid": "1.3.9", "pacs": "orthanc", "priority": 4});
+        let asked = service.post("/api/v1/jobs", &wish).await.json()["retrieval"].clone();
+        let path = format!("/api/v1/retrievals/{}", asked["id"]);
+        for (name, value) in [
+            ("state", json!("pending")),
+            ("pacs", json!("orthanc")),
+            ("study_uid", json!("1.2.9")),
+            ("series_uid", json!("1.3.9")),
+            ("priority", json!(4)),
+            ("attempts", json!(0)),
+            ("count", Value::Null),
+            ("error", Value::Null),
+            ("actor", json!("anonymous")),
+            (
+                "links",
+                json!({"self": path, "series": "/api/v1/series?study=1.2.9&series=1.3.9", "jobs": "/api/v1/jobs?study=1.2.9&series=1.3.9"}),
+            ),
+        ] {
+            assert_eq!(asked[name], value, "{name}");
+        }
+        assert!(asked["next_attempt_at"].is_string());
+        let claimed = database.claim_retrieval("orthanc", 60.0, "a").await.unwrap().unwrap();
+        let running = service.get(&path).await.json();
+        assert_eq!(
+            (&running["state"], &running["attempts"], &running["next_attempt_at"]),
+            (&json!("running"), &json!(1), &Value::Null)
+        );
+        let fault = RetrievalFault {
+            error: "answered 503",
+            wait_seconds: Some(0.0),
+        };
+        assert!(database.retrieval_failed(&claimed, &fault, "a").await.unwrap());
+        let waits = service.get(&path).await.json();
+        assert_eq!((&waits["state"], &waits["error"]), (&json!("pending"), &json!("answered 503")));
+        let claimed = database.claim_retrieval("orthanc", 60.0, "a").await.unwrap().unwrap();
+        assert!(database.retrieved(&claimed, 7, "a").await.unwrap());
+        let done = service.get(&path).await.json();
+        assert_eq!(
+            (&done["state"], &done["count"], &done["error"]),
+            (&json!("done"), &json!(7), &Value::Null)
+        );
+        assert!(done["finished_at"].is_string());
+        for link in ["series", "jobs"] {
+            assert_eq!(service.get(done["links"][link].as_str().unwrap()).await.status, 200);
+        }
+        assert_eq!(service.get("/api/v1/retrievals/999").await.code(), "retrieval_not_found");
+        assert_eq!(service.get("/api/v1/retrievals/x").await.code(), "bad_path");
         service.stop().await;
     })
     .await;

@@ -44,6 +44,14 @@ async fn every_example_of_the_rest_page_works() {
         })
         .await;
         let job = &jobs[0];
+        let wish = serde_json::json!({"study_uid": job["series"]["study_uid"], "pacs": "orthanc"});
+        let submitted = service
+            .ask(reqwest::Method::POST, "/api/v1/jobs")
+            .json(&wish)
+            .send()
+            .await
+            .unwrap();
+        let submitted: serde_json::Value = submitted.json().await.unwrap();
         let examples = examples();
         assert!(examples.len() > 15, "{examples:?}");
         for example in examples {
@@ -54,6 +62,7 @@ async fn every_example_of_the_rest_page_works() {
                 .env("HILUM", format!("http://127.0.0.1:{}", service.port))
                 .env("JOB", job["id"].as_str().unwrap())
                 .env("SERIES", job["series"]["id"].to_string())
+                .env("RETRIEVAL", submitted["retrieval"]["id"].to_string())
                 .env("STUDY", job["series"]["study_uid"].as_str().unwrap())
                 .output()
                 .unwrap();

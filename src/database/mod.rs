@@ -41,10 +41,10 @@ pub use inbox::{
 };
 pub use jobs::{JobSpecification, MadeJob};
 pub use listing::{DeliveryRow, Filter, JOB_STATES, JobRow, SERIES_STATES, Whose};
-pub use operations::{Operated, Retrieval, Wish, Wished};
+pub use operations::{Operated, Wish, Wished};
 pub use queue::{Claim, JobEnd, JobProgress, Renewal, StoredSlice};
 pub use retention::Keep;
-pub use retrieval::{ClaimedRetrieval, ListedSeries, RetrievalFault, RetrievalState};
+pub use retrieval::{ClaimedRetrieval, ListedSeries, RetrievalFault, RetrievalRow, RetrievalState};
 pub use series_listing::{EventRow, SeriesRow};
 pub use settling::ToBeCounted;
 pub use watch::{Change, Event, Place, Progress, Watcher};

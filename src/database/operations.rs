@@ -48,15 +48,6 @@ pub struct Wished {
     pub removed: Vec<i64>,
 }
 
-/// A row of what is to be retrieved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Retrieval {
-    /// Its id.
-    pub id: i64,
-    /// pending, or running where it was under way already.
-    pub state: String,
-}
-
 /// A job under lock, its series locked before it, as everyone locks them.
 struct Locked {
     series_id: i64,
@@ -325,40 +316,5 @@ impl Database {
         }
         transaction.commit().await?;
         Ok(wished)
-    }
-
-    /// Wishes for a series, or for all of a study (its series UID is empty in the row), that is to be retrieved from a PACS.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn wish_for_retrieval(&self, pacs: &str, wish: &Wish, actor: &str) -> Result<Retrieval, DatabaseError> {
-        let mut transaction = self.pool().begin().await?;
-        let series_uid = wish.series_uid.as_deref().unwrap_or_default();
-        let retrieval = sqlx::query_as!(
-            Retrieval,
-            r#"insert into retrieval (pacs, study_uid, series_uid, state, priority, actor) values ($1, $2, $3, 'pending', $4, $5)
-            on conflict (pacs, study_uid, series_uid) do update set
-                state = case when retrieval.state = 'running' then retrieval.state else 'pending' end,
-                priority = greatest(retrieval.priority, excluded.priority),
-                attempts = case when retrieval.state = 'running' then retrieval.attempts else 0 end,
-                not_before = now(), error = null, finished_at = null, actor = excluded.actor
-            returning id, state::text as "state!""#,
-            pacs,
-            wish.study_uid,
-            series_uid,
-            wish.priority,
-            actor
-        )
-        .fetch_one(&mut *transaction)
-        .await?;
-        let event = NewEvent {
-            kind: "retrieval_submitted",
-            actor,
-            detail: json!({ "pacs": pacs, "study_uid": wish.study_uid, "series_uid": series_uid, "retrieval": retrieval.id }),
-            ..NewEvent::default()
-        };
-        append(&mut transaction, event).await?;
-        transaction.commit().await?;
-        Ok(retrieval)
     }
 }

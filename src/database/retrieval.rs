@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use sqlx::PgConnection;
+use time::OffsetDateTime;
 
 use super::{Database, DatabaseError, NewEvent, append};
 
@@ -51,6 +52,42 @@ pub struct ClaimedRetrieval {
     pub token: i64,
     /// Attempts, this one included.
     pub attempts: i32,
+}
+
+/// A retrieval, as it is shown.
+#[derive(Clone, Debug)]
+#[expect(
+    missing_docs,
+    reason = "the columns of the table `retrieval`, explained in the migration"
+)]
+pub struct RetrievalRow {
+    pub id: i64,
+    pub pacs: String,
+    pub study_uid: String,
+    pub series_uid: String,
+    pub state: RetrievalState,
+    pub count: Option<i32>,
+    pub priority: i16,
+    pub attempts: i32,
+    pub not_before: OffsetDateTime,
+    pub error: Option<String>,
+    pub actor: String,
+    pub created_at: OffsetDateTime,
+    pub finished_at: Option<OffsetDateTime>,
+}
+
+impl RetrievalState {
+    /// As it stands in the table.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            RetrievalState::Seen => "seen",
+            RetrievalState::Pending => "pending",
+            RetrievalState::Running => "running",
+            RetrievalState::Done => "done",
+            RetrievalState::Failed => "failed",
+        }
+    }
 }
 
 /// How an attempt to retrieve failed.
@@ -215,7 +252,7 @@ impl Database {
         Ok(())
     }
 
-    /// A user's wish: the series is retrieved as soon as may be, whatever is held of it. Its row.
+    /// A user's wish: a series, or all CT series of a study (an empty `series_uid`), is retrieved as soon as may be, whatever is held of it. Its row.
     ///
     /// # Errors
     /// Those of the database.
@@ -244,7 +281,7 @@ impl Database {
         )
         .fetch_one(&mut *transaction)
         .await?;
-        let detail = json!({"priority": priority});
+        let detail = json!({"retrieval": id, "priority": priority});
         tell(
             &mut transaction,
             "retrieval_requested",
@@ -255,6 +292,22 @@ impl Database {
         .await?;
         transaction.commit().await?;
         Ok(id)
+    }
+
+    /// One retrieval, as it stands.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn retrieval(&self, id: i64) -> Result<Option<RetrievalRow>, DatabaseError> {
+        Ok(sqlx::query_as!(
+            RetrievalRow,
+            r#"select id, pacs, study_uid, series_uid, state as "state: RetrievalState", count, priority, attempts, not_before, error, actor,
+                   created_at, finished_at
+               from retrieval where id = $1"#,
+            id
+        )
+        .fetch_optional(self.pool())
+        .await?)
     }
 
     /// Takes a retrieval from this PACS that is due, or whose worker lost its lease, into somebody's hands.

@@ -9,6 +9,7 @@ mod operations;
 mod pages;
 mod problem;
 mod results;
+mod retrievals;
 mod routes;
 mod series;
 mod settings;

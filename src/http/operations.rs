@@ -11,6 +11,7 @@ use super::AppState;
 use super::access::Caller;
 use super::jobs::{whole, with_deliveries};
 use super::problem::{self, Path, Problem};
+use super::retrievals::{self, Retrieval};
 use super::shapes::{Job, Series};
 use crate::database::{Operated, Wish};
 
@@ -36,16 +37,8 @@ pub(crate) struct Submitted {
     jobs: Vec<Job>,
     /// Series that will get a job.
     series: Vec<Series>,
-    /// What will be fetched.
-    retrieval: Option<RetrievalState>,
-}
-
-/// Something that will be fetched from a PACS.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct RetrievalState {
-    id: i64,
-    /// pending, or running where it was under way already.
-    state: String,
+    /// What will be fetched; its link tells how far it is.
+    retrieval: Option<Retrieval>,
 }
 
 /// How the queue stands.
@@ -122,11 +115,12 @@ pub(crate) async fn submit(
         if !state.pacs.contains(&pacs) {
             return Err(Problem::bad_request("unknown_pacs", "No [[pacs]] block has this name."));
         }
-        let retrieval = state.database.wish_for_retrieval(&pacs, &wish, &caller).await?;
-        submitted.retrieval = Some(RetrievalState {
-            id: retrieval.id,
-            state: retrieval.state,
-        });
+        let series_uid = wish.series_uid.as_deref().unwrap_or_default();
+        let id = state
+            .database
+            .request_retrieval(&pacs, &wish.study_uid, series_uid, wish.priority, &caller)
+            .await?;
+        submitted.retrieval = Some(retrievals::find(&state.database, id).await?);
         return Ok((StatusCode::ACCEPTED, Json(submitted)));
     }
     let wished = state.database.wish_for_received(&wish, &caller).await?;
