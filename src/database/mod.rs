@@ -11,7 +11,9 @@ mod fates;
 mod figures;
 mod fold;
 mod inbox;
+mod instances;
 mod jobs;
+mod listed;
 mod listing;
 mod notify;
 mod operations;
@@ -36,15 +38,17 @@ pub use failpoint::failpoint;
 pub use fates::SeriesFate;
 pub use figures::{Figures, Queue};
 pub use inbox::{
-    ArrivedInstance, ArrivedSeries, HeldInstance, IgnoredBecause, InstanceDigest, SeriesState, SettledBy, Stored,
-    StoredBatch, StoredSeries,
+    ArrivedInstance, ArrivedSeries, IgnoredBecause, InstanceDigest, SeriesState, SettledBy, Stored, StoredBatch,
+    StoredSeries,
 };
+pub use instances::HeldInstance;
 pub use jobs::{JobSpecification, MadeJob};
+pub use listed::ListedSeries;
 pub use listing::{DeliveryRow, Filter, JOB_STATES, JobRow, SERIES_STATES, Whose};
 pub use operations::{Operated, Wish, Wished};
 pub use queue::{Claim, JobEnd, JobProgress, Renewal, StoredSlice};
 pub use retention::Keep;
-pub use retrieval::{ClaimedRetrieval, ListedSeries, RetrievalFault, RetrievalRow, RetrievalState};
+pub use retrieval::{ClaimedRetrieval, RetrievalFault, RetrievalRow, RetrievalState};
 pub use series_listing::{EventRow, SeriesRow};
 pub use settling::ToBeCounted;
 pub use watch::{Change, Event, Place, Progress, Watcher};
