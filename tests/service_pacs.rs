@@ -10,7 +10,7 @@ use std::time::Duration;
 use hilum::config::Settings;
 use hilum::database::testing::scratch;
 use hilum::database::{Claim, Database, JobEnd, ListedSeries, Operated, PlannedDelivery, withdraw_deliveries};
-use hilum::delivery::{self, DeliverySettings};
+use hilum::delivery::{self, DeliveryError, DeliverySettings};
 use hilum::dicom::Limits;
 use hilum::dicom::write_ct::{CtAttribute, CtCoding, CtImage, CtValue, write_ct};
 use hilum::dicomweb::{Client, Pacs, SeriesFilters};
@@ -18,6 +18,7 @@ use hilum::inbox::{InboxSettings, Ingest, poller};
 use quirk_server::{QuirkServer, Served, Stow, Wado};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -138,6 +139,35 @@ async fn finished_job(pool: &PgPool, folder: &Path, report: Value) -> Uuid {
     id
 }
 
+/// The deliveries of a process, to one PACS.
+struct Deliveries {
+    end: CancellationToken,
+    running: JoinHandle<Result<(), DeliveryError>>,
+}
+
+impl Deliveries {
+    fn begin(database: &Database, folder: &Path, settings: DeliverySettings, block: Pacs) -> Deliveries {
+        let end = CancellationToken::new();
+        let running = delivery::run(
+            database.clone(),
+            folder.to_owned(),
+            settings,
+            vec![block],
+            "worker".into(),
+            end.clone(),
+        );
+        Deliveries {
+            running: tokio::spawn(running),
+            end,
+        }
+    }
+
+    async fn end(self) {
+        self.end.cancel();
+        self.running.await.unwrap().unwrap();
+    }
+}
+
 /// Runs the delivery of one finished job against a server with these quirks, until `state` is reached; then `check`.
 async fn delivered_with<F: Future<Output = ()>>(
     quirks: &[Stow],
@@ -152,24 +182,15 @@ async fn delivered_with<F: Future<Output = ()>>(
         let server = QuirkServer::start().await;
         server.inside().stow.extend(quirks);
         let job = finished_job(&pool, folder.path(), json!({"mask_findings": []})).await;
-        let end = CancellationToken::new();
         let block = pacs(&server.url(), "username = \"hilum\"\npassword = \"word\"");
-        let running = tokio::spawn(delivery::run(
-            database.clone(),
-            folder.path().to_owned(),
-            settings,
-            vec![block],
-            "worker".into(),
-            end.clone(),
-        ));
+        let deliveries = Deliveries::begin(&database, folder.path(), settings, block);
         let pool = &pool;
         until(state, || async move {
             text(pool, "select state::text from delivery").await == state
         })
         .await;
         check(database, pool.clone(), server, job).await;
-        end.cancel();
-        running.await.unwrap().unwrap();
+        deliveries.end().await;
         pool.close().await;
     })
     .await;
@@ -258,15 +279,7 @@ async fn a_job_that_ends_is_delivered_at_once_without_polling() {
         let folder = tempfile::tempdir().unwrap();
         let server = QuirkServer::start().await;
         server.inside().stow.push_back(Stow::Status(503));
-        let end = CancellationToken::new();
-        let running = tokio::spawn(delivery::run(
-            database.clone(),
-            folder.path().to_owned(),
-            settings(),
-            vec![pacs(&server.url(), "")],
-            "worker".into(),
-            end.clone(),
-        ));
+        let deliveries = Deliveries::begin(&database, folder.path(), settings(), pacs(&server.url(), ""));
         // All loops have looked, and wait.
         tokio::time::sleep(Duration::from_secs(1)).await;
         let job = finished_job(&pool, folder.path(), json!({"mask_findings": []})).await;
@@ -296,8 +309,7 @@ async fn a_job_that_ends_is_delivered_at_once_without_polling() {
         })
         .await;
         assert_eq!(server.inside().stow_requests, 2, "the second one when it was due");
-        end.cancel();
-        running.await.unwrap().unwrap();
+        deliveries.end().await;
         pool.close().await;
     })
     .await;
@@ -357,16 +369,8 @@ async fn a_pacs_that_is_away_gets_it_when_it_is_back() {
         let address = server.address;
         drop(server);
         let job = finished_job(&pool, folder.path(), json!({"mask_findings": []})).await;
-        let end = CancellationToken::new();
         let block = pacs(&format!("http://{address}/dicom-web"), "");
-        let running = tokio::spawn(delivery::run(
-            database,
-            folder.path().to_owned(),
-            settings(),
-            vec![block],
-            "worker".into(),
-            end.clone(),
-        ));
+        let deliveries = Deliveries::begin(&database, folder.path(), settings(), block);
         let pool = &pool;
         until("a failure", || async move {
             number(pool, "select count(*) from event where kind = 'delivery_failed'").await > 0
@@ -383,8 +387,7 @@ async fn a_pacs_that_is_away_gets_it_when_it_is_back() {
             number(pool, &format!("select count(*) from delivery where job_id = '{job}'")).await,
             1
         );
-        end.cancel();
-        running.await.unwrap().unwrap();
+        deliveries.end().await;
         pool.close().await;
     })
     .await;
@@ -402,16 +405,7 @@ async fn an_implausible_mask_stays_here_and_says_why() {
             json!({"mask_findings": [{"code": "sides_uncertain", "sentence": ""}]}),
         )
         .await;
-        let end = CancellationToken::new();
-        let block = pacs(&server.url(), "");
-        let running = tokio::spawn(delivery::run(
-            database,
-            folder.path().to_owned(),
-            settings(),
-            vec![block],
-            "worker".into(),
-            end.clone(),
-        ));
+        let deliveries = Deliveries::begin(&database, folder.path(), settings(), pacs(&server.url(), ""));
         let pool = &pool;
         until("planned", || async move {
             number(pool, "select count(*) from job where deliveries_planned").await == 1
@@ -426,8 +420,7 @@ async fn an_implausible_mask_stays_here_and_says_why() {
             .await,
             "sides_uncertain"
         );
-        end.cancel();
-        running.await.unwrap().unwrap();
+        deliveries.end().await;
         pool.close().await;
     })
     .await;

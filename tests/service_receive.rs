@@ -9,7 +9,7 @@ use hilum::database::testing::scratch;
 use hilum::database::{SeriesState, Stored};
 use hilum::dicom::Limits;
 use hilum::inbox::{Ingest, IngestError, Origin, Outcome};
-use receive_support::{Place, ct, multipart, object, settings};
+use receive_support::{Place, ct, multipart, object, settings, whole};
 
 const STUDY: &str = "1.2.3";
 const SERIES: &str = "1.2.3.5";
@@ -370,11 +370,7 @@ const LONG_AGO: &str = "update series set last_instance_at = now() - interval '3
 async fn slices_of_a_finished_job_go_and_come_back_when_they_are_sent_again() {
     scratch(|database, url| async move {
         let place = Place::new(database, &url).await;
-        let origin = Origin {
-            actor: "test".into(),
-            complete: true,
-            ..Origin::default()
-        };
+        let origin = whole();
         // A revision that is no longer the newest is known for good as well.
         let older = ct(STUDY, SERIES, "1.2.4.0", 9);
         place.receive(std::slice::from_ref(&older)).await.unwrap();
@@ -428,11 +424,7 @@ async fn slices_of_a_finished_job_go_and_come_back_when_they_are_sent_again() {
 async fn slices_of_finished_jobs_go_at_once_where_the_disk_has_no_room_and_no_others_do() {
     scratch(|database, url| async move {
         let place = Place::new(database.clone(), &url).await;
-        let origin = Origin {
-            actor: "test".into(),
-            complete: true,
-            ..Origin::default()
-        };
+        let origin = whole();
         place.receive_from(&slices(3), &origin).await.unwrap();
         place
             .execute("update series set state = 'taken', last_instance_at = now() - interval '1 minute'")
@@ -465,11 +457,7 @@ async fn slices_of_finished_jobs_go_at_once_where_the_disk_has_no_room_and_no_ot
 async fn a_late_slice_alone_after_the_others_were_removed_is_told_and_the_whole_series_mends_it() {
     scratch(|database, url| async move {
         let place = Place::new(database, &url).await;
-        let origin = Origin {
-            actor: "test".into(),
-            complete: true,
-            ..Origin::default()
-        };
+        let origin = whole();
         place.receive_from(&slices(3), &origin).await.unwrap();
         place.execute("update series set state = 'taken'").await;
         place.execute(DONE_JOB).await;

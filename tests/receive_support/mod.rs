@@ -71,6 +71,15 @@ pub(crate) fn settings() -> InboxSettings {
     settings
 }
 
+/// A sender that says that its series are whole.
+pub(crate) fn whole() -> Origin {
+    Origin {
+        actor: "test".into(),
+        complete: true,
+        ..Origin::default()
+    }
+}
+
 /// An inbox in a folder of its own.
 pub(crate) struct Place {
     pub(crate) ingest: Ingest,
