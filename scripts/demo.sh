@@ -39,6 +39,8 @@ cat > "$state/hilum.toml" <<TOML
 [service]
 listen = "127.0.0.1:$hilum_port"
 data_folder = "$state/hilum"
+[inbox]
+disk_watermark = 1.0   # a look at the demo needs no disk that is half empty
 [[pacs]]
 name = "orthanc"
 url = "http://127.0.0.1:$orthanc_port/dicom-web"

@@ -180,6 +180,20 @@ pub struct Segmented {
     pub artifacts: Vec<Artifact>,
 }
 
+impl Segmented {
+    /// Writes into the report which job of the service this one follows. Nothing else that was made depends on it.
+    ///
+    /// # Errors
+    /// None that a report can have, but for memory.
+    pub fn name_predecessor(&mut self, job: String) -> Result<(), OutputError> {
+        self.report.predecessor = Some(job);
+        if let Some(artifact) = self.artifacts.iter_mut().find(|artifact| artifact.name == REPORT) {
+            artifact.bytes = self.report.to_json()?;
+        }
+        Ok(())
+    }
+}
+
 /// The names of everything that `finish` can make.
 pub const ARTIFACT_NAMES: [&str; 5] = [SEGMENTATION, MASK, CT, OVERLAY, REPORT];
 

@@ -9,8 +9,7 @@ use std::process::Command;
 
 use hilum::database::testing::scratch;
 use serde_json::Value;
-use service_support::orthanc::Forward;
-use service_support::{Orthanc, Service, eventually, phantom, ready};
+use service_support::{Orthanc, Service, WHOLE, both, eventually, phantom, ready};
 
 /// A validator's complaints about files.
 fn complaints(program: &str, files: &[PathBuf]) -> Vec<String> {
@@ -20,14 +19,6 @@ fn complaints(program: &str, files: &[PathBuf]) -> Vec<String> {
         .filter(|line| line.starts_with("Error"))
         .map(str::to_owned)
         .collect()
-}
-
-fn forward(service: &Service) -> Forward {
-    Forward {
-        port: service.port,
-        user: "orthanc".into(),
-        password: "unused on loopback".into(),
-    }
 }
 
 async fn segmentations(orthanc: &Orthanc, number: usize) -> Vec<(String, String)> {
@@ -53,10 +44,7 @@ async fn a_series_that_the_rule_forwards_comes_back_as_a_segmentation_of_its_stu
         return;
     }
     scratch(|_, url| async move {
-        let mut service = Service::new(Some(&url));
-        let orthanc = Orthanc::start(Some(&forward(&service))).await;
-        service.beside(&orthanc, "");
-        service.up().await;
+        let (mut service, orthanc) = both(&url, true, "").await;
         let folder = tempfile::tempdir().unwrap();
         let slices = phantom(folder.path(), 5, &[]);
         orthanc.store(&slices).await;
@@ -95,6 +83,24 @@ async fn a_series_that_the_rule_forwards_comes_back_as_a_segmentation_of_its_stu
             let result = service.get(&format!("/api/v1/jobs/{id}/result/{name}")).await.unwrap();
             assert!(!result.bytes().await.unwrap().is_empty(), "{name}");
         }
+        let metrics = service.get("/metrics").await.unwrap().text().await.unwrap();
+        for stage in [
+            "read",
+            "resample",
+            "windows",
+            "mask_back",
+            "clean_up",
+            "measure",
+            "outputs",
+        ] {
+            let counted = format!("hilum_stage_seconds_count{{stage=\"{stage}\"}} 1");
+            assert!(metrics.contains(&counted), "{counted} in\n{metrics}");
+        }
+        let windows = job["details"]["windows"]["run"].as_u64().unwrap();
+        assert!(
+            metrics.contains(&format!("hilum_windows_total {windows}\n")),
+            "{metrics}"
+        );
         // The segmentation went back to Orthanc, became stable there, and started nothing.
         tokio::time::sleep(std::time::Duration::from_secs(4)).await;
         assert_eq!(service.jobs().await.len(), 1);
@@ -129,10 +135,7 @@ async fn late_slices_make_a_second_job_that_names_the_first() {
         return;
     }
     scratch(|_, url| async move {
-        let mut service = Service::new(Some(&url));
-        let orthanc = Orthanc::start(Some(&forward(&service))).await;
-        service.beside(&orthanc, "");
-        service.up().await;
+        let (service, orthanc) = both(&url, true, "").await;
         let folder = tempfile::tempdir().unwrap();
         let slices = phantom(folder.path(), 6, &[]);
         let (late, first) = slices.split_last().unwrap();
@@ -146,6 +149,8 @@ async fn late_slices_make_a_second_job_that_names_the_first() {
         let jobs = service.jobs_over(2).await;
         assert_eq!(states(&jobs), ["done", "done"]);
         assert_eq!(jobs[0]["predecessor"], before[0]["id"]);
+        let report = format!("/api/v1/jobs/{}/result/report.json", jobs[0]["id"].as_str().unwrap());
+        assert_eq!(service.json(&report).await.unwrap()["predecessor"], before[0]["id"]);
         // The whole series a third time changes nothing.
         orthanc.store(&slices).await;
         let answer = service
@@ -165,15 +170,11 @@ async fn an_outage_of_the_pacs_delays_the_delivery_and_runs_nothing_again() {
         return;
     }
     scratch(|_, url| async move {
-        let mut service = Service::new(Some(&url));
-        let mut orthanc = Orthanc::start(None).await;
-        service.beside(&orthanc, "");
-        service.up().await;
+        let (service, mut orthanc) = both(&url, false, "").await;
         let folder = tempfile::tempdir().unwrap();
         let slices = phantom(folder.path(), 7, &[]);
         orthanc.down();
-        let headers = [("X-Hilum-Series-Complete", "true"), ("X-Hilum-Source", "orthanc")];
-        let answer = service.stow(&slices, &headers).await.unwrap();
+        let answer = service.stow(&slices, &WHOLE).await.unwrap();
         assert_eq!(answer.status(), 200);
         let jobs = service.jobs_over(1).await;
         let id = jobs[0]["id"].as_str().unwrap().to_owned();
@@ -223,10 +224,7 @@ async fn one_chest_in_two_studies_gets_two_segmentations_each_with_its_own_ident
         return;
     }
     scratch(|_, url| async move {
-        let mut service = Service::new(Some(&url));
-        let orthanc = Orthanc::start(Some(&forward(&service))).await;
-        service.beside(&orthanc, "");
-        service.up().await;
+        let (service, orthanc) = both(&url, true, "").await;
         let folder = tempfile::tempdir().unwrap();
         let slices = phantom(folder.path(), 9, &[]);
         let other = folder.path().join("other");
@@ -268,10 +266,7 @@ async fn a_submitted_study_is_fetched_from_its_pacs_and_segmented() {
         return;
     }
     scratch(|_, url| async move {
-        let mut service = Service::new(Some(&url));
-        let orthanc = Orthanc::start(None).await;
-        service.beside(&orthanc, "");
-        service.up().await;
+        let (service, orthanc) = both(&url, false, "").await;
         let folder = tempfile::tempdir().unwrap();
         orthanc.store(&phantom(folder.path(), 10, &[])).await;
         let studies = orthanc.get("/dicom-web/studies").await.unwrap();

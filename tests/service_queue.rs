@@ -186,8 +186,26 @@ async fn late_slices_supersede_what_is_queued_or_running_and_follow_what_is_done
         settle(&url, "1", "a", 0).await;
         let first = database.make_job(&specification()).await.unwrap().unwrap();
         let held = claim(&database, "w").await;
+        execute(
+            &url,
+            "insert into delivery (job_id, destination, state, file, sop_class_uid, sop_instance_uid)
+             select id, wanted, wanted::delivery_state, 'f', '1', '2' from job, unnest(array['pending', 'delivered']) as wanted",
+        )
+        .await;
         execute(&url, "update series set state = 'receiving'").await;
         assert_eq!(database.supersede_reopened().await.unwrap(), 1);
+        let deliveries = column(&url, "select state::text from delivery order by destination").await;
+        assert_eq!(deliveries, ["delivered", "withdrawn"], "what was not made yet is withdrawn");
+        let told = column(
+            &url,
+            "select concat_ws(' ', event.kind, detail ->> 'destination', detail ->> 'why') from event join job on job.id = event.job_id
+             where event.series_id = job.series_id and event.kind in ('delivery_withdrawn', 'job_superseded') order by event.id",
+        )
+        .await;
+        assert_eq!(
+            told,
+            ["delivery_withdrawn pending more slices came", "job_superseded more slices came"]
+        );
         assert_eq!(
             database.renew_job(&held, 60.0, &JobProgress::default()).await.unwrap(),
             Renewal::Lost
@@ -196,7 +214,7 @@ async fn late_slices_supersede_what_is_queued_or_running_and_follow_what_is_done
         let second = database.make_job(&specification()).await.unwrap().unwrap();
         assert_ne!(second.id, first.id);
         let held = claim(&database, "w").await;
-        assert_eq!(held.id, second.id);
+        assert_eq!((held.id, held.predecessor), (second.id, Some(first.id)));
         assert!(database.end_job(&held, "w", &done()).await.unwrap());
         execute(&url, "update series set state = 'receiving'").await;
         assert_eq!(database.supersede_reopened().await.unwrap(), 0, "a finished one stays");
@@ -213,6 +231,12 @@ async fn late_slices_supersede_what_is_queued_or_running_and_follow_what_is_done
             predecessors,
             [String::new(), first.id.to_string(), second.id.to_string()]
         );
+        let named = column(
+            &url,
+            "select coalesce(detail ->> 'predecessor', '') from event where kind = 'job_queued' order by id",
+        )
+        .await;
+        assert_eq!(named, predecessors);
     })
     .await;
 }

@@ -6,7 +6,7 @@ mod service_support;
 use std::process::Command;
 
 use hilum::database::testing::scratch;
-use service_support::{Orthanc, Service, eventually, phantom, ready};
+use service_support::{WHOLE, both, eventually, phantom, ready};
 
 /// The lines of the `sh` blocks.
 fn examples() -> Vec<String> {
@@ -30,20 +30,24 @@ async fn every_example_of_the_rest_page_works() {
         return;
     }
     scratch(|_, url| async move {
-        let mut service = Service::new(Some(&url));
-        let orthanc = Orthanc::start(None).await;
-        service.beside(&orthanc, "");
-        service.up().await;
+        let (service, orthanc) = both(&url, false, "").await;
         let folder = tempfile::tempdir().unwrap();
         let slices = phantom(folder.path(), 13, &[]);
-        let headers = [("X-Hilum-Series-Complete", "true"), ("X-Hilum-Source", "orthanc")];
-        assert_eq!(service.stow(&slices, &headers).await.unwrap().status(), 200);
+        assert_eq!(service.stow(&slices, &WHOLE).await.unwrap().status(), 200);
         let jobs = service.jobs_over(1).await;
         eventually("the delivery", || async {
             (!orthanc.segmentations().await.is_empty()).then_some(())
         })
         .await;
         let job = &jobs[0];
+        let wish = serde_json::json!({"study_uid": job["series"]["study_uid"], "pacs": "orthanc"});
+        let submitted = service
+            .ask(reqwest::Method::POST, "/api/v1/jobs")
+            .json(&wish)
+            .send()
+            .await
+            .unwrap();
+        let submitted: serde_json::Value = submitted.json().await.unwrap();
         let examples = examples();
         assert!(examples.len() > 15, "{examples:?}");
         for example in examples {
@@ -54,6 +58,7 @@ async fn every_example_of_the_rest_page_works() {
                 .env("HILUM", format!("http://127.0.0.1:{}", service.port))
                 .env("JOB", job["id"].as_str().unwrap())
                 .env("SERIES", job["series"]["id"].to_string())
+                .env("RETRIEVAL", submitted["retrieval"]["id"].to_string())
                 .env("STUDY", job["series"]["study_uid"].as_str().unwrap())
                 .output()
                 .unwrap();

@@ -26,7 +26,8 @@ impl Served {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let routes = hilum::http::stow::routes(place.ingest.clone());
+        let pacs = std::sync::Arc::new(vec!["orthanc".to_owned()]);
+        let routes = hilum::http::stow::routes(place.ingest.clone(), pacs);
         tokio::spawn(async move { axum::serve(listener, routes).await });
         Served {
             place,
@@ -125,12 +126,6 @@ async fn statuses_are_those_of_the_standard() {
                 415,
                 "unsupported_media_type",
             ),
-            (
-                vec![("Content-Type", typed.as_str()), ("X-Hilum-Source", "")],
-                multipart(std::slice::from_ref(&good)),
-                400,
-                "bad_source",
-            ),
         ] {
             let response = served.post(path, &headers, body).await;
             assert_eq!(response.status(), status, "{headers:?}");
@@ -170,6 +165,34 @@ async fn headers_say_where_it_comes_from_and_that_it_is_whole() {
 }
 
 #[tokio::test]
+async fn a_source_that_nobody_knows_is_told_once_a_series_and_costs_no_upload() {
+    scratch(|database, url| async move {
+        let served = served(database, &url, |_| {}).await;
+        let seg = object(STUDY, "1.2.3.9", "1.2.4.9", "SEG", "1.2.840.10008.5.1.4.1.1.66.4", 0);
+        let long = "x".repeat(300);
+        for (number, source) in ["orthnac", "orthnac", "", long.as_str(), "orthanc"].into_iter().enumerate() {
+            let (typed, body) = written(&[ct(STUDY, "1.2.3.5", &format!("1.2.4.{number}"), 0), seg.clone()]);
+            let headers = [("Content-Type", typed.as_str()), ("X-Hilum-Source", source)];
+            let response = served.post("/dicom-web/studies", &headers, body).await;
+            assert_eq!(response.status(), 202, "{source:?}");
+            assert_eq!(answer(response).await.referenced.len(), 2);
+        }
+        let told = served
+            .place
+            .text(
+                "select string_agg(series_uid || ' ' || left(detail ->> 'source', 8) || ' ' || actor, ', ' order by event.id)
+                 from event join series on series.id = series_id where kind = 'source_unknown'",
+            )
+            .await;
+        let of_both = |source: &str| format!("1.2.3.5 {source} stow, 1.2.3.9 {source} stow");
+        assert_eq!(told, ["orthnac", "", "xxxxxxxx"].map(of_both).join(", "));
+        // The name that is known in the end is the series' source.
+        assert_eq!(served.place.text("select string_agg(distinct source, ' ') from series").await, "orthanc");
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn limits_answer_413_and_no_room_503_with_retry_after() {
     scratch(|database, url| async move {
         let parts: Vec<Vec<u8>> = (0..4).map(|n| ct(STUDY, "1.2.3.5", &format!("1.2.4.{n}"), 0)).collect();
@@ -191,11 +214,27 @@ async fn limits_answer_413_and_no_room_503_with_retry_after() {
             .await;
         assert_eq!(response.status(), 413, "by what came");
         assert!(limited.place.files().is_empty());
-        let full = served(database, &url, |settings| settings.disk_reserve_bytes = u64::MAX).await;
-        let response = full.stow(&parts).await;
-        assert_eq!(response.status(), 503);
-        assert!(response.headers().contains_key("retry-after"));
-        assert_eq!(code(response).await, "disk_full");
+        let limits: [fn(&mut InboxSettings); 2] = [
+            |settings| settings.disk_reserve_bytes = u64::MAX,
+            |settings| settings.disk_watermark = 0.0,
+        ];
+        for limit in limits {
+            let full = served(database.clone(), &url, limit).await;
+            // The answer comes although no byte of the body does.
+            let mut sender = TcpStream::connect(full.address).await.unwrap();
+            let head = format!(
+                "POST /dicom-web/studies HTTP/1.1\r\nHost: x\r\nContent-Type: {}\r\nContent-Length: 1000000\r\n\r\n",
+                content_type()
+            );
+            sender.write_all(head.as_bytes()).await.unwrap();
+            let mut told = vec![0; 12];
+            sender.read_exact(&mut told).await.unwrap();
+            assert_eq!(told, b"HTTP/1.1 503");
+            let response = full.stow(&parts).await;
+            assert_eq!(response.status(), 503);
+            assert!(response.headers().contains_key("retry-after"));
+            assert_eq!(code(response).await, "disk_full");
+        }
     })
     .await;
 }

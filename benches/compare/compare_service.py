@@ -80,7 +80,7 @@ def orthanc(folder, log):
 
 def hilum(program, folder, log, roles, pacs_port=None, more=""):
     port = free_port()
-    text = f'[service]\nlisten = "127.0.0.1:{port}"\ndata_folder = "{folder}/data"\n'
+    text = f'[service]\nlisten = "127.0.0.1:{port}"\ndata_folder = "{folder}/data"\n[inbox]\ndisk_watermark = 1.0\n'
     if pacs_port:
         text += f'[[pacs]]\nname = "orthanc"\nurl = "http://127.0.0.1:{pacs_port}/dicom-web"\n'
     text += more

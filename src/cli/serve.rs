@@ -9,6 +9,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::ValueEnum;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
@@ -172,19 +173,24 @@ async fn serve(arguments: &Arguments, settings: &Settings, data: &Path) -> anyho
         tasks.spawn(or_end(deliveries, drain.clone()));
     }
     let receiving = has(ProcessRole::Receive).then_some(ingest);
+    let pacs: Arc<Vec<String>> = Arc::new(settings.pacs.iter().map(|block| block.name.clone()).collect());
     let app = AppState {
         watcher: Watcher::start(database.clone(), drain.clone()),
+        event_streams: Arc::new(Semaphore::new(
+            settings.service.max_event_streams.min(Semaphore::MAX_PERMITS),
+        )),
         database: database.clone(),
         settings: Arc::new(settings.service.clone()),
         data_folder: data.to_owned(),
         users: Users::new(settings.user.clone())?,
-        pacs: Arc::new(settings.pacs.iter().map(|block| block.name.clone()).collect()),
-        disk_reserve_bytes: settings.inbox.disk_reserve_bytes,
+        pacs: Arc::clone(&pacs),
+        disk_limits: settings.inbox.disk_limits(),
         // The network was opened before anything listens, or is not to be.
         model_ready: Arc::new(|| true),
         recorder: record().context("another recorder of metrics is installed")?,
     };
-    let router = http::router(app, receiving.map(http::stow::routes).unwrap_or_default());
+    let stow = receiving.map(|ingest| http::stow::routes(ingest, pacs));
+    let router = http::router(app, stow.unwrap_or_default());
     let listener = tokio::net::TcpListener::bind(settings.service.listen)
         .await
         .with_context(|| format!("cannot listen on {} (service.listen)", settings.service.listen))?;

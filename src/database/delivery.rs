@@ -140,6 +140,9 @@ impl Database {
                 append(&mut transaction, event("delivery_planned", id, detail)).await?;
             }
         }
+        if !planned.is_empty() {
+            tell_deliverers(&mut transaction).await?;
+        }
         for detail in withheld {
             append(&mut transaction, event("delivery_withheld", None, detail.clone())).await?;
         }
@@ -202,6 +205,19 @@ impl Database {
         }
         transaction.commit().await?;
         Ok(claimed)
+    }
+
+    /// Seconds until the next delivery is due, or the lease of one that is being sent ends; less than 0 where that was already. `None`: there is none.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn seconds_to_next_delivery(&self) -> Result<Option<f64>, DatabaseError> {
+        Ok(sqlx::query_scalar!(
+            r#"select extract(epoch from least((select min(not_before) from delivery where state = 'pending'),
+                                               (select min(lease_until) from delivery where state = 'sending')) - now())::float8"#
+        )
+        .fetch_one(self.pool())
+        .await?)
     }
 
     /// Renews the lease of a delivery. False: it was lost.
@@ -285,54 +301,29 @@ impl Database {
         transaction.commit().await?;
         Ok(Some(state))
     }
-
-    /// Takes the deliveries of a finished job up again, those that were made too, and decides anew on destinations that it has none for. How many wait now;
-    /// `None`: there is no such finished job.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn redeliver(&self, job_id: Uuid, actor: &str) -> Result<Option<u64>, DatabaseError> {
-        let mut transaction = self.pool().begin().await?;
-        let series_id = sqlx::query_scalar!(
-            "update job set deliveries_planned = false where id = $1 and state = 'done' returning series_id",
-            job_id
-        )
-        .fetch_optional(&mut *transaction)
-        .await?;
-        let Some(series_id) = series_id else {
-            return Ok(None);
-        };
-        let again = sqlx::query!(
-            "update delivery set state = 'pending', not_before = now(), wanted_at = now(), attempts = 0, error = null, delivered_at = null
-             where job_id = $1 and state <> 'sending'",
-            job_id
-        )
-        .execute(&mut *transaction)
-        .await?
-        .rows_affected();
-        let event = NewEvent {
-            kind: "delivery_requested",
-            series_id: Some(series_id),
-            job_id: Some(job_id),
-            actor,
-            detail: json!({"deliveries": again}),
-            ..NewEvent::default()
-        };
-        append(&mut transaction, event).await?;
-        transaction.commit().await?;
-        Ok(Some(again))
-    }
 }
 
-/// Takes back the deliveries of a job that are not over, within the transaction that supersedes it. A sender at work loses its token. How many there were.
+/// Wakes those who plan and send, once this transaction is through.
+pub(super) async fn tell_deliverers(connection: &mut PgConnection) -> Result<(), DatabaseError> {
+    sqlx::query!("select pg_notify('hilum_delivery', '')")
+        .execute(connection)
+        .await?;
+    Ok(())
+}
+
+/// Why a job is superseded, and its deliveries are withdrawn.
+pub(super) const MORE_SLICES: &str = "more slices came";
+
+/// Takes back the deliveries of a job that are not over, within the transaction that supersedes it. A sender at work loses its token. Each is told by an event of the job and
+/// its series, which names the job that follows where there is one by now. How many there were.
 ///
 /// # Errors
 /// Those of the database.
 pub async fn withdraw_deliveries(
     connection: &mut PgConnection,
     job_id: Uuid,
+    successor: Option<Uuid>,
     actor: &str,
-    why: &str,
 ) -> Result<usize, DatabaseError> {
     let rows = sqlx::query!(
         "update delivery set state = 'withdrawn', token = delivery.token + 1, worker = null, lease_until = null
@@ -349,7 +340,7 @@ pub async fn withdraw_deliveries(
             job_id: Some(job_id),
             delivery_id: Some(row.id),
             actor,
-            detail: json!({"destination": row.destination, "why": why}),
+            detail: json!({"destination": row.destination, "successor": successor, "why": MORE_SLICES}),
         };
         append(&mut *connection, event).await?;
     }

@@ -3,6 +3,7 @@
 use serde_json::json;
 use uuid::Uuid;
 
+use super::delivery::{MORE_SLICES, withdraw_deliveries};
 use super::events::{NewEvent, append};
 use super::{Database, DatabaseError};
 
@@ -180,7 +181,7 @@ async fn wake_existing(
     Ok(existing.id)
 }
 
-/// Supersedes the queued and running jobs of a series but for one, and withdraws their deliveries that are not under way.
+/// Supersedes the queued and running jobs of a series but for one, and withdraws their deliveries; each event names the successor where there is one by now.
 async fn supersede(
     transaction: &mut sqlx::PgConnection,
     series_id: i64,
@@ -196,18 +197,13 @@ async fn supersede(
     .fetch_all(&mut *transaction)
     .await?;
     for job in &gone {
-        sqlx::query!(
-            "update delivery set state = 'withdrawn', token = token + 1 where job_id = $1 and state = 'pending'",
-            job
-        )
-        .execute(&mut *transaction)
-        .await?;
+        withdraw_deliveries(&mut *transaction, *job, but, ACTOR).await?;
         let event = NewEvent {
             kind: "job_superseded",
             series_id: Some(series_id),
             job_id: Some(*job),
             actor: ACTOR,
-            detail: json!({ "successor": but, "why": "more slices came" }),
+            detail: json!({ "successor": but, "why": MORE_SLICES }),
             ..NewEvent::default()
         };
         append(transaction, event).await?;

@@ -2,6 +2,7 @@
 //!
 //! A state changes in one transaction that also appends to `event`. Times are the database's clock.
 
+mod backoff;
 mod cluster;
 mod delivery;
 mod events;
@@ -10,7 +11,9 @@ mod fates;
 mod figures;
 mod fold;
 mod inbox;
+mod instances;
 mod jobs;
+mod listed;
 mod listing;
 mod notify;
 mod operations;
@@ -27,6 +30,7 @@ mod workers;
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
+pub use backoff::{Backoff, Failures};
 pub use cluster::{ClusterError, PrivateCluster};
 pub use delivery::{ClaimedDelivery, DeliveryState, PlannedDelivery, UnplannedJob, withdraw_deliveries};
 pub use events::{NewEvent, append};
@@ -34,16 +38,17 @@ pub use failpoint::failpoint;
 pub use fates::SeriesFate;
 pub use figures::{Figures, Queue};
 pub use inbox::{
-    ArrivedInstance, ArrivedSeries, HeldInstance, IgnoredBecause, InstanceDigest, SeriesState, SettledBy, Stored,
-    StoredBatch, StoredSeries,
+    ArrivedInstance, ArrivedSeries, IgnoredBecause, InstanceDigest, SeriesState, SettledBy, Stored, StoredBatch,
+    StoredSeries,
 };
+pub use instances::HeldInstance;
 pub use jobs::{JobSpecification, MadeJob};
+pub use listed::ListedSeries;
 pub use listing::{DeliveryRow, Filter, JOB_STATES, JobRow, SERIES_STATES, Whose};
-pub use notify::Waiter;
-pub use operations::{Operated, Retrieval, Wish, Wished};
+pub use operations::{Operated, Wish, Wished};
 pub use queue::{Claim, JobEnd, JobProgress, Renewal, StoredSlice};
 pub use retention::Keep;
-pub use retrieval::{ClaimedRetrieval, ListedSeries, RetrievalFault, RetrievalState};
+pub use retrieval::{ClaimedRetrieval, RetrievalFault, RetrievalRow, RetrievalState};
 pub use series_listing::{EventRow, SeriesRow};
 pub use settling::ToBeCounted;
 pub use watch::{Change, Event, Place, Progress, Watcher};

@@ -1,43 +1,45 @@
 //! Being told: PostgreSQL's notifications, which are hints. Who waits for one also looks by itself, since a notification is lost while the connection is.
 
-use std::time::Duration;
+use std::convert::Infallible;
 
 use sqlx::postgres::PgListener;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
-use super::{Database, DatabaseError};
-
-/// Waits for something to happen.
-#[derive(Debug)]
-pub struct Waiter {
-    listener: PgListener,
-}
+use super::{Backoff, Database, DatabaseError, Failures};
 
 impl Database {
-    /// Listens on channels: `hilum_event`, `hilum_job`, `hilum_delivery`.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn listen(&self, channels: &[&str]) -> Result<Waiter, DatabaseError> {
+    /// Rings the bell whenever something is told on one of these channels (`hilum_event`, `hilum_job`, `hilum_delivery`), and whenever it begins to listen, since what was told
+    /// before was not heard. What comes in a burst may ring once. Until `end`.
+    pub async fn ring(&self, channels: &[&str], bell: &watch::Sender<()>, end: &CancellationToken) {
+        let ringing = async {
+            let mut failures = Failures::new(Backoff::DATABASE);
+            loop {
+                let Err(error) = self.ring_once(channels, bell, &mut failures).await;
+                tracing::warn!(%error, "the database is not listened to for a moment");
+                tokio::time::sleep(failures.wait()).await;
+            }
+        };
+        tokio::select! {
+            () = end.cancelled() => {}
+            () = ringing => {}
+        }
+    }
+
+    async fn ring_once(
+        &self,
+        channels: &[&str],
+        bell: &watch::Sender<()>,
+        failures: &mut Failures,
+    ) -> Result<Infallible, DatabaseError> {
         let mut listener = PgListener::connect_with(self.pool()).await?;
         listener.listen_all(channels.iter().copied()).await?;
-        Ok(Waiter { listener })
-    }
-}
-
-impl Waiter {
-    /// Returns when something happened or `longest` has passed, whichever is first; true if something happened. What comes in a burst wakes once.
-    pub async fn wait(&mut self, longest: Duration) -> bool {
-        match tokio::time::timeout(longest, self.listener.recv()).await {
-            Ok(Ok(_)) => {
-                while self.listener.next_buffered().is_some() {}
-                true
-            }
-            // The listener connects again by itself at the next call; until then we look by ourselves.
-            Ok(Err(_)) => {
-                tokio::time::sleep(longest.min(Duration::from_secs(1))).await;
-                false
-            }
-            Err(_) => false,
+        failures.over();
+        loop {
+            bell.send_replace(());
+            // Nothing: the connection was lost, and is there again.
+            listener.try_recv().await?;
+            while listener.next_buffered().is_some() {}
         }
     }
 }

@@ -4,6 +4,7 @@ use serde_json::json;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
+use super::delivery::tell_deliverers;
 use super::{Database, DatabaseError, NewEvent, append};
 
 /// How an operation ended.
@@ -21,7 +22,7 @@ pub enum Operated {
     SeriesChanged,
     /// Retention removed what it needs.
     Removed,
-    /// The job has no deliveries.
+    /// The job has nothing that could be delivered.
     NoDeliveries,
 }
 
@@ -45,15 +46,6 @@ pub struct Wished {
     pub series: Vec<i64>,
     /// Series whose slices retention removed.
     pub removed: Vec<i64>,
-}
-
-/// A row of what is to be retrieved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Retrieval {
-    /// Its id.
-    pub id: i64,
-    /// pending, or running where it was under way already.
-    pub state: String,
 }
 
 /// A job under lock, its series locked before it, as everyone locks them.
@@ -173,7 +165,9 @@ impl Database {
         Ok(Operated::Done)
     }
 
-    /// Sends the results of a finished job once more to where they went or should have gone. The time after which a delivery is given up begins anew.
+    /// Sends the results of a finished job once more. Every delivery that nobody is sending at this moment waits for its turn from now on, whether it was made, given up,
+    /// withdrawn, or waited for its next attempt; the time after which it is given up begins anew. Destinations are decided on anew as well, so that a PACS which was configured
+    /// since gets the results too.
     ///
     /// # Errors
     /// Those of the database.
@@ -185,33 +179,48 @@ impl Database {
         if job.state != "done" {
             return Ok(Operated::WrongState(job.state));
         }
-        let again = sqlx::query_scalar!(
-            "update delivery set state = 'pending', attempts = 0, not_before = now(), created_at = now(), delivered_at = null, error = null,
-                worker = null, lease_until = null where job_id = $1 and state in ('delivered', 'given_up', 'withdrawn') returning id",
+        let something = sqlx::query_scalar!(
+            r#"select (segmentation_uid is not null or exists (select from delivery where job_id = $1)) as "something!" from job where id = $1"#,
+            id
+        )
+        .fetch_one(&mut *transaction)
+        .await?;
+        if !something {
+            return Ok(Operated::NoDeliveries);
+        }
+        sqlx::query!("update job set deliveries_planned = false where id = $1", id)
+            .execute(&mut *transaction)
+            .await?;
+        // One that is being sent keeps its sender; where that fails, it has all its time before it.
+        sqlx::query!(
+            "update delivery set wanted_at = now() where job_id = $1 and state = 'sending'",
+            id
+        )
+        .execute(&mut *transaction)
+        .await?;
+        let again = sqlx::query!(
+            r#"update delivery set state = 'pending', attempts = 0, not_before = now(), wanted_at = now(), delivered_at = null, error = null,
+                   worker = null, lease_until = null
+               from (select id, state::text as state from delivery where job_id = $1 and state <> 'sending' for update) as before
+               where delivery.id = before.id returning delivery.id, destination, before.state as "before!""#,
             id
         )
         .fetch_all(&mut *transaction)
         .await?;
-        if again.is_empty() {
-            let under_way = sqlx::query_scalar!(
-                r#"select exists (select 1 from delivery where job_id = $1) as "any!""#,
-                id
-            )
-            .fetch_one(&mut *transaction)
-            .await?;
-            return Ok(if under_way {
-                Operated::Asked
-            } else {
-                Operated::NoDeliveries
-            });
-        }
+        let requested = NewEvent {
+            detail: json!({ "deliveries": again.len() }),
+            ..of_job("delivery_requested", &job, id, actor)
+        };
+        append(&mut transaction, requested).await?;
         for delivery in again {
             let event = NewEvent {
-                delivery_id: Some(delivery),
+                delivery_id: Some(delivery.id),
+                detail: json!({ "destination": delivery.destination, "from": delivery.before }),
                 ..of_job("delivery_redelivered", &job, id, actor)
             };
             append(&mut transaction, event).await?;
         }
+        tell_deliverers(&mut transaction).await?;
         transaction.commit().await?;
         Ok(Operated::Asked)
     }
@@ -307,40 +316,5 @@ impl Database {
         }
         transaction.commit().await?;
         Ok(wished)
-    }
-
-    /// Wishes for a series, or for all of a study (its series UID is empty in the row), that is to be retrieved from a PACS.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn wish_for_retrieval(&self, pacs: &str, wish: &Wish, actor: &str) -> Result<Retrieval, DatabaseError> {
-        let mut transaction = self.pool().begin().await?;
-        let series_uid = wish.series_uid.as_deref().unwrap_or_default();
-        let retrieval = sqlx::query_as!(
-            Retrieval,
-            r#"insert into retrieval (pacs, study_uid, series_uid, state, priority, actor) values ($1, $2, $3, 'pending', $4, $5)
-            on conflict (pacs, study_uid, series_uid) do update set
-                state = case when retrieval.state = 'running' then retrieval.state else 'pending' end,
-                priority = greatest(retrieval.priority, excluded.priority),
-                attempts = case when retrieval.state = 'running' then retrieval.attempts else 0 end,
-                not_before = now(), error = null, finished_at = null, actor = excluded.actor
-            returning id, state::text as "state!""#,
-            pacs,
-            wish.study_uid,
-            series_uid,
-            wish.priority,
-            actor
-        )
-        .fetch_one(&mut *transaction)
-        .await?;
-        let event = NewEvent {
-            kind: "retrieval_submitted",
-            actor,
-            detail: json!({ "pacs": pacs, "study_uid": wish.study_uid, "series_uid": series_uid, "retrieval": retrieval.id }),
-            ..NewEvent::default()
-        };
-        append(&mut transaction, event).await?;
-        transaction.commit().await?;
-        Ok(retrieval)
     }
 }

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::delivery::tell_deliverers;
 use super::events::{NewEvent, append};
 use super::{Database, DatabaseError};
 
@@ -23,6 +24,8 @@ pub struct Claim {
     pub attempt: i32,
     /// It must run with no other job beside it.
     pub alone: bool,
+    /// The job that this one follows, since other slices came.
+    pub predecessor: Option<Uuid>,
 }
 
 /// How far a job is.
@@ -117,7 +120,7 @@ impl Database {
                    order by priority desc, created_at, id
                    for update skip locked
                    limit 1)
-               returning job.id, job.series_id, job.token, job.attempts, job.alone, series.study_uid, series.series_uid"#,
+               returning job.id, job.series_id, job.token, job.attempts, job.alone, job.predecessor, series.study_uid, series.series_uid"#,
             worker,
             lease_seconds,
             idle
@@ -145,6 +148,7 @@ impl Database {
             token: row.token,
             attempt: row.attempts,
             alone: row.alone,
+            predecessor: row.predecessor,
         }))
     }
 
@@ -229,9 +233,7 @@ impl Database {
             ..NewEvent::default()
         };
         append(&mut transaction, event).await?;
-        sqlx::query!("select pg_notify('hilum_delivery', '')")
-            .execute(&mut *transaction)
-            .await?;
+        tell_deliverers(&mut transaction).await?;
         transaction.commit().await?;
         Ok(true)
     }

@@ -13,7 +13,7 @@ use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Database, DatabaseError};
+use super::{Backoff, Database, DatabaseError, Failures};
 
 /// The channel on which `append` notifies.
 const CHANNEL: &str = "hilum_event";
@@ -21,8 +21,6 @@ const CHANNEL: &str = "hilum_event";
 const POLL: Duration = Duration::from_secs(1);
 /// While events wait for an older transaction to end, it looks so often at first, and then less.
 const POLL_BUSY: Duration = Duration::from_millis(50);
-/// After an error of the database it waits so long.
-const AFTER_ERROR: Duration = Duration::from_secs(2);
 /// Events read at once.
 const PAGE: i64 = 500;
 /// What a listener may lag behind before it reads from the database again.
@@ -247,11 +245,11 @@ impl Watcher {
 
 /// Watches for ever; after an error it begins again where it was.
 async fn watch(database: &Database, sender: &broadcast::Sender<Change>) {
-    let mut place = None;
+    let (mut place, mut failures) = (None, Failures::new(Backoff::DATABASE));
     loop {
-        let Err(error) = watch_once(database, sender, &mut place).await;
+        let Err(error) = watch_once(database, sender, &mut place, &mut failures).await;
         tracing::warn!(%error, "events are not watched for a moment");
-        tokio::time::sleep(AFTER_ERROR).await;
+        tokio::time::sleep(failures.wait()).await;
     }
 }
 
@@ -259,6 +257,7 @@ async fn watch_once(
     database: &Database,
     sender: &broadcast::Sender<Change>,
     place: &mut Option<Place>,
+    failures: &mut Failures,
 ) -> Result<std::convert::Infallible, DatabaseError> {
     let mut listener = PgListener::connect_with(database.pool()).await?;
     listener.listen(CHANNEL).await?;
@@ -266,6 +265,7 @@ async fn watch_once(
         Some(place) => place,
         None => database.last_place().await?,
     };
+    failures.over();
     let mut shown: Vec<Progress> = Vec::new();
     let mut pause = POLL_BUSY;
     loop {

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use super::{LOOK_AGAIN, Shared, wait};
-use crate::database::{DatabaseError, PlannedDelivery, UnplannedJob};
+use super::Shared;
+use crate::database::{Backoff, DatabaseError, Failures, PlannedDelivery, UnplannedJob};
 use crate::dicomweb::{Deliver, Pacs};
 
 /// Segmentation Storage.
@@ -17,11 +17,20 @@ const FILE: &str = "segmentation.dcm";
 const IMPLAUSIBLE: [&str; 2] = ["implausible_volume", "sides_uncertain"];
 
 pub(super) async fn plan_loop(shared: Arc<Shared>, end: CancellationToken) {
+    let mut wake = shared.bell.wake(end);
+    let mut failures = Failures::new(Backoff::DATABASE);
     loop {
-        if let Err(error) = plan_all(&shared).await {
-            tracing::warn!(%error, "deliveries cannot be planned now");
-        }
-        if !wait(&end, LOOK_AGAIN).await {
+        let due = match plan_all(&shared).await {
+            Ok(()) => {
+                failures.over();
+                None
+            }
+            Err(error) => {
+                tracing::warn!(%error, "deliveries cannot be planned now");
+                Some(failures.wait())
+            }
+        };
+        if !wake.wait(due).await {
             return;
         }
     }

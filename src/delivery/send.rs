@@ -8,8 +8,8 @@ use bytes::Bytes;
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
-use super::{LOOK_AGAIN, Shared, backoff_seconds, wait};
-use crate::database::{ClaimedDelivery, DatabaseError, DeliveryState, failpoint};
+use super::Shared;
+use crate::database::{Backoff, ClaimedDelivery, DatabaseError, DeliveryState, Failures, failpoint};
 use crate::dicom::{Limits, Source, read_header};
 use crate::dicomweb::{Client, ClientError, Stored, StowAnswer};
 
@@ -36,29 +36,49 @@ struct Object {
 }
 
 pub(super) async fn send_loop(shared: Arc<Shared>, end: CancellationToken) {
-    while !end.is_cancelled() {
-        let claimed = shared
-            .database
-            .claim_delivery(&shared.worker, shared.settings.lease_seconds)
-            .await;
-        let more = match claimed {
-            Ok(Some(claimed)) => {
+    let mut wake = shared.bell.wake(end);
+    let mut failures = Failures::new(Backoff::DATABASE);
+    while !wake.is_over() {
+        match next(&shared).await {
+            Ok(Next::Claimed(claimed)) => {
+                failures.over();
                 failpoint("delivery_claimed");
                 if let Err(error) = deliver(&shared, &claimed).await {
                     tracing::warn!(delivery = claimed.id, %error, "the fate of a delivery cannot be noted");
                 }
-                true
             }
-            Ok(None) => false,
+            Ok(Next::Due(due)) => {
+                failures.over();
+                wake.wait(due).await;
+            }
             Err(error) => {
                 tracing::warn!(%error, "deliveries cannot be claimed now");
-                false
+                wake.wait(Some(failures.wait())).await;
             }
-        };
-        if !more && !wait(&end, LOOK_AGAIN).await {
-            return;
         }
     }
+}
+
+/// What a sender does next.
+enum Next {
+    /// This delivery.
+    Claimed(ClaimedDelivery),
+    /// Nothing; the next one is due after so long, if there is one.
+    Due(Option<Duration>),
+}
+
+async fn next(shared: &Shared) -> Result<Next, DatabaseError> {
+    let claimed = shared
+        .database
+        .claim_delivery(&shared.worker, shared.settings.lease_seconds)
+        .await?;
+    if let Some(claimed) = claimed {
+        return Ok(Next::Claimed(claimed));
+    }
+    let seconds = shared.database.seconds_to_next_delivery().await?;
+    Ok(Next::Due(seconds.map(|seconds| {
+        Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
+    })))
 }
 
 /// One attempt, and its outcome noted. Where the lease is lost the attempt is dropped and nothing is noted: the delivery is somebody else's.
@@ -87,7 +107,8 @@ async fn deliver(shared: &Shared, claimed: &ClaimedDelivery) -> Result<(), Datab
                 error,
                 "a delivery failed"
             );
-            let seconds = backoff_seconds(&shared.settings, claimed.attempts);
+            let attempts = u32::try_from(claimed.attempts).unwrap_or_default();
+            let seconds = shared.settings.backoff().seconds(attempts);
             let state = shared
                 .database
                 .delivery_failed(claimed, &shared.worker, &error, seconds, shared.settings.give_up_hours)
@@ -98,6 +119,8 @@ async fn deliver(shared: &Shared, claimed: &ClaimedDelivery) -> Result<(), Datab
                 "failed"
             };
             metrics::counter!("hilum_deliveries_total", "outcome" => outcome).increment(1);
+            // Those who wait learn when it is due, also where this sender takes another one first.
+            shared.bell.ring();
             state.is_some()
         }
     };
@@ -110,7 +133,7 @@ async fn deliver(shared: &Shared, claimed: &ClaimedDelivery) -> Result<(), Datab
 /// Renews the lease; ends when it is lost.
 async fn lost_lease(shared: &Shared, claimed: &ClaimedDelivery) {
     let lease = shared.settings.lease_seconds;
-    let third = Duration::try_from_secs_f64(lease / 3.0).unwrap_or(LOOK_AGAIN);
+    let third = Duration::try_from_secs_f64(lease / 3.0).unwrap_or(Duration::MAX);
     loop {
         tokio::time::sleep(third).await;
         match shared.database.renew_delivery(claimed, lease).await {

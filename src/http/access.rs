@@ -298,6 +298,7 @@ mod tests {
             hosts: vec!["Hilum.Example".to_owned()],
             insecure,
             drain_seconds: 1.0,
+            max_event_streams: 1,
         }
     }
 

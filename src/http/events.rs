@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::sse::{Event as Message, KeepAlive, Sse};
 use futures_util::{Stream, StreamExt};
 use serde::Deserialize;
 use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 use utoipa::IntoParams;
@@ -35,31 +36,35 @@ pub(crate) struct EventQuery {
 
 /// Events as they happen, and the progress of running jobs (`progress`, without an id).
 #[utoipa::path(get, path = "/api/v1/events", tag = "events", operation_id = "all_events", params(EventQuery),
-    responses((status = 200, content_type = "text/event-stream", body = String), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, content_type = "text/event-stream", body = String), (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "As many streams are open as may be", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn all(
     State(state): State<AppState>,
     Query(query): Query<EventQuery>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Message, Infallible>>>, Problem> {
+    let permit = permit(&state)?;
     // Before the place is looked up, so that nothing falls between.
     let live = state.watcher.listen();
     let place = match last_event_id(&query, &headers)? {
         Some(id) => state.database.place_of_event(id).await?,
         None => state.database.last_place().await?,
     };
-    Ok(stream(&state, live, place, None))
+    Ok(stream(&state, live, place, None, permit))
 }
 
 /// The events of one job, from its first or after Last-Event-ID, and its progress.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/events", tag = "events", operation_id = "job_events",
     params(("id" = Uuid, Path), EventQuery),
-    responses((status = 200, content_type = "text/event-stream", body = String), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, content_type = "text/event-stream", body = String), (status = "4XX", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "As many streams are open as may be", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn of_job(
     State(state): State<AppState>,
     Path(id): Path<Uuid>,
     Query(query): Query<EventQuery>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Message, Infallible>>>, Problem> {
+    let permit = permit(&state)?;
     let live = state.watcher.listen();
     if state.database.job(id).await?.is_none() {
         return Err(Problem::not_found("job_not_found", "There is no such job."));
@@ -68,7 +73,21 @@ pub(crate) async fn of_job(
         Some(id) => state.database.place_of_event(id).await?,
         None => Place::default(),
     };
-    Ok(stream(&state, live, place, Some(id)))
+    Ok(stream(&state, live, place, Some(id), permit))
+}
+
+/// The permit of one more stream: each holds a connection, and looks at the database after a pause of its reader.
+fn permit(state: &AppState) -> Result<OwnedSemaphorePermit, Problem> {
+    Arc::clone(&state.event_streams).try_acquire_owned().map_err(|_| {
+        Problem::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "too_many_streams",
+            format!(
+                "As many streams of events are open as may be at once ({}, service.max_event_streams).",
+                state.settings.max_event_streams
+            ),
+        )
+    })
 }
 
 fn last_event_id(query: &EventQuery, headers: &HeaderMap) -> Result<Option<i64>, Problem> {
@@ -92,6 +111,8 @@ struct Follower {
     waiting: VecDeque<Event>,
     /// The database is read until it has nothing more; only then what is live.
     catching_up: bool,
+    /// Given back when the connection ends.
+    _permit: OwnedSemaphorePermit,
 }
 
 enum Next {
@@ -142,6 +163,7 @@ fn stream(
     live: Receiver<Change>,
     place: Place,
     job: Option<Uuid>,
+    permit: OwnedSemaphorePermit,
 ) -> Sse<impl Stream<Item = Result<Message, Infallible>> + use<>> {
     let follower = Follower {
         database: state.database.clone(),
@@ -150,6 +172,7 @@ fn stream(
         place,
         waiting: VecDeque::new(),
         catching_up: true,
+        _permit: permit,
     };
     let messages = futures_util::stream::unfold(follower, |mut follower| async {
         let next = follower.next().await?;

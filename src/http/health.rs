@@ -17,6 +17,7 @@ use utoipa::ToSchema;
 use super::AppState;
 use super::problem::Problem;
 use crate::database::{JOB_STATES, SERIES_STATES};
+use crate::inbox::Disk;
 
 /// The database is asked for figures at most so often.
 const ASKED: Duration = Duration::from_secs(5);
@@ -62,8 +63,12 @@ fn describe() {
         "Seconds until the answer began, by route."
     );
     describe_counter!("hilum_instances_total", "Instances received, by what became of them.");
-    describe_histogram!("hilum_stage_seconds", "Seconds of each stage of a job.");
-    describe_counter!("hilum_windows_total", "Windows of the network that ran.");
+    describe_counter!(
+        "hilum_unknown_sources_total",
+        "Requests whose X-Hilum-Source no [[pacs]] block has as its name."
+    );
+    describe_histogram!("hilum_stage_seconds", "Seconds of each stage of a series, by stage.");
+    describe_counter!("hilum_windows_total", "Windows that the network saw.");
     describe_gauge!("hilum_series", "Series by state.");
     describe_gauge!("hilum_jobs", "Jobs by state.");
     describe_gauge!("hilum_deliveries", "Deliveries by state.");
@@ -73,7 +78,9 @@ fn describe() {
         "hilum_oldest_open_series_seconds",
         "For how long the oldest series has been arriving."
     );
+    describe_gauge!("hilum_event_streams", "Streams of events that are open.");
     describe_gauge!("hilum_disk_free_bytes", "Free on the disk of the data folder.");
+    describe_gauge!("hilum_disk_used_ratio", "Share of that disk that is used, 0 to 1.");
 }
 
 /// Counts every request by its route, never by its path.
@@ -97,22 +104,17 @@ pub(crate) async fn count(request: Request, next: Next) -> Response {
     response
 }
 
-/// Free bytes on the disk of the data folder.
-async fn disk_free(state: &AppState) -> Option<u64> {
+/// The disk of the data folder; `None`: it does not answer.
+async fn disk(state: &AppState) -> Option<Disk> {
     let folder = state.data_folder.clone();
-    tokio::task::spawn_blocking(move || {
-        let disk = rustix::fs::statvfs(&folder).ok()?;
-        Some(disk.f_bavail.saturating_mul(disk.f_frsize))
-    })
-    .await
-    .ok()?
+    tokio::task::spawn_blocking(move || Disk::of(&folder).ok()).await.ok()?
 }
 
 /// Whether each part is ready.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Readiness {
     database: bool,
-    /// The data folder is there, and more than the reserve is free on its disk.
+    /// The data folder is there, and its disk has room for uploads.
     disk: bool,
     /// The network is loaded, or none is needed here.
     model: bool,
@@ -131,9 +133,7 @@ pub(crate) async fn readyz(State(state): State<AppState>) -> (StatusCode, Json<R
     let answered = tokio::time::timeout(PATIENCE, state.database.ping()).await;
     let ready = Readiness {
         database: matches!(answered, Ok(Ok(()))),
-        disk: disk_free(&state)
-            .await
-            .is_some_and(|free| free > state.disk_reserve_bytes),
+        disk: disk(&state).await.is_some_and(|disk| disk.has_room(&state.disk_limits)),
         model: (state.model_ready)(),
     };
     let status = if ready.database && ready.disk && ready.model {
@@ -166,12 +166,15 @@ pub(crate) async fn metrics(State(state): State<AppState>) -> Result<Response, P
             gauge!("hilum_queue_paused").set(f64::from(u8::from(figures.queue.paused)));
             gauge!("hilum_oldest_open_series_seconds").set(figures.oldest_open_series_seconds);
         }
-        if let Some(free) = disk_free(&state).await {
-            gauge!("hilum_disk_free_bytes").set(free as f64);
+        if let Some(disk) = disk(&state).await {
+            gauge!("hilum_disk_free_bytes").set(disk.free_bytes as f64);
+            gauge!("hilum_disk_used_ratio").set(disk.used_share);
         }
         *asked = Some(Instant::now());
     }
     drop(asked);
+    let open = (state.settings.max_event_streams).saturating_sub(state.event_streams.available_permits());
+    gauge!("hilum_event_streams").set(open as f64);
     let headers = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     state.recorder.handle.run_upkeep();
     Ok((headers, state.recorder.handle.render()).into_response())

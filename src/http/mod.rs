@@ -9,6 +9,7 @@ mod operations;
 mod pages;
 mod problem;
 mod results;
+mod retrievals;
 mod routes;
 mod series;
 mod settings;
@@ -19,7 +20,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use crate::database::{Database, Watcher};
+use crate::inbox::DiskLimits;
 
 pub use access::{Access, Users, may_listen};
 pub use health::{Recorder, record};
@@ -40,10 +44,12 @@ pub struct AppState {
     pub users: Users,
     /// Tells what happens.
     pub watcher: Watcher,
+    /// A permit for each stream of events that may be open.
+    pub event_streams: Arc<Semaphore>,
     /// Names of the `[[pacs]]` blocks.
     pub pacs: Arc<Vec<String>>,
-    /// What has to stay free on the disk of the data folder, in bytes.
-    pub disk_reserve_bytes: u64,
+    /// From when on the disk of the data folder is too full for uploads.
+    pub disk_limits: DiskLimits,
     /// Whether the network is loaded, or none is to be loaded in this process.
     pub model_ready: Arc<dyn Fn() -> bool + Send + Sync>,
     /// Renders the metrics.

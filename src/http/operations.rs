@@ -11,6 +11,7 @@ use super::AppState;
 use super::access::Caller;
 use super::jobs::{whole, with_deliveries};
 use super::problem::{self, Path, Problem};
+use super::retrievals::{self, Retrieval};
 use super::shapes::{Job, Series};
 use crate::database::{Operated, Wish};
 
@@ -36,16 +37,8 @@ pub(crate) struct Submitted {
     jobs: Vec<Job>,
     /// Series that will get a job.
     series: Vec<Series>,
-    /// What will be fetched.
-    retrieval: Option<RetrievalState>,
-}
-
-/// Something that will be fetched from a PACS.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct RetrievalState {
-    id: i64,
-    /// pending, or running where it was under way already.
-    state: String,
+    /// What will be fetched; its link tells how far it is.
+    retrieval: Option<Retrieval>,
 }
 
 /// How the queue stands.
@@ -80,7 +73,7 @@ fn problem_of(operated: Operated, what: &str) -> Result<StatusCode, Problem> {
         )),
         Operated::NoDeliveries => Err(Problem::conflict(
             "nothing_to_deliver",
-            "The job has no deliveries: no PACS is to get its results.",
+            "The job made no segmentation, so that there is nothing to deliver; its report says why.",
         )),
     }
 }
@@ -122,11 +115,12 @@ pub(crate) async fn submit(
         if !state.pacs.contains(&pacs) {
             return Err(Problem::bad_request("unknown_pacs", "No [[pacs]] block has this name."));
         }
-        let retrieval = state.database.wish_for_retrieval(&pacs, &wish, &caller).await?;
-        submitted.retrieval = Some(RetrievalState {
-            id: retrieval.id,
-            state: retrieval.state,
-        });
+        let series_uid = wish.series_uid.as_deref().unwrap_or_default();
+        let id = state
+            .database
+            .request_retrieval(&pacs, &wish.study_uid, series_uid, wish.priority, &caller)
+            .await?;
+        submitted.retrieval = Some(retrievals::find(&state.database, id).await?);
         return Ok((StatusCode::ACCEPTED, Json(submitted)));
     }
     let wished = state.database.wish_for_received(&wish, &caller).await?;
@@ -185,7 +179,7 @@ pub(crate) async fn retry(
     Ok((status, Json(whole(&state.database, id).await?)))
 }
 
-/// Sends the results of a finished job once more.
+/// Sends the results of a finished job once more, whatever became of its deliveries, and to destinations that were configured since.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/redeliver", tag = "jobs", operation_id = "redeliver_job", params(("id" = Uuid, Path)),
     responses((status = 202, body = Job), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn redeliver(

@@ -18,7 +18,7 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use super::access::{Access, Guard, guard};
 use super::problem::Problem;
-use super::{AppState, Role, events, health, jobs, measurements, operations, pages, results, series};
+use super::{AppState, Role, events, health, jobs, measurements, operations, pages, results, retrievals, series};
 
 /// Where the description of the interface stands.
 const OPENAPI: &str = "/api/v1/openapi.json";
@@ -62,6 +62,7 @@ fn list() -> Vec<Route> {
         Described(OPERATE, routes!(operations::cancel)),
         Described(OPERATE, routes!(operations::retry)),
         Described(OPERATE, routes!(operations::redeliver)),
+        Described(READ, routes!(retrievals::one)),
         Described(READ, routes!(series::list)),
         Described(READ, routes!(series::one)),
         Described(OPERATE, routes!(operations::finalize)),

@@ -25,6 +25,8 @@ pub struct ServiceSettings {
     pub insecure: bool,
     /// Most seconds between the wish to end and the end.
     pub drain_seconds: f64,
+    /// Most streams of events (SSE) open at once; others get 503 with Retry-After.
+    pub max_event_streams: usize,
 }
 
 /// A `[[user]]` block.

@@ -2,6 +2,8 @@
 //!
 //! What can be refused by its head is refused before the body is read. The limits on the body are the inbox's own.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, State};
@@ -20,31 +22,40 @@ pub const COMPLETE_HEADER: &str = "x-hilum-series-complete";
 
 /// Seconds after which a sender that was refused for want of room may try again.
 const RETRY_AFTER: &str = "30";
-/// Longest name of a PACS.
+/// Longest name that is kept of a sender whom we do not know.
 const LONGEST_NAME: usize = 64;
 
-/// The two routes. No layer limits their bodies.
-pub fn routes(ingest: Ingest) -> Router {
+/// Where requests go, and who may send them.
+#[derive(Clone)]
+struct Door {
+    ingest: Ingest,
+    /// Names of the `[[pacs]]` blocks.
+    pacs: Arc<Vec<String>>,
+}
+
+/// The two routes. No layer limits their bodies. `pacs`: the names of the `[[pacs]]` blocks.
+pub fn routes(ingest: Ingest, pacs: Arc<Vec<String>>) -> Router {
     Router::new()
         .route("/dicom-web/studies", post(store))
         .route("/dicom-web/studies/{study}", post(store_in_study))
-        .with_state(ingest)
+        .with_state(Door { ingest, pacs })
 }
 
-async fn store(State(ingest): State<Ingest>, headers: HeaderMap, body: Body) -> Response {
-    answer(&ingest, &headers, body, None).await
+async fn store(State(door): State<Door>, headers: HeaderMap, body: Body) -> Response {
+    answer(&door, &headers, body, None).await
 }
 
 async fn store_in_study(
-    State(ingest): State<Ingest>,
+    State(door): State<Door>,
     Path(study): Path<String>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    answer(&ingest, &headers, body, Some(study)).await
+    answer(&door, &headers, body, Some(study)).await
 }
 
-async fn answer(ingest: &Ingest, headers: &HeaderMap, body: Body, study: Option<String>) -> Response {
+async fn answer(door: &Door, headers: &HeaderMap, body: Body, study: Option<String>) -> Response {
+    let Door { ingest, pacs } = door;
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let boundary = match Boundary::of_content_type(text("content-type").unwrap_or_default()) {
         Ok(boundary) => boundary,
@@ -55,20 +66,19 @@ async fn answer(ingest: &Ingest, headers: &HeaderMap, body: Body, study: Option<
     if declared.is_some_and(|declared| declared > most) {
         return refused(&IngestError::TooLarge(most));
     }
-    let pacs = match headers.get(SOURCE_HEADER).map(source_name) {
-        Some(None) => {
-            return problem(
-                StatusCode::BAD_REQUEST,
-                "bad_source",
-                "X-Hilum-Source is no name of a PACS",
-            );
+    let (pacs, unknown_source) = match headers.get(SOURCE_HEADER).map(|value| source(value, pacs)) {
+        None => (None, None),
+        Some(Source::Known(name)) => (Some(name), None),
+        Some(Source::Unknown(name)) => {
+            tracing::warn!(source = name, "a sender names a source that no [[pacs]] block has");
+            metrics::counter!("hilum_unknown_sources_total").increment(1);
+            (None, Some(name))
         }
-        Some(Some(name)) => Some(name),
-        None => None,
     };
     let origin = Origin {
         actor: pacs.clone().unwrap_or_else(|| "stow".to_owned()),
         pacs,
+        unknown_source,
         study,
         complete: text(COMPLETE_HEADER).is_some_and(|value| value.trim().eq_ignore_ascii_case("true")),
     };
@@ -83,10 +93,23 @@ async fn answer(ingest: &Ingest, headers: &HeaderMap, body: Body, study: Option<
     }
 }
 
-fn source_name(value: &HeaderValue) -> Option<String> {
-    let name = value.to_str().ok()?.trim();
-    let fits = (1..=LONGEST_NAME).contains(&name.len());
-    fits.then(|| name.to_owned())
+/// Who sends.
+#[derive(Debug, PartialEq, Eq)]
+enum Source {
+    /// A PACS of ours.
+    Known(String),
+    /// Somebody else; what it calls itself, as far as a table can hold it.
+    Unknown(String),
+}
+
+/// A wrong name costs nobody their upload: it is kept as an unknown one.
+fn source(value: &HeaderValue, pacs: &[String]) -> Source {
+    let given = String::from_utf8_lossy(value.as_bytes());
+    let given = given.trim();
+    if pacs.iter().any(|name| name == given) {
+        return Source::Known(given.to_owned());
+    }
+    Source::Unknown(given.chars().filter(|c| !c.is_control()).take(LONGEST_NAME).collect())
 }
 
 fn refused(error: &IngestError) -> Response {
@@ -135,4 +158,37 @@ fn problem(status: StatusCode, code: &'static str, sentence: &str) -> Response {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn a_source_is_known_by_its_name_alone_and_no_name_is_an_error() {
+        let pacs = ["orthanc".to_owned(), "röntgen".to_owned()];
+        for (given, known) in [
+            ("orthanc", true),
+            (" orthanc ", true),
+            ("röntgen", true),
+            ("Orthanc", false),
+            ("", false),
+        ] {
+            let value = HeaderValue::from_bytes(given.as_bytes()).unwrap();
+            let name = given.trim().to_owned();
+            let wanted = if known {
+                Source::Known(name)
+            } else {
+                Source::Unknown(name)
+            };
+            assert_eq!(source(&value, &pacs), wanted);
+        }
+        let long = HeaderValue::from_bytes(&[0xFF; 500]).unwrap();
+        let Source::Unknown(kept) = source(&long, &pacs) else {
+            panic!("nobody is called so");
+        };
+        assert_eq!(kept.chars().count(), LONGEST_NAME);
+    }
 }

@@ -15,8 +15,9 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::time::Instant;
 
 use super::batch::{abandoned, batch_files};
+use super::disk::Disk;
 use super::error::IngestError;
-use super::intake::{Gathered, Intake, IntakeOptions, free_bytes, is_usable_uid};
+use super::intake::{Gathered, Intake, IntakeOptions, is_usable_uid};
 use super::receipt::Receipt;
 use super::settings::InboxSettings;
 use crate::database::{Database, failpoint};
@@ -35,6 +36,8 @@ const LEAST_BYTES: u64 = 1024;
 pub struct Origin {
     /// Name of the `[[pacs]]` block of the sender.
     pub pacs: Option<String>,
+    /// What the sender calls itself, where no block has this name: told by an event of each series.
+    pub unknown_source: Option<String>,
     /// Who brings them, for the events.
     pub actor: String,
     /// The study of the URL: instances of another one fail.
@@ -158,8 +161,8 @@ impl Ingest {
         let uploads = Arc::clone(&self.shared.uploads);
         let permit = uploads.try_acquire_owned().map_err(|_| IngestError::Busy)?;
         let folder = self.shared.folder.clone();
-        let free = blocking(move || free_bytes(&folder)).await??;
-        if free < self.shared.settings.disk_reserve_bytes {
+        let disk = blocking(move || Disk::of(&folder)).await??;
+        if !disk.has_room(&self.shared.settings.disk_limits()) {
             return Err(IngestError::DiskFull);
         }
         Ok(permit)
@@ -178,6 +181,7 @@ impl Ingest {
             disk_reserve_bytes: settings.disk_reserve_bytes,
             study: origin.study.clone(),
             pacs: origin.pacs.clone(),
+            unknown_source: origin.unknown_source.clone(),
         };
         let (database, runtime) = (self.shared.database.clone(), tokio::runtime::Handle::current());
         // The intake runs on a thread for blocking work, so it may wait for an answer there.

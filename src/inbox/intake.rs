@@ -4,13 +4,14 @@
 //! everything else is dropped from it again.
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
 
 use super::batch::BatchFile;
+use super::disk::Disk;
 use super::error::IngestError;
 use crate::database::{ArrivedInstance, ArrivedSeries, DatabaseError, IgnoredBecause, InstanceDigest, failpoint};
 use crate::dicom::{DicomError, Header, Limits, Source, read_header};
@@ -75,6 +76,8 @@ pub(super) struct IntakeOptions {
     pub(super) study: Option<String>,
     /// The PACS that sends.
     pub(super) pacs: Option<String>,
+    /// What the sender calls itself, where it is no PACS that we know.
+    pub(super) unknown_source: Option<String>,
 }
 
 /// Asks which instances of (study, series) are held.
@@ -153,7 +156,7 @@ impl Intake {
         self.written_since_look += bytes.len() as u64;
         if self.written_since_look >= LOOK_AT_DISK_EVERY {
             self.written_since_look = 0;
-            if free_bytes(&self.options.folder)? < self.options.disk_reserve_bytes {
+            if Disk::of(&self.options.folder)?.free_bytes < self.options.disk_reserve_bytes {
                 return Err(IngestError::DiskFull);
             }
         }
@@ -264,6 +267,7 @@ impl Intake {
             study_uid: key.0.clone(),
             series_uid: key.1.clone(),
             source: self.options.pacs.clone(),
+            unknown_source: self.options.unknown_source.clone(),
             modality: text(&header.modality),
             accession_number: text(accession.unwrap_or_default().trim()),
             patient_id: text(&header.patient.id),
@@ -275,12 +279,6 @@ impl Intake {
         self.places.insert(key, place);
         Ok(place)
     }
-}
-
-/// Bytes that are free on the disk of a folder for those who are not root.
-pub(super) fn free_bytes(folder: &Path) -> Result<u64, IngestError> {
-    let disk = rustix::fs::statvfs(folder).map_err(std::io::Error::from)?;
-    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
 }
 
 /// Digits and single dots, at most 64. Leading zeros of components, which PS3.5 forbids, occur and harm nobody.

@@ -3,6 +3,7 @@
 //! One request is one batch: its instances are appended to one file. An answer comes after the file is synced and its rows are committed, in that order.
 
 mod batch;
+mod disk;
 mod error;
 mod ingest;
 mod intake;
@@ -13,6 +14,7 @@ mod settings;
 mod settle;
 
 pub use batch::batch_path;
+pub use disk::{Disk, DiskLimits};
 pub use error::IngestError;
 pub use ingest::{Ingest, Origin};
 pub use receipt::{Outcome, Receipt, Received, TouchedSeries};

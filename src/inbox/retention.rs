@@ -7,6 +7,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use super::batch::batch_path;
+use super::disk::Disk;
 use super::error::IngestError;
 use super::ingest::Ingest;
 use crate::database::Keep;
@@ -48,13 +49,18 @@ pub(super) async fn retain(ingest: Ingest, ends: CancellationToken) {
 }
 
 impl Ingest {
-    /// Removes the bytes whose time is over. Returns the number of series that lost theirs.
+    /// Removes the bytes whose time is over; those of finished jobs at once where the disk has no room for uploads. Returns the number of series that lost theirs.
     ///
     /// # Errors
-    /// Those of the database.
+    /// Those of the disk and of the database.
     pub async fn release(&self) -> Result<usize, IngestError> {
+        let folder = self.folder().to_owned();
+        let disk = tokio::task::spawn_blocking(move || Disk::of(&folder))
+            .await
+            .map_err(|_| IngestError::Ending)??;
+        let room = disk.has_room(&self.settings().disk_limits());
         let keep = Keep {
-            done_hours: self.settings().keep_ct_hours,
+            done_hours: if room { self.settings().keep_ct_hours } else { 0.0 },
             other_days: self.settings().keep_refused_days,
         };
         let mut released = 0;

@@ -2,6 +2,9 @@
 
 use serde::Deserialize;
 
+use super::disk::DiskLimits;
+use crate::database::Backoff;
+
 /// The `[inbox]` section.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -22,8 +25,37 @@ pub struct InboxSettings {
     pub idle_seconds: f64,
     /// Uploads are refused (503) while less than this is free on the disk of the data folder.
     pub disk_reserve_bytes: u64,
+    /// Uploads are refused (503) while a greater share of that disk is used, 0 to 1; one that began may end.
+    pub disk_watermark: f64,
+    /// Attempts to fetch a series from a PACS where the fault may pass.
+    pub fetch_attempts: u32,
+    /// Attempts where it will hardly pass: what is asked for is not there, or is too large.
+    pub fetch_hopeless_attempts: u32,
+    /// Wait before the second attempt to fetch; it doubles with each one.
+    pub fetch_backoff_seconds: f64,
+    /// Longest wait between two attempts to fetch.
+    pub fetch_longest_backoff_seconds: f64,
     /// The slices of a finished job go so long after its result is stored.
     pub keep_ct_hours: f64,
     /// The slices of refused, ignored, failed and canceled series go after so many days.
     pub keep_refused_days: f64,
+}
+
+impl InboxSettings {
+    /// From when on uploads are refused.
+    #[must_use]
+    pub fn disk_limits(&self) -> DiskLimits {
+        DiskLimits {
+            reserve_bytes: self.disk_reserve_bytes,
+            watermark: self.disk_watermark,
+        }
+    }
+
+    /// Between two attempts to fetch.
+    pub(super) fn fetch_backoff(&self) -> Backoff {
+        Backoff {
+            first_seconds: self.fetch_backoff_seconds,
+            longest_seconds: self.fetch_longest_backoff_seconds,
+        }
+    }
 }

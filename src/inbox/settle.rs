@@ -10,15 +10,13 @@ use futures_util::future::join_all;
 use tokio_util::sync::CancellationToken;
 
 use super::settings::InboxSettings;
-use crate::database::{Database, DatabaseError, ToBeCounted};
+use crate::database::{Backoff, Database, DatabaseError, Failures, ToBeCounted};
 use crate::dicomweb::{Client, Pacs};
 
 /// Who settles, in the events.
 const ACTOR: &str = "settling";
 /// The table is looked at so often.
 const ROUND: Duration = Duration::from_millis(500);
-/// After an error of the database.
-const WAIT_AFTER_ERROR: Duration = Duration::from_secs(5);
 /// Longest wait for the answer of a PACS.
 const LONGEST_ANSWER: Duration = Duration::from_secs(20);
 /// Series of one round.
@@ -46,16 +44,20 @@ pub(super) async fn settle(database: Database, settings: InboxSettings, pacs: Ve
 
 /// Runs a round again and again.
 async fn rounds<F: Future<Output = Result<(), DatabaseError>>>(ends: &CancellationToken, mut round: impl FnMut() -> F) {
+    let mut failures = Failures::new(Backoff::DATABASE);
     loop {
         let done = tokio::select! {
             () = ends.cancelled() => return,
             done = round() => done,
         };
         let wait = match done {
-            Ok(()) => ROUND,
+            Ok(()) => {
+                failures.over();
+                ROUND
+            }
             Err(error) => {
                 tracing::warn!(%error, "series cannot be settled");
-                WAIT_AFTER_ERROR
+                failures.wait()
             }
         };
         tokio::select! {

@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use super::error::JobError;
+use super::figures;
 use crate::database::{Claim, JobEnd, JobSpecification, StoredSlice, failpoint};
 use crate::dicom::{FrameReader, Limits, Source, read_header};
 use crate::inbox::batch_path;
 use crate::model::{CancelFlag, Manifest, Provider, Session};
-use crate::segment::{self, Observer, PIPELINE_REVISION, Preparation, SEGMENTATION, Segmented, Tools};
+use crate::segment::{self, Observer, PIPELINE_REVISION, Preparation, SEGMENTATION, SegmentError, Segmented, Tools};
 use crate::series::{Judgement, Outcome, Series, estimated_memory_bytes, judge};
 
 /// What every job is worked on with. The session is one; everything else may be used by several jobs at once.
@@ -128,6 +129,8 @@ impl Core {
             }
         };
         failpoint("job_finished");
+        figures::record(&segmented.report.timings, segmented.report.windows);
+        let segmented = with_predecessor(segmented, claim)?;
         let folder = self.store(claim, &segmented)?;
         failpoint("job_stored");
         let segmentation_uid = self.segmentation_uid(&folder, &segmented)?;
@@ -191,6 +194,16 @@ impl Core {
         // Only where nothing is left in it.
         let _ = fs::remove_dir(&job);
     }
+}
+
+/// The same, its report naming the job that this one follows.
+fn with_predecessor(mut segmented: Segmented, claim: &Claim) -> Result<Segmented, JobError> {
+    if let Some(predecessor) = claim.predecessor {
+        segmented
+            .name_predecessor(predecessor.to_string())
+            .map_err(SegmentError::from)?;
+    }
+    Ok(segmented)
 }
 
 /// What the row of the job says in the end.

@@ -5,6 +5,7 @@
 
 mod core;
 mod error;
+mod figures;
 mod settings;
 mod worker;
 

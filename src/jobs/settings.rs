@@ -2,6 +2,8 @@
 
 use serde::Deserialize;
 
+use crate::database::Backoff;
+
 /// The `[jobs]` section.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -14,8 +16,20 @@ pub struct JobSettings {
     pub memory_bytes: u64,
     /// Attempts for the world's faults before a job is failed.
     pub max_attempts: u32,
-    /// Wait before the second attempt; it doubles with each one, up to an hour.
+    /// Wait before the second attempt; it doubles with each one.
     pub backoff_seconds: f64,
+    /// Longest wait between two attempts.
+    pub longest_backoff_seconds: f64,
     /// The queue is looked at so often, beside being told.
     pub poll_seconds: f64,
+}
+
+impl JobSettings {
+    /// Between two attempts at a job.
+    pub(super) fn backoff(&self) -> Backoff {
+        Backoff {
+            first_seconds: self.backoff_seconds,
+            longest_seconds: self.longest_backoff_seconds,
+        }
+    }
 }

@@ -14,7 +14,7 @@ use uuid::Uuid;
 use super::core::Core;
 use super::error::JobError;
 use super::settings::JobSettings;
-use crate::database::{Claim, Database, DatabaseError, JobEnd, JobProgress, Renewal, failpoint};
+use crate::database::{Backoff, Claim, Database, DatabaseError, Failures, JobEnd, JobProgress, Renewal, failpoint};
 use crate::model::CancelFlag;
 use crate::segment::{Observer, Stage};
 
@@ -22,8 +22,6 @@ use crate::segment::{Observer, Stage};
 const PERMIT_BYTES: u64 = 1 << 20;
 /// Progress is written at most so often.
 const PROGRESS_SECONDS: f64 = 1.0;
-/// Longest wait between two attempts.
-const LONGEST_BACKOFF_SECONDS: f64 = 3600.0;
 
 /// A worker of this process. Cheap to clone.
 #[derive(Clone)]
@@ -114,7 +112,8 @@ impl Worker {
     pub async fn run(self, drain: CancellationToken, end: CancellationToken) {
         let (wake, _) = watch::channel(());
         let mut tasks = JoinSet::new();
-        tasks.spawn(self.clone().listen(wake.clone(), drain.clone()));
+        let (database, bell, over) = (self.database.clone(), wake.clone(), drain.clone());
+        tasks.spawn(async move { database.ring(&["hilum_event", "hilum_job"], &bell, &over).await });
         for slot in 0..self.settings.at_once.max(1) {
             tasks.spawn(self.clone().slot(slot, wake.clone(), drain.clone(), end.clone()));
         }
@@ -126,33 +125,12 @@ impl Worker {
         }
     }
 
-    /// Passes the database's notifications on.
-    async fn listen(self, wake: watch::Sender<()>, drain: CancellationToken) {
-        let longest = Duration::from_secs_f64(self.settings.poll_seconds);
-        while !drain.is_cancelled() {
-            let mut waiter = match self.database.listen(&["hilum_event", "hilum_job"]).await {
-                Ok(waiter) => waiter,
-                Err(failure) => {
-                    warn!("cannot listen to the database: {failure}");
-                    pause(longest, &drain).await;
-                    continue;
-                }
-            };
-            while !drain.is_cancelled() {
-                tokio::select! {
-                    told = waiter.wait(longest) => if told { wake.send_replace(()); },
-                    () = drain.cancelled() => {}
-                }
-            }
-        }
-    }
-
     /// Says that this worker lives, takes back what dead ones left, makes jobs of settled series.
     async fn housekeeping(self, wake: watch::Sender<()>, drain: CancellationToken, end: CancellationToken) {
         let mut told = wake.subscribe();
         let longest = Duration::from_secs_f64(self.settings.poll_seconds);
         let specification = self.core.specification();
-        let mut heard = None::<Instant>;
+        let (mut heard, mut failures) = (None::<Instant>, Failures::new(Backoff::DATABASE));
         while !drain.is_cancelled() {
             let round = async {
                 if heard.is_none_or(|at| at.elapsed().as_secs_f64() > self.settings.lease_seconds / 4.0) {
@@ -169,9 +147,10 @@ impl Worker {
             };
             if let Err(failure) = round.await {
                 warn!("the queue cannot be looked after: {failure}");
-                pause(Duration::from_secs(1), &drain).await;
+                pause(failures.wait(), &drain).await;
                 continue;
             }
+            failures.over();
             tokio::select! {
                 _ = timeout(longest, told.changed()) => {}
                 () = drain.cancelled() => {}
@@ -188,6 +167,7 @@ impl Worker {
     async fn slot(self, slot: usize, wake: watch::Sender<()>, drain: CancellationToken, end: CancellationToken) {
         let mut told = wake.subscribe();
         let longest = Duration::from_secs_f64(self.settings.poll_seconds);
+        let mut failures = Failures::new(Backoff::DATABASE);
         while !drain.is_cancelled() {
             // A job that must run alone is for the first place, while no other has one.
             let idle = slot == 0 && self.in_hand.load(Ordering::SeqCst) == 0;
@@ -197,11 +177,13 @@ impl Worker {
                 .await
             {
                 Ok(Some(claim)) => {
+                    failures.over();
                     self.in_hand.fetch_add(1, Ordering::SeqCst);
                     self.one(claim, &wake, &end).await;
                     self.in_hand.fetch_sub(1, Ordering::SeqCst);
                 }
                 Ok(None) => {
+                    failures.over();
                     tokio::select! {
                         _ = timeout(longest, told.changed()) => {}
                         () = drain.cancelled() => {}
@@ -209,7 +191,7 @@ impl Worker {
                 }
                 Err(failure) => {
                     warn!("cannot claim a job: {failure}");
-                    pause(longest, &drain).await;
+                    pause(failures.wait(), &drain).await;
                 }
             }
         }
@@ -238,12 +220,13 @@ impl Worker {
     /// Writes how a job ended, again and again while the database is away for less than the lease.
     async fn settle(&self, claim: &Claim, worked: Result<JobEnd, JobError>, stopped: Option<Stopped>) {
         let until = Instant::now() + Duration::from_secs_f64(self.settings.lease_seconds);
+        let mut failures = Failures::new(Backoff::DATABASE);
         loop {
             match self.try_settle(claim, &worked, stopped).await {
                 Ok(()) => return,
                 Err(failure) if failure.is_transient() && Instant::now() < until => {
                     warn!("job {}: its end cannot be written yet: {failure}", claim.id);
-                    tokio::time::sleep(Duration::from_millis(500)).await;
+                    tokio::time::sleep(failures.wait()).await;
                 }
                 Err(failure) => {
                     error!("job {}: its end cannot be written: {failure}", claim.id);
@@ -305,7 +288,7 @@ impl Worker {
             error!("job {}: given up: {failure}", claim.id);
             return self.database.end_job(claim, &self.name, &end).await;
         }
-        let wait = backoff_seconds(self.settings.backoff_seconds, LONGEST_BACKOFF_SECONDS, attempt);
+        let wait = self.settings.backoff().seconds(attempt);
         warn!("job {}: again in {wait:.0} s: {failure}", claim.id);
         let why = failure.to_string();
         self.database.hand_back_job(claim, &self.name, &why, wait, true).await
@@ -401,24 +384,9 @@ async fn pause(longest: Duration, end: &CancellationToken) {
     }
 }
 
-/// Seconds to wait after attempt `attempt` (from 1): `first`, doubled each time, at most `longest`, spread by half so that what failed together does not come again together.
-fn backoff_seconds(first: f64, longest: f64, attempt: u32) -> f64 {
-    let doubled = first * 2f64.powi(i32::try_from(attempt.saturating_sub(1)).unwrap_or(i32::MAX).min(30));
-    doubled.min(longest) * rand::random_range(0.5..1.0)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_wait_doubles_and_stays_within_its_bounds() {
-        for _ in 0..100 {
-            assert!((2.5..5.0).contains(&backoff_seconds(5.0, 3600.0, 1)));
-            assert!((10.0..20.0).contains(&backoff_seconds(5.0, 3600.0, 3)));
-            assert!((1800.0..3600.0).contains(&backoff_seconds(5.0, 3600.0, u32::MAX)));
-        }
-    }
 
     #[test]
     fn no_two_workers_have_one_name() {

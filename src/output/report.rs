@@ -24,6 +24,9 @@ pub struct Report {
     pub pipeline_revision: u32,
     /// Which series it is.
     pub series: SeriesIdentity,
+    /// The service's job for the same series as it stood before more slices came; absent where there is none, and on the command line.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub predecessor: Option<String>,
     /// The verdict on the series.
     pub verdict: Verdict,
     /// The verdict on the mask; empty in a series without remarks, and in a refused one.
@@ -210,6 +213,7 @@ mod tests {
                 slice_thickness_mm: Some(1.0),
                 ..SeriesIdentity::default()
             },
+            predecessor: Some("00000000-0000-4000-8000-000000000001".into()),
             verdict: Verdict {
                 outcome: Outcome::Repaired,
                 findings: vec![finding.clone()],
@@ -391,6 +395,7 @@ mod tests {
     #[test]
     fn the_report_of_a_refused_series_has_what_the_schema_requires() {
         let report = Report {
+            predecessor: None,
             mask_findings: Vec::new(),
             measurements: None,
             sides: None,

@@ -153,6 +153,7 @@ fn blank(series: &Series, verdict: Verdict) -> Report {
             convolution_kernel: text(|h| &h.convolution_kernel),
             slice_thickness_mm: header.and_then(|h| h.slice_thickness_mm),
         },
+        predecessor: None,
         verdict,
         mask_findings: Vec::new(),
         measurements: None,

@@ -67,8 +67,17 @@ pub(crate) fn content_type() -> String {
 /// Settings for small inboxes.
 pub(crate) fn settings() -> InboxSettings {
     let mut settings = hilum::config::Settings::load(None).unwrap().inbox;
-    settings.disk_reserve_bytes = 0;
+    (settings.disk_reserve_bytes, settings.disk_watermark) = (0, 1.0);
     settings
+}
+
+/// A sender that says that its series are whole.
+pub(crate) fn whole() -> Origin {
+    Origin {
+        actor: "test".into(),
+        complete: true,
+        ..Origin::default()
+    }
 }
 
 /// An inbox in a folder of its own.

@@ -77,3 +77,20 @@ pub fn ready() -> bool {
     }
     true
 }
+
+/// What Orthanc's rule says with a series: who sends, and that it is whole.
+pub const WHOLE: [(&str, &str); 2] = [("X-Hilum-Series-Complete", "true"), ("X-Hilum-Source", "orthanc")];
+
+/// A service over this database beside an Orthanc, both up. With `forwards`, our rule sends every stable CT series to it; `more` is added to the `[[pacs]]` block.
+pub async fn both(database_url: &str, forwards: bool, more: &str) -> (Service, Orthanc) {
+    let mut service = Service::new(Some(database_url));
+    let forward = orthanc::Forward {
+        port: service.port,
+        user: "orthanc".into(),
+        password: "unused on loopback".into(),
+    };
+    let orthanc = Orthanc::start(forwards.then_some(&forward)).await;
+    service.beside(&orthanc, more);
+    service.up().await;
+    (service, orthanc)
+}

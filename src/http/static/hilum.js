@@ -25,12 +25,12 @@
     }, 300);
   };
 
-  const source = new EventSource("/api/v1/events");
-  source.addEventListener("event", (message) => {
+  const happened = (message) => {
+    last = message.lastEventId;
     const id = JSON.parse(message.data).job_id;
     if (id && (!page || page.dataset.pageOf === id)) refresh(id);
-  });
-  source.addEventListener("progress", (message) => {
+  };
+  const progressed = (message) => {
     const told = JSON.parse(message.data);
     const place = page ? (page.dataset.pageOf === told.job_id ? page : null) : shown(told.job_id);
     if (!place) return;
@@ -38,5 +38,20 @@
     if (!bar) { refresh(told.job_id); return; }
     bar.max = Math.max(1, told.windows_total);
     bar.value = told.windows_done;
-  });
+  };
+
+  // A browser comes again by itself when a stream breaks off, and never when it was refused, as where too many are open.
+  let last = "", refused = false;
+  const open = () => {
+    const source = new EventSource("/api/v1/events" + (last && `?last_event_id=${last}`));
+    source.addEventListener("event", happened);
+    source.addEventListener("progress", progressed);
+    source.addEventListener("open", () => { if (refused && !last) location.reload(); });
+    source.addEventListener("error", () => {
+      if (source.readyState !== EventSource.CLOSED) return;
+      refused = true;
+      setTimeout(open, 15000 + 15000 * Math.random());
+    });
+  };
+  open();
 })();

@@ -4,46 +4,42 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use rand::Rng as _;
 use tokio_util::sync::CancellationToken;
 
 use super::{ACTOR, LOOK_AGAIN, PollError, Source, request_study, wait};
-use crate::database::{ClaimedRetrieval, DatabaseError, RetrievalFault};
+use crate::database::{Backoff, ClaimedRetrieval, DatabaseError, Failures, RetrievalFault};
 use crate::dicomweb::ClientError;
 use crate::dicomweb::multipart::Boundary;
-use crate::inbox::{IngestError, Origin, Outcome};
+use crate::inbox::{InboxSettings, IngestError, Origin, Outcome};
 
 /// A worker that has not renewed its lease for so long has lost its retrieval.
 const LEASE_SECONDS: f64 = 60.0;
-/// Wait before the second attempt; it doubles with each one.
-const BACKOFF_SECONDS: f64 = 2.0;
-/// Longest wait between two attempts.
-const LONGEST_BACKOFF_SECONDS: f64 = 900.0;
-/// Attempts where the fault may pass: some six days.
-const MOST_ATTEMPTS: i32 = 600;
-/// Attempts where it will hardly pass. A change at the PACS (another count) begins anew.
-const MOST_FINAL_ATTEMPTS: i32 = 3;
 
 pub(super) async fn fetch_loop(source: Arc<Source>, end: CancellationToken) {
+    let mut failures = Failures::new(Backoff::DATABASE);
     while !end.is_cancelled() {
         let claimed = source
             .database
             .claim_retrieval(&source.pacs.name, LEASE_SECONDS, ACTOR)
             .await;
-        let more = match claimed {
+        let pause = match claimed {
             Ok(Some(claimed)) => {
+                failures.over();
                 if let Err(error) = retrieve(&source, &claimed, &end).await {
                     tracing::warn!(retrieval = claimed.id, %error, "the fate of a retrieval cannot be noted");
                 }
-                true
+                continue;
             }
-            Ok(None) => false,
+            Ok(None) => {
+                failures.over();
+                LOOK_AGAIN
+            }
             Err(error) => {
                 tracing::warn!(%error, "retrievals cannot be claimed now");
-                false
+                failures.wait()
             }
         };
-        if !more && !wait(&end, LOOK_AGAIN).await {
+        if !wait(&end, pause).await {
             return;
         }
     }
@@ -75,7 +71,7 @@ async fn retrieve(source: &Source, claimed: &ClaimedRetrieval, end: &Cancellatio
             metrics::counter!("hilum_retrievals_total", "outcome" => "failed").increment(1);
             let fault = RetrievalFault {
                 error: &text,
-                wait_seconds: next_wait(&error, claimed.attempts),
+                wait_seconds: next_wait(&error, claimed.attempts, source.ingest.settings()),
             };
             source.database.retrieval_failed(claimed, &fault, ACTOR).await?
         }
@@ -86,18 +82,18 @@ async fn retrieve(source: &Source, claimed: &ClaimedRetrieval, end: &Cancellatio
     Ok(())
 }
 
-/// Seconds until the next attempt, doubled with each and between half and one and a half of that; `None`: there is none.
-fn next_wait(error: &PollError, attempts: i32) -> Option<f64> {
+/// Seconds until the next attempt; `None`: there is none.
+fn next_wait(error: &PollError, attempts: i32, settings: &InboxSettings) -> Option<f64> {
     if matches!(error, PollError::Ingest(IngestError::Ending)) {
         return Some(0.0);
     }
     let most = if may_pass(error) {
-        MOST_ATTEMPTS
+        settings.fetch_attempts
     } else {
-        MOST_FINAL_ATTEMPTS
+        settings.fetch_hopeless_attempts
     };
-    let doubled = BACKOFF_SECONDS * 2f64.powi((attempts - 1).clamp(0, 30));
-    (attempts < most).then(|| doubled.min(LONGEST_BACKOFF_SECONDS) * rand::rng().random_range(0.5..1.5))
+    let attempts = u32::try_from(attempts).unwrap_or_default();
+    (attempts < most).then(|| settings.fetch_backoff().seconds(attempts))
 }
 
 fn may_pass(error: &PollError) -> bool {
@@ -150,6 +146,7 @@ async fn fetch(source: &Source, claimed: &ClaimedRetrieval) -> Result<u32, PollE
         study: Some(study.to_owned()),
         // Whether it is whole is known only after it was counted.
         complete: false,
+        ..Origin::default()
     };
     let receipt = source.ingest.receive(&boundary, retrieved.stream, &origin).await?;
     let came: HashSet<&str> = receipt
@@ -183,11 +180,17 @@ async fn fetch(source: &Source, claimed: &ClaimedRetrieval) -> Result<u32, PollE
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
     use crate::dicomweb::multipart::MultipartError;
 
     #[test]
     fn what_may_pass_is_tried_for_days_and_what_will_not_three_times() {
+        let defaults: toml::Table = toml::from_str(include_str!("../../../config/default.toml")).unwrap();
+        let settings: InboxSettings = defaults["inbox"].clone().try_into().unwrap();
+        let most = i32::try_from(settings.fetch_attempts).unwrap();
+        let next = |error: &PollError, attempts| next_wait(error, attempts, &settings);
         let pacs = |error| PollError::Pacs {
             name: "a".into(),
             error,
@@ -199,15 +202,15 @@ mod tests {
             PollError::Ingest(MultipartError::Unclosed.into()),
             PollError::Short { came: 1, count: 2 },
         ] {
-            assert!(next_wait(&error, 100).is_some(), "{error}");
-            assert!(next_wait(&error, MOST_ATTEMPTS).is_none(), "{error}");
+            assert!(next(&error, 100).is_some_and(|wait| wait > 60.0), "{error}");
+            assert!(next(&error, most).is_none(), "{error}");
         }
         for error in [
             pacs(ClientError::Status(404)),
             PollError::Ingest(IngestError::TooLarge(1)),
         ] {
-            assert!(next_wait(&error, 2).is_some(), "{error}");
-            assert!(next_wait(&error, 3).is_none(), "{error}");
+            assert!(next(&error, 2).is_some(), "{error}");
+            assert!(next(&error, 3).is_none(), "{error}");
         }
     }
 }

@@ -1,0 +1,94 @@
+//! `GET /api/v1/retrievals/{id}`: how far it is with what a PACS was asked for.
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use time::OffsetDateTime;
+use utoipa::ToSchema;
+
+use super::AppState;
+use super::problem::{Path, Problem};
+use crate::database::{Database, RetrievalRow, RetrievalState};
+
+/// A series, or all CT series of a study, that is fetched from a PACS.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Retrieval {
+    id: i64,
+    /// seen (it waits until its count is the same in two answers), pending, running, done or failed.
+    state: &'static str,
+    /// Name of its `[[pacs]]` block.
+    pacs: String,
+    study_uid: String,
+    /// Null: every CT series of the study; each becomes a retrieval of its own.
+    series_uid: Option<String>,
+    /// Instances, of a whole study its CT series, as far as they were counted.
+    count: Option<i32>,
+    priority: i16,
+    attempts: i32,
+    /// Why the last attempt failed.
+    error: Option<String>,
+    /// When it is tried again, where it waits for that.
+    #[serde(with = "time::serde::rfc3339::option")]
+    next_attempt_at: Option<OffsetDateTime>,
+    /// Who asked for it.
+    actor: String,
+    #[serde(with = "time::serde::rfc3339")]
+    created_at: OffsetDateTime,
+    #[serde(with = "time::serde::rfc3339::option")]
+    finished_at: Option<OffsetDateTime>,
+    links: RetrievalLinks,
+}
+
+/// Where to go on.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct RetrievalLinks {
+    #[serde(rename = "self")]
+    itself: String,
+    /// What was received of it.
+    series: String,
+    /// The jobs that came of it.
+    jobs: String,
+}
+
+impl From<RetrievalRow> for Retrieval {
+    fn from(row: RetrievalRow) -> Retrieval {
+        let mut filter = format!("study={}", row.study_uid);
+        if !row.series_uid.is_empty() {
+            filter.push_str(&format!("&series={}", row.series_uid));
+        }
+        Retrieval {
+            id: row.id,
+            state: row.state.name(),
+            next_attempt_at: (row.state == RetrievalState::Pending).then_some(row.not_before),
+            pacs: row.pacs,
+            study_uid: row.study_uid,
+            series_uid: Some(row.series_uid).filter(|uid| !uid.is_empty()),
+            count: row.count,
+            priority: row.priority,
+            attempts: row.attempts,
+            error: row.error,
+            actor: row.actor,
+            created_at: row.created_at,
+            finished_at: row.finished_at,
+            links: RetrievalLinks {
+                itself: format!("/api/v1/retrievals/{}", row.id),
+                series: format!("/api/v1/series?{filter}"),
+                jobs: format!("/api/v1/jobs?{filter}"),
+            },
+        }
+    }
+}
+
+/// One retrieval, by its id.
+pub(super) async fn find(database: &Database, id: i64) -> Result<Retrieval, Problem> {
+    let row = database.retrieval(id).await?;
+    row.map(Retrieval::from)
+        .ok_or_else(|| Problem::not_found("retrieval_not_found", "There is no such retrieval."))
+}
+
+/// How far it is with a series or study that is fetched from a PACS, as the answer to a submission names it.
+#[utoipa::path(get, path = "/api/v1/retrievals/{id}", tag = "jobs", operation_id = "get_retrieval", params(("id" = i64, Path)),
+    responses((status = 200, body = Retrieval), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn one(State(state): State<AppState>, Path(id): Path<i64>) -> Result<Json<Retrieval>, Problem> {
+    Ok(Json(find(&state.database, id).await?))
+}

@@ -1,0 +1,175 @@
+//! Lists: their pages, filters, indexes, and what is wrong with a question.
+
+use super::*;
+
+#[tokio::test]
+async fn pages_follow_each_other_without_gaps_and_filters_hold() {
+    scratch(|database, url| async move {
+        let service = Service::start(database, &url, Vec::new()).await;
+        service.seed(100).await;
+        for (list, field, filter, expected) in [
+            ("jobs", "jobs", "", 100),
+            ("jobs", "jobs", "&state=done", 25),
+            ("jobs", "jobs", "&study=1.2.3", 4),
+            ("jobs", "jobs", "&study=1.2.3&state=failed", 1),
+            ("jobs", "jobs", "&series=1.3.7", 1),
+            ("jobs", "jobs", "&study=1.2.9&series=1.3.7", 0),
+            ("jobs", "jobs", "&accession=A3", 10),
+            ("series", "series", "", 100),
+            ("series", "series", "&state=taken", 100),
+            ("series", "series", "&state=receiving", 0),
+            ("series", "series", "&study=1.2.3", 4),
+            ("series", "series", "&series=1.3.7", 1),
+            ("series", "series", "&study=1.2.1&series=1.3.7", 1),
+            ("series", "series", "&accession=A3&state=taken", 10),
+        ] {
+            let mut seen = HashSet::new();
+            let mut times: Vec<String> = Vec::new();
+            let mut cursor = String::new();
+            loop {
+                let page = service.get(&format!("/api/v1/{list}?limit=7{filter}{cursor}")).await;
+                assert_eq!(page.status, 200, "{}", page.text());
+                let page = page.json();
+                for row in page[field].as_array().unwrap() {
+                    assert!(seen.insert(row["id"].to_string()), "{list}{filter}: {row} came twice");
+                    times.push(row["series"]["received_at"].to_string());
+                }
+                let Some(next) = page["next"].as_str() else { break };
+                cursor = format!("&cursor={next}");
+            }
+            assert_eq!(seen.len(), expected, "{list}{filter}");
+        }
+        let since = time::OffsetDateTime::now_utc() - time::Duration::minutes(10);
+        let since = since.format(&time::format_description::well_known::Rfc3339).unwrap();
+        let recent = service
+            .get(&format!("/api/v1/jobs?received_since={since}"))
+            .await
+            .json();
+        let count = recent["jobs"].as_array().unwrap().len();
+        assert!((8..=10).contains(&count), "{count} jobs of the last ten minutes");
+        service.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_is_wrong_has_a_stable_code() {
+    scratch(|database, url| async move {
+        let service = Service::start(database, &url, Vec::new()).await;
+        for (method, path, body, status, code) in [
+            ("GET", "/nowhere", "", 404, "no_such_path"),
+            ("DELETE", "/api/v1/jobs", "", 405, "method_not_allowed"),
+            ("GET", "/api/v1/jobs/7", "", 400, "bad_path"),
+            ("GET", "/api/v1/series/x", "", 400, "bad_path"),
+            ("GET", "/api/v1/jobs?limit=x", "", 400, "bad_query"),
+            ("GET", "/api/v1/jobs?limit=201", "", 400, "bad_query"),
+            ("GET", "/api/v1/jobs?stat=done", "", 400, "bad_query"),
+            ("GET", "/api/v1/jobs?state=finished", "", 400, "unknown_state"),
+            ("GET", "/api/v1/jobs?cursor=%00", "", 400, "bad_cursor"),
+            ("GET", "/api/v1/jobs?study=%00", "", 400, "bad_query"),
+            (
+                "GET",
+                "/api/v1/jobs?study=1&accession=1",
+                "",
+                400,
+                "filters_exclude_each_other",
+            ),
+            ("GET", "/api/v1/jobs?received_since=yesterday", "", 400, "bad_query"),
+            ("GET", &format!("/api/v1/jobs/{}", job(1)), "", 404, "job_not_found"),
+            ("GET", "/api/v1/series/1", "", 404, "series_not_found"),
+            ("POST", "/api/v1/jobs", "{", 400, "bad_json"),
+            ("POST", "/api/v1/jobs", "{\"study_uid\": \"../..\"}", 400, "bad_uid"),
+            (
+                "POST",
+                "/api/v1/jobs",
+                "{\"study_uid\": \"1.2\"}",
+                404,
+                "series_not_found",
+            ),
+            (
+                "POST",
+                "/api/v1/jobs",
+                "{\"study_uid\": \"1.2\", \"pacs\": \"x\"}",
+                400,
+                "unknown_pacs",
+            ),
+            (
+                "POST",
+                &format!("/api/v1/jobs/{}/cancel", job(1)),
+                "",
+                404,
+                "job_not_found",
+            ),
+        ] {
+            let answer = service
+                .ask(method, path, &[("content-type", "application/json")], body)
+                .await;
+            assert_eq!(
+                (answer.status.as_u16(), answer.code().as_str()),
+                (status, code),
+                "{method} {path}"
+            );
+            if status == 405 {
+                assert!(answer.headers["allow"].to_str().unwrap().contains("GET"));
+            }
+        }
+        let answer = service
+            .ask("POST", "/api/v1/jobs", &[("content-type", "text/plain")], "{}")
+            .await;
+        assert_eq!(answer.code(), "not_json");
+        service.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn lists_use_their_indexes_under_generic_plans() {
+    scratch(|_, url| async move {
+        let pool = PgPool::connect(&url).await.unwrap();
+        sqlx::raw_sql(
+            "insert into series (study_uid, series_uid, state, revision, accession_number, received_at)
+             select '1.2.' || n / 2, '1.3.' || n, 'taken', '\\x01', 'A' || n / 2, now() - n * interval '1 minute' from generate_series(1, 100000) n;
+             insert into job (id, series_id, series_revision, model, model_digest, parameters_digest, pipeline_revision, state, created_at)
+             select gen_random_uuid(), id, '\\x01', 'm', 'd', 'p', 1, (array['done', 'done', 'done', 'failed', 'refused'])[1 + id % 5]::job_state, received_at from series;
+             insert into event (kind, actor) select 'a', 'b' from generate_series(1, 1000);
+             analyze",
+        )
+        .execute(&pool)
+        .await
+        .unwrap();
+        let mut connection = pool.acquire().await.unwrap();
+        sqlx::raw_sql("set plan_cache_mode = force_generic_plan").execute(&mut *connection).await.unwrap();
+        // The very statements that the library was compiled with.
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(".sqlx");
+        let mut looked_at = 0;
+        for file in std::fs::read_dir(folder).unwrap() {
+            let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            let statement: Value = serde_json::from_str(&text).unwrap();
+            let sql = statement["query"].as_str().unwrap();
+            let list = sql.contains("limit $4") && (sql.contains("from job j join series s") || sql.contains("source_count, received_at"));
+            let events = sql.contains("from event") && sql.contains("order by transaction, id limit");
+            if !list && !events {
+                continue;
+            }
+            looked_at += 1;
+            let parameters = statement["describe"]["parameters"]["Left"].as_array().unwrap().len();
+            let nulls = vec!["null"; parameters].join(", ");
+            sqlx::raw_sql(AssertSqlSafe(format!("deallocate all; prepare looked_at as {sql}")))
+                .execute(&mut *connection)
+                .await
+                .unwrap();
+            let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(format!("explain execute looked_at({nulls})")))
+                .persistent(false)
+                .fetch_all(&mut *connection)
+                .await
+                .unwrap();
+            let plan = plan.join("\n");
+            assert!(!plan.contains("Seq Scan"), "{sql}\n{plan}");
+            assert!(events || !plan.contains("Hash Join"), "{sql}\n{plan}");
+        }
+        drop(connection);
+        pool.close().await;
+        assert!(looked_at >= 13, "{looked_at} statements");
+    })
+    .await;
+}

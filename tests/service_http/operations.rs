@@ -1,0 +1,204 @@
+//! What users do, and what becomes of it.
+
+use super::*;
+
+#[tokio::test]
+async fn jobs_are_canceled_and_retried_as_their_state_allows() {
+    scratch(|database, url| async move {
+        let service = Service::start(database, &url, Vec::new()).await;
+        service.seed(8).await;
+        let act = async |n: usize, what: &str| {
+            service
+                .post(&format!("/api/v1/jobs/{}/{what}", job(n)), &json!({}))
+                .await
+        };
+        // 4 is queued, 1 done, 2 failed, 3 refused; 8 will run.
+        let canceled = act(4, "cancel").await;
+        assert_eq!(
+            (canceled.status.as_u16(), canceled.json()["state"].clone()),
+            (200, json!("canceled"))
+        );
+        assert_eq!(act(4, "cancel").await.code(), "wrong_state");
+        service
+            .sql("update job set state = 'running', started_at = now() where state = 'queued'")
+            .await;
+        let asked = act(8, "cancel").await;
+        assert_eq!(asked.status, 202);
+        assert_eq!(
+            (&asked.json()["state"], &asked.json()["cancel_requested"]),
+            (&json!("running"), &json!(true))
+        );
+        for n in [1, 3, 8] {
+            let answer = act(n, "retry").await;
+            assert_eq!((answer.status.as_u16(), answer.code().as_str()), (409, "wrong_state"));
+        }
+        service
+            .sql("update job set attempts = 5, error_code = 'x', error_sentence = 'y' where state = 'failed'")
+            .await;
+        let again = act(2, "retry").await.json();
+        assert_eq!(
+            (&again["state"], &again["attempts"], &again["error"]),
+            (&json!("queued"), &json!(0), &Value::Null)
+        );
+        assert_eq!(act(4, "retry").await.json()["state"], "queued");
+        service.sql("update series set revision = '\\x02'").await;
+        assert_eq!(act(6, "retry").await.code(), "series_changed");
+        service.sql("update series set revision = '\\x01', folded = '[]'").await;
+        assert_eq!(act(6, "retry").await.code(), "slices_removed");
+        let kinds: Vec<(String, String)> = sqlx::query_as("select kind, actor from event order by id")
+            .fetch_all(&service.pool)
+            .await
+            .unwrap();
+        let kinds: Vec<&str> = kinds.iter().map(|(kind, _)| kind.as_str()).collect();
+        assert_eq!(
+            kinds,
+            ["job_canceled", "job_cancel_requested", "job_retried", "job_retried"]
+        );
+        service.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn results_are_delivered_again_the_queue_pauses_and_wishes_are_kept() {
+    scratch(|database, url| async move {
+        let service = Service::start(database, &url, Vec::new()).await;
+        service.seed(8).await;
+        let redeliver = format!("/api/v1/jobs/{}/redeliver", job(1));
+        assert_eq!(service.post(&redeliver, &json!({})).await.code(), "nothing_to_deliver");
+        // Whatever became of a delivery, it is due at once and has all its time before it; one that is being sent keeps its sender.
+        service
+            .sql(&format!(
+                "insert into delivery (job_id, destination, state, file, sop_class_uid, sop_instance_uid, attempts, error, token, worker,
+                     lease_until, not_before, wanted_at)
+                 select '{}'::uuid, state, state::delivery_state, 'segmentation.dcm', '1', '2', 9, 'away', 5,
+                     case when state = 'sending' then 'sender' end, case when state = 'sending' then now() + interval '1 minute' end,
+                     now() + interval '1 hour', now() - interval '80 hours'
+                 from unnest(array['pending', 'sending', 'delivered', 'given_up', 'withdrawn']) as state;
+                 update job set deliveries_planned = true",
+                job(1)
+            ))
+            .await;
+        let again = service.post(&redeliver, &json!({})).await;
+        assert_eq!(again.status, 202);
+        for delivery in again.json()["deliveries"].as_array().unwrap() {
+            let sent_now = delivery["destination"] == "sending";
+            let (state, attempts) = if sent_now { ("sending", 9) } else { ("pending", 0) };
+            assert_eq!((&delivery["state"], &delivery["attempts"]), (&json!(state), &json!(attempts)));
+        }
+        let (due, fresh, held, planned): (i64, i64, i64, bool) = sqlx::query_as(
+            "select count(*) filter (where d.state = 'pending' and d.not_before <= now()),
+                 count(*) filter (where d.wanted_at > now() - interval '1 hour'),
+                 count(*) filter (where d.worker = 'sender' and d.token = 5), bool_or(deliveries_planned)
+             from delivery d join job on job.id = job_id",
+        )
+        .fetch_one(&service.pool)
+        .await
+        .unwrap();
+        assert_eq!((due, fresh, held, planned), (4, 5, 1, false));
+        let told: Vec<(String, i64)> = sqlx::query_as("select kind, count(*) from event where actor = 'anonymous' group by kind order by kind")
+            .fetch_all(&service.pool)
+            .await
+            .unwrap();
+        assert_eq!(told, [("delivery_redelivered".to_owned(), 4), ("delivery_requested".to_owned(), 1)]);
+        // One without any delivery is decided on anew: its PACS may have been configured since.
+        service
+            .sql(&format!(
+                "update job set state = 'done', segmentation_uid = '2.25.1', deliveries_planned = true where id = '{}'",
+                job(5)
+            ))
+            .await;
+        let undelivered = service.post(&format!("/api/v1/jobs/{}/redeliver", job(5)), &json!({})).await;
+        assert_eq!(undelivered.status, 202);
+        let unplanned: bool = sqlx::query_scalar(AssertSqlSafe(format!("select not deliveries_planned from job where id = '{}'", job(5))))
+            .fetch_one(&service.pool)
+            .await
+            .unwrap();
+        assert!(unplanned);
+        let not_done = service.post(&format!("/api/v1/jobs/{}/redeliver", job(2)), &json!({})).await;
+        assert_eq!(not_done.code(), "wrong_state");
+
+        assert_eq!(service.post("/api/v1/queue/pause", &json!({})).await.json()["paused"], true);
+        assert_eq!(service.get("/api/v1/queue").await.json()["paused"], true);
+        assert_eq!(service.post("/api/v1/queue/resume", &json!({})).await.json()["paused"], false);
+
+        let known = service.post("/api/v1/jobs", &json!({"study_uid": "1.2.0", "series_uid": "1.3.1"})).await;
+        assert_eq!((known.status.as_u16(), &known.json()["jobs"][0]["id"]), (200, &json!(job(1))));
+        service.sql("update series set state = 'ignored', revision = '\\x02', finding_code = 'x' where series_uid = '1.3.1'").await;
+        let wished = service.post("/api/v1/jobs", &json!({"study_uid": "1.2.0", "series_uid": "1.3.1", "priority": 5})).await;
+        assert_eq!(wished.status, 202);
+        assert_eq!(wished.json()["series"][0]["state"], "settled");
+        assert_eq!(wished.json()["series"][0]["priority"], 5);
+        for _ in 0..2 {
+            let fetched = service.post("/api/v1/jobs", &json!({"study_uid": "9.9", "pacs": "orthanc"})).await;
+            assert_eq!((fetched.status.as_u16(), &fetched.json()["retrieval"]["state"]), (202, &json!("pending")));
+            let link = fetched.json()["retrieval"]["links"]["self"].as_str().unwrap().to_owned();
+            assert_eq!(service.get(&link).await.json(), fetched.json()["retrieval"]);
+        }
+        let retrievals: i64 = sqlx::query_scalar("select count(*) from retrieval").fetch_one(&service.pool).await.unwrap();
+        assert_eq!(retrievals, 1);
+
+        service.sql("update series set state = 'receiving', revision = null where series_uid = '1.3.2'").await;
+        let id: i64 = sqlx::query_scalar("select id from series where series_uid = '1.3.2'").fetch_one(&service.pool).await.unwrap();
+        let closed = service.post(&format!("/api/v1/series/{id}/finalize"), &json!({})).await.json();
+        assert_eq!((&closed["state"], &closed["settled_by"]), (&json!("settled"), &json!("finalize")));
+        service.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_retrieval_says_how_far_it_is_and_where_its_jobs_are() {
+    scratch(|database, url| async move {
+        let service = Service::start(database.clone(), &url, Vec::new()).await;
+        let wish = json!({"study_uid": "1.2.9", "series_uid": "1.3.9", "pacs": "orthanc", "priority": 4});
+        let asked = service.post("/api/v1/jobs", &wish).await.json()["retrieval"].clone();
+        let path = format!("/api/v1/retrievals/{}", asked["id"]);
+        for (name, value) in [
+            ("state", json!("pending")),
+            ("pacs", json!("orthanc")),
+            ("study_uid", json!("1.2.9")),
+            ("series_uid", json!("1.3.9")),
+            ("priority", json!(4)),
+            ("attempts", json!(0)),
+            ("count", Value::Null),
+            ("error", Value::Null),
+            ("actor", json!("anonymous")),
+            (
+                "links",
+                json!({"self": path, "series": "/api/v1/series?study=1.2.9&series=1.3.9", "jobs": "/api/v1/jobs?study=1.2.9&series=1.3.9"}),
+            ),
+        ] {
+            assert_eq!(asked[name], value, "{name}");
+        }
+        assert!(asked["next_attempt_at"].is_string());
+        let claimed = database.claim_retrieval("orthanc", 60.0, "a").await.unwrap().unwrap();
+        let running = service.get(&path).await.json();
+        assert_eq!(
+            (&running["state"], &running["attempts"], &running["next_attempt_at"]),
+            (&json!("running"), &json!(1), &Value::Null)
+        );
+        let fault = RetrievalFault {
+            error: "answered 503",
+            wait_seconds: Some(0.0),
+        };
+        assert!(database.retrieval_failed(&claimed, &fault, "a").await.unwrap());
+        let waits = service.get(&path).await.json();
+        assert_eq!((&waits["state"], &waits["error"]), (&json!("pending"), &json!("answered 503")));
+        let claimed = database.claim_retrieval("orthanc", 60.0, "a").await.unwrap().unwrap();
+        assert!(database.retrieved(&claimed, 7, "a").await.unwrap());
+        let done = service.get(&path).await.json();
+        assert_eq!(
+            (&done["state"], &done["count"], &done["error"]),
+            (&json!("done"), &json!(7), &Value::Null)
+        );
+        assert!(done["finished_at"].is_string());
+        for link in ["series", "jobs"] {
+            assert_eq!(service.get(done["links"][link].as_str().unwrap()).await.status, 200);
+        }
+        assert_eq!(service.get("/api/v1/retrievals/999").await.code(), "retrieval_not_found");
+        assert_eq!(service.get("/api/v1/retrievals/x").await.code(), "bad_path");
+        service.stop().await;
+    })
+    .await;
+}

@@ -1,0 +1,116 @@
+//! Results, pages, health, metrics and documentation.
+
+use super::*;
+
+#[tokio::test]
+async fn a_result_comes_with_its_type_and_tag_or_says_why_it_does_not() {
+    scratch(|database, url| async move {
+        let service = Service::start(database, &url, Vec::new()).await;
+        service.seed(4).await;
+        let folder = service.folder.path().join("results/a/1");
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("overlay.png"), b"picture").unwrap();
+        let report = json!({"files": [{"name": "overlay.png"}, {"name": "mask.nii.gz"}], "timings": [{"stage": "read", "seconds": 0.5}]});
+        service
+            .sql(&format!("update job set result_folder = 'results/a/1', report = '{report}' where id = '{}'", job(1)))
+            .await;
+        let path = |n: usize, name: &str| format!("/api/v1/jobs/{}/result/{name}", job(n));
+        let picture = service.get(&path(1, "overlay.png")).await;
+        assert_eq!((picture.status.as_u16(), &picture.body[..]), (200, &b"picture"[..]));
+        assert_eq!(picture.headers["content-type"], "image/png");
+        let tag = picture.headers["etag"].to_str().unwrap();
+        let same = service.ask("GET", &path(1, "overlay.png"), &[("if-none-match", tag)], "").await;
+        assert_eq!((same.status.as_u16(), same.body.len()), (304, 0));
+        let other = service.ask("GET", &path(1, "overlay.png"), &[("if-none-match", "\"x\"")], "").await;
+        assert_eq!(other.status, 200);
+        assert_eq!(service.get(&path(2, "overlay.png")).await.code(), "job_not_done");
+        assert_eq!(service.get(&path(1, "segmentation.dcm")).await.code(), "result_not_made");
+        assert_eq!(service.get(&path(1, "mask.nii.gz")).await.code(), "result_missing");
+        assert_eq!(service.get(&path(1, "..%2f..%2fsecret")).await.code(), "no_such_result");
+        service.sql("update job set removed = '{\"results\": true}'").await;
+        assert_eq!(service.get(&path(1, "mask.nii.gz")).await.code(), "result_removed");
+        let whole = service.get(&format!("/api/v1/jobs/{}", job(1))).await.json();
+        assert_eq!(whole["details"]["timings"][0]["stage"], "read");
+        service.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn pages_show_hostile_text_as_text_and_the_table_has_every_series() {
+    scratch(|database, url| async move {
+        let service = Service::start(database, &url, Vec::new()).await;
+        service.seed(8).await;
+        let hostile = "=<script>alert(1)</script>\"''";
+        let report = json!({
+            "verdict": {"outcome": "refused", "findings": [{"code": "too_few_slices", "sentence": hostile}]},
+            "measurements": {"total": {"volume_ml": 4321.6}, "right": {"volume_ml": 2200.0}, "left": {"volume_ml": 2121.6}},
+        });
+        sqlx::query("update series set study_description = $1, accession_number = $1, study_date = '20260102'").bind(hostile).execute(&service.pool).await.unwrap();
+        sqlx::query("update job set report = $1").bind(&report).execute(&service.pool).await.unwrap();
+        for path in ["/".to_owned(), format!("/jobs/{}", job(1)), format!("/jobs/{}/card", job(1))] {
+            let page = service.get(&path).await;
+            assert_eq!(page.status, 200);
+            let text = page.text();
+            assert!(!text.contains("<script>alert") && text.contains("&lt;script&gt;alert(1)"), "{path}");
+            for part in ["4322 ml", "2026-01-02"] {
+                assert!(text.contains(part), "{path}: {part}");
+            }
+        }
+        assert!(service.get("/").await.text().contains("Research use only"));
+        let table = service.get("/api/v1/measurements.csv").await.text();
+        let mut reader = csv::Reader::from_reader(table.as_bytes());
+        let rows: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+        assert_eq!(rows.len(), 8);
+        let mut column = |name: &str| reader.headers().unwrap().iter().position(|n| n == name).unwrap();
+        let (total, description) = (column("total_ml"), column("study_description"));
+        assert_eq!((&rows[0][total], &rows[0][description]), ("4321.6", format!("'{hostile}").as_str()));
+        let failed = service.get("/api/v1/measurements.csv?state=failed").await.text();
+        assert_eq!(failed.lines().count(), 3);
+        service.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn health_metrics_and_documentation_are_there() {
+    scratch(|database, url| async move {
+        let service = Service::start(database, &url, Vec::new()).await;
+        service.seed(8).await;
+        assert_eq!(service.get("/healthz").await.status, 200);
+        let ready = service.get("/readyz").await;
+        assert_eq!(
+            (ready.status.as_u16(), ready.json()),
+            (200, json!({"database": true, "disk": true, "model": true}))
+        );
+        let metrics = service.get("/metrics").await.text();
+        for line in [
+            "hilum_disk_free_bytes",
+            "hilum_disk_used_ratio",
+            "hilum_jobs{state=",
+            "hilum_http_requests_total{route=\"/readyz\"",
+            "hilum_queue_age_seconds",
+        ] {
+            assert!(metrics.contains(line), "{line} in\n{metrics}");
+        }
+        let document = service.get("/api/v1/openapi.json").await.json();
+        assert!(document["openapi"].as_str().unwrap().starts_with("3.1"));
+        for (path, method, _) in table()
+            .iter()
+            .filter(|(path, ..)| path.starts_with("/api/") && !path.ends_with("openapi.json"))
+        {
+            let method = if *method == Method::GET { "get" } else { "post" };
+            assert!(document["paths"][path][method].is_object(), "{method} {path}");
+        }
+        let docs = service.get("/docs/").await;
+        assert_eq!(docs.status, 200);
+        for text in [docs.text(), service.get("/docs/swagger-initializer.js").await.text()] {
+            assert!(
+                !text.contains("https://") && !text.contains("http://"),
+                "loads from another host: {text}"
+            );
+        }
+        service.stop().await;
+    })
+    .await;
+}

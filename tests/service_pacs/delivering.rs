@@ -1,0 +1,386 @@
+//! Results delivered, and believed only when they are seen.
+
+use super::*;
+
+fn settings() -> DeliverySettings {
+    DeliverySettings {
+        at_once: 2,
+        backoff_seconds: 0.2,
+        longest_backoff_seconds: 0.4,
+        // Longer than any test waits: what they see was told, or was due.
+        poll_seconds: 3600.0,
+        ..Settings::load(None).unwrap().delivery
+    }
+}
+
+/// A finished job with its segmentation on the disk.
+async fn finished_job(pool: &PgPool, folder: &Path, report: Value) -> Uuid {
+    let id = Uuid::now_v7();
+    std::fs::create_dir_all(folder.join("results")).unwrap();
+    std::fs::write(
+        folder.join("results/segmentation.dcm"),
+        instance(STUDY, RESULT_SERIES, RESULT),
+    )
+    .unwrap();
+    sqlx::query("insert into series (study_uid, series_uid, source, state) values ($1, $2, 'one', 'taken')")
+        .bind(STUDY)
+        .bind(SERIES)
+        .execute(pool)
+        .await
+        .unwrap();
+    sqlx::query(
+        "insert into job (id, series_id, series_revision, model, model_digest, parameters_digest, pipeline_revision, state, report,
+             result_folder, segmentation_uid, finished_at)
+         select $1, id, '\\x00', 'm', 'd', 'p', 1, 'done', $2, 'results', $3, now() from series",
+    )
+    .bind(id)
+    .bind(report)
+    .bind(RESULT)
+    .execute(pool)
+    .await
+    .unwrap();
+    id
+}
+
+/// The deliveries of a process, to one PACS.
+struct Deliveries {
+    end: CancellationToken,
+    running: JoinHandle<Result<(), DeliveryError>>,
+}
+
+impl Deliveries {
+    fn begin(database: &Database, folder: &Path, settings: DeliverySettings, block: Pacs) -> Deliveries {
+        let end = CancellationToken::new();
+        let running = delivery::run(
+            database.clone(),
+            folder.to_owned(),
+            settings,
+            vec![block],
+            "worker".into(),
+            end.clone(),
+        );
+        Deliveries {
+            running: tokio::spawn(running),
+            end,
+        }
+    }
+
+    async fn end(self) {
+        self.end.cancel();
+        self.running.await.unwrap().unwrap();
+    }
+}
+
+/// Runs the delivery of one finished job against a server with these quirks, until `state` is reached; then `check`.
+async fn delivered_with<F: Future<Output = ()>>(
+    quirks: &[Stow],
+    state: &'static str,
+    settings: DeliverySettings,
+    check: impl FnOnce(Database, PgPool, QuirkServer, Uuid) -> F,
+) {
+    let quirks = quirks.to_vec();
+    scratch(|database, url| async move {
+        let pool = PgPool::connect(&url).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let server = QuirkServer::start().await;
+        server.inside().stow.extend(quirks);
+        let job = finished_job(&pool, folder.path(), json!({"mask_findings": []})).await;
+        let block = pacs(&server.url(), "username = \"hilum\"\npassword = \"word\"");
+        let deliveries = Deliveries::begin(&database, folder.path(), settings, block);
+        let pool = &pool;
+        until(state, || async move {
+            text(pool, "select state::text from delivery").await == state
+        })
+        .await;
+        check(database, pool.clone(), server, job).await;
+        deliveries.end().await;
+        pool.close().await;
+    })
+    .await;
+}
+
+async fn how(pool: &PgPool) -> String {
+    text(
+        pool,
+        "select detail ->> 'how' from event where kind = 'delivery_delivered' order by id desc limit 1",
+    )
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_listed_and_found_is_delivered_with_its_credentials() {
+    delivered_with(&[], "delivered", settings(), |_, pool, server, _| async move {
+        assert_eq!(how(&pool).await, "stored");
+        assert_eq!(server.inside().stow_requests, 1);
+        assert_eq!(server.inside().authorization, ["Basic aGlsdW06d29yZA=="]);
+        let kinds = text(&pool, "select string_agg(kind, ' ' order by id) from event").await;
+        assert_eq!(kinds, "delivery_planned delivery_sending delivery_delivered");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_success_that_does_not_list_it_is_settled_by_asking() {
+    delivered_with(
+        &[Stow::Silent { kept: true }],
+        "delivered",
+        settings(),
+        |_, pool, server, _| async move {
+            assert_eq!(how(&pool).await, "found");
+            assert_eq!(server.inside().stow_requests, 1);
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_success_after_which_it_is_not_there_is_no_success() {
+    let quirks = [Stow::Listed { kept: false }, Stow::Silent { kept: false }];
+    delivered_with(&quirks, "delivered", settings(), |_, pool, server, _| async move {
+        assert_eq!(server.inside().stow_requests, 3);
+        assert_eq!(
+            number(&pool, "select count(*) from event where kind = 'delivery_failed'").await,
+            2
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conflict_and_an_empty_answer_are_settled_by_asking() {
+    for reason in [45070, 0x0111] {
+        let quirks = [Stow::Conflict { reason, kept: true }];
+        delivered_with(&quirks, "delivered", settings(), |_, pool, server, _| async move {
+            assert_eq!((how(&pool).await.as_str(), server.inside().stow_requests), ("found", 1));
+        })
+        .await;
+    }
+    let quirks = [
+        Stow::Conflict {
+            reason: 45070,
+            kept: false,
+        },
+        Stow::NoContent { kept: false },
+        Stow::NoContent { kept: true },
+    ];
+    delivered_with(&quirks, "delivered", settings(), |_, pool, server, _| async move {
+        assert_eq!((how(&pool).await.as_str(), server.inside().stow_requests), ("found", 3));
+        let errors = text(
+            &pool,
+            "select string_agg(detail ->> 'error', '|' order by id) from event where kind = 'delivery_failed'",
+        )
+        .await;
+        assert!(errors.contains("45070") && errors.contains("204"), "{errors}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_ends_is_delivered_at_once_without_polling() {
+    scratch(|database, url| async move {
+        let pool = PgPool::connect(&url).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let server = QuirkServer::start().await;
+        server.inside().stow.push_back(Stow::Status(503));
+        let deliveries = Deliveries::begin(&database, folder.path(), settings(), pacs(&server.url(), ""));
+        // All loops have looked, and wait.
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let job = finished_job(&pool, folder.path(), json!({"mask_findings": []})).await;
+        sqlx::query("update job set state = 'running', token = 1, finished_at = null")
+            .execute(&pool)
+            .await
+            .unwrap();
+        let claim = Claim {
+            id: job,
+            series_id: number(&pool, "select id from series").await,
+            study_uid: STUDY.into(),
+            series_uid: SERIES.into(),
+            token: 1,
+            attempt: 1,
+            alone: false,
+            predecessor: None,
+        };
+        let done = JobEnd::Done {
+            report: json!({"mask_findings": []}),
+            result_folder: "results".into(),
+            segmentation_uid: Some(RESULT.into()),
+        };
+        assert!(database.end_job(&claim, "w", &done).await.unwrap());
+        let pool = &pool;
+        until("delivered", || async move {
+            text(pool, "select state::text from delivery").await == "delivered"
+        })
+        .await;
+        assert_eq!(server.inside().stow_requests, 2, "the second one when it was due");
+        deliveries.end().await;
+        pool.close().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_busy_pacs_gets_it_later() {
+    delivered_with(
+        &[Stow::Status(503), Stow::Status(503)],
+        "delivered",
+        settings(),
+        |_, pool, server, _| async move {
+            assert_eq!(server.inside().stow_requests, 3);
+            assert_eq!(number(&pool, "select attempts::bigint from delivery").await, 3);
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_given_up_is_delivered_when_it_is_wished_again() {
+    let short = DeliverySettings {
+        give_up_hours: 0.0,
+        ..settings()
+    };
+    delivered_with(
+        &[Stow::Status(500)],
+        "given_up",
+        short,
+        |database, pool, server, job| async move {
+            assert!(text(&pool, "select error from delivery").await.contains("500"));
+            assert_eq!(
+                number(&pool, "select count(*) from event where kind = 'delivery_given_up'").await,
+                1
+            );
+            let again = database.redeliver_job(job, "someone").await.unwrap();
+            assert_eq!(again, Operated::Asked);
+            let unknown = database.redeliver_job(Uuid::nil(), "someone").await.unwrap();
+            assert_eq!(unknown, Operated::Unknown);
+            let pool = &pool;
+            until("delivered", || async move {
+                text(pool, "select state::text from delivery").await == "delivered"
+            })
+            .await;
+            assert_eq!(server.inside().stow_requests, 2);
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pacs_that_is_away_gets_it_when_it_is_back() {
+    scratch(|database, url| async move {
+        let pool = PgPool::connect(&url).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let server = QuirkServer::start().await;
+        let address = server.address;
+        drop(server);
+        let job = finished_job(&pool, folder.path(), json!({"mask_findings": []})).await;
+        let block = pacs(&format!("http://{address}/dicom-web"), "");
+        let deliveries = Deliveries::begin(&database, folder.path(), settings(), block);
+        let pool = &pool;
+        until("a failure", || async move {
+            number(pool, "select count(*) from event where kind = 'delivery_failed'").await > 0
+        })
+        .await;
+        assert!(text(pool, "select error from delivery").await.contains("no connection"));
+        let server = QuirkServer::start_at(address).await;
+        until("delivered", || async move {
+            text(pool, "select state::text from delivery").await == "delivered"
+        })
+        .await;
+        assert_eq!(server.inside().stow_requests, 1);
+        assert_eq!(
+            number(pool, &format!("select count(*) from delivery where job_id = '{job}'")).await,
+            1
+        );
+        deliveries.end().await;
+        pool.close().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_implausible_mask_stays_here_and_says_why() {
+    scratch(|database, url| async move {
+        let pool = PgPool::connect(&url).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let server = QuirkServer::start().await;
+        finished_job(
+            &pool,
+            folder.path(),
+            json!({"mask_findings": [{"code": "sides_uncertain", "sentence": ""}]}),
+        )
+        .await;
+        let deliveries = Deliveries::begin(&database, folder.path(), settings(), pacs(&server.url(), ""));
+        let pool = &pool;
+        until("planned", || async move {
+            number(pool, "select count(*) from job where deliveries_planned").await == 1
+        })
+        .await;
+        assert_eq!(number(pool, "select count(*) from delivery").await, 0);
+        assert_eq!(
+            text(
+                pool,
+                "select detail ->> 'why' from event where kind = 'delivery_withheld'"
+            )
+            .await,
+            "sides_uncertain"
+        );
+        deliveries.end().await;
+        pool.close().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_sender_past_its_lease_changes_nothing() {
+    scratch(|database, url| async move {
+        let pool = PgPool::connect(&url).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        finished_job(&pool, folder.path(), json!({})).await;
+        let job = database.unplanned_jobs(10).await.unwrap().remove(0);
+        let planned = PlannedDelivery {
+            destination: "one".into(),
+            file: "results/segmentation.dcm".into(),
+            sop_class_uid: "1.2".into(),
+            sop_instance_uid: RESULT.into(),
+        };
+        assert!(
+            database
+                .plan_deliveries(&job, std::slice::from_ref(&planned), &[], "a")
+                .await
+                .unwrap()
+        );
+        assert!(
+            !database.plan_deliveries(&job, &[planned], &[], "b").await.unwrap(),
+            "planned twice"
+        );
+        let frozen = database.claim_delivery("frozen", 0.0).await.unwrap().unwrap();
+        let other = database.claim_delivery("other", 60.0).await.unwrap().unwrap();
+        assert!(other.token > frozen.token);
+        assert!(database.claim_delivery("third", 60.0).await.unwrap().is_none());
+        assert!(!database.renew_delivery(&frozen, 60.0).await.unwrap());
+        assert!(!database.delivered(&frozen, "frozen", json!({})).await.unwrap());
+        assert_eq!(
+            database
+                .delivery_failed(&frozen, "frozen", "late", 0.0, 0.0)
+                .await
+                .unwrap(),
+            None
+        );
+        assert_eq!(
+            text(&pool, "select state::text || ' ' || worker from delivery").await,
+            "sending other"
+        );
+        assert!(database.renew_delivery(&other, 60.0).await.unwrap());
+        let mut transaction = pool.begin().await.unwrap();
+        assert_eq!(
+            withdraw_deliveries(&mut transaction, job.id, None, "queue")
+                .await
+                .unwrap(),
+            1
+        );
+        transaction.commit().await.unwrap();
+        assert!(!database.delivered(&other, "other", json!({})).await.unwrap());
+        assert_eq!(text(&pool, "select state::text from delivery").await, "withdrawn");
+        pool.close().await;
+    })
+    .await;
+}

@@ -1,0 +1,274 @@
+//! Series found by asking, and fetched.
+
+use super::*;
+
+/// Nothing settles but by its count, and nothing is refused for want of room.
+fn inbox_settings() -> InboxSettings {
+    InboxSettings {
+        quiet_seconds: 3600.0,
+        count_interval_seconds: 3600.0,
+        disk_reserve_bytes: 0,
+        disk_watermark: 1.0,
+        fetch_backoff_seconds: 1.0,
+        ..Settings::load(None).unwrap().inbox
+    }
+}
+
+/// Runs the poller against a server that is set up by `set_up`, while `check` looks.
+async fn polled<F: Future<Output = ()>>(
+    more: &'static str,
+    set_up: impl FnOnce(&QuirkServer),
+    check: impl FnOnce(Database, PgPool, QuirkServer) -> F,
+) {
+    scratch(|database, url| async move {
+        let pool = PgPool::connect(&url).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let server = QuirkServer::start().await;
+        set_up(&server);
+        let ingest = Ingest::open(database.clone(), folder.path(), inbox_settings(), Limits::default()).unwrap();
+        let end = CancellationToken::new();
+        let running = tokio::spawn(poller::run(
+            database.clone(),
+            ingest,
+            vec![pacs(&server.url(), more)],
+            end.clone(),
+        ));
+        check(database, pool.clone(), server).await;
+        end.cancel();
+        running.await.unwrap().unwrap();
+        pool.close().await;
+    })
+    .await;
+}
+
+async fn settled(pool: &PgPool, series: i64) {
+    until("settled", || async move {
+        number(
+            pool,
+            "select count(*) from series where state = 'settled' and settled_by = 'count'",
+        )
+        .await
+            == series
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_page_is_asked_for_and_every_series_fetched_once() {
+    let set_up = |server: &QuirkServer| {
+        let mut inside = server.inside();
+        inside.page = 2;
+        for at in 1..=5 {
+            inside.series.push(served(STUDY, &format!("1.2.3.{at}"), at));
+        }
+        let mut magnetic = served(STUDY, "1.2.3.77", 3);
+        magnetic.modality = "MR";
+        inside.series.push(magnetic);
+    };
+    polled("poll = true", set_up, |_, pool, server| async move {
+        settled(&pool, 5).await;
+        assert_eq!(number(&pool, "select sum(instances)::bigint from series").await, 15);
+        // Two more rounds fetch nothing more.
+        let asked = server.inside().series_queries;
+        let server = &server;
+        until(
+            "more rounds",
+            || async move { server.inside().series_queries > asked + 8 },
+        )
+        .await;
+        assert_eq!(server.inside().wado_requests, 5);
+        assert_eq!(
+            number(&pool, "select count(*) from retrieval where state = 'done'").await,
+            5
+        );
+        assert_eq!(text(&pool, "select distinct source from series").await, "one");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_without_its_closing_boundary_is_taken_up_again_and_nothing_comes_twice() {
+    let set_up = |server: &QuirkServer| {
+        server.inside().series.push(served(STUDY, SERIES, 4));
+        server
+            .inside()
+            .wado
+            .extend([Wado::Unclosed, Wado::Status(503), Wado::Short]);
+    };
+    polled("poll = true", set_up, |_, pool, server| async move {
+        settled(&pool, 1).await;
+        assert_eq!(server.inside().wado_requests, 4);
+        assert_eq!(number(&pool, "select count(*) from instance").await, 4);
+        let pool = &pool;
+        until("done", || async move {
+            text(pool, "select state::text from retrieval").await == "done"
+        })
+        .await;
+        let errors = text(
+            pool,
+            "select string_agg(detail ->> 'error', '|' order by id) from event where kind = 'retrieval_put_off'",
+        )
+        .await;
+        for words in ["closing boundary", "503", "3 of 4"] {
+            assert!(errors.contains(words), "{errors}");
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn late_slices_at_the_pacs_are_fetched() {
+    let set_up = |server: &QuirkServer| server.inside().series.push(served(STUDY, SERIES, 3));
+    polled("poll = true", set_up, |_, pool, server| async move {
+        settled(&pool, 1).await;
+        server.inside().series = vec![served(STUDY, SERIES, 4)];
+        let pool = &pool;
+        until("the fourth slice", || async move {
+            number(
+                pool,
+                "select count(*) from series where state = 'settled' and instances = 4",
+            )
+            .await
+                == 1
+        })
+        .await;
+        assert_eq!(server.inside().wado_requests, 2);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_series_waits_until_its_count_is_the_same_in_two_answers() {
+    scratch(|database, url| async move {
+        let pool = PgPool::connect(&url).await.unwrap();
+        let server = QuirkServer::start().await;
+        let block = pacs(&server.url(), "");
+        let client = Client::new(&block).unwrap();
+        let states = async |count: usize| {
+            server.inside().series = vec![served(STUDY, SERIES, count)];
+            let looked = poller::look(&database, &client, &block, 0.0).await.unwrap();
+            (looked.seen, looked.pending)
+        };
+        assert_eq!(states(3).await, (1, 0));
+        assert_eq!(states(4).await, (1, 0), "it grew");
+        assert_eq!(states(4).await, (0, 1));
+        assert_eq!(states(4).await, (0, 0), "it is due already");
+        let claimed = database.claim_retrieval("one", 0.0, "a").await.unwrap().unwrap();
+        let again = database.claim_retrieval("one", 60.0, "b").await.unwrap().unwrap();
+        assert!(!database.retrieved(&claimed, 4, "a").await.unwrap(), "past its lease");
+        assert!(database.retrieved(&again, 4, "b").await.unwrap());
+        assert_eq!(states(4).await, (0, 0), "nothing new");
+        assert_eq!(states(5).await, (1, 0), "late slices");
+        assert_eq!(states(5).await, (0, 1));
+        // Answers that come close together, as from two replicas, count as one.
+        let other = ListedSeries {
+            study_uid: STUDY.into(),
+            series_uid: "1.2.9".into(),
+            count: 1,
+        };
+        for _ in 0..3 {
+            let state = database.series_seen("one", &other, 60.0, "a").await.unwrap();
+            assert_eq!(state, hilum::database::RetrievalState::Seen);
+        }
+        pool.close().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_series_that_has_our_segmentation_is_left_alone() {
+    scratch(|database, _| async move {
+        let server = QuirkServer::start().await;
+        let block = pacs(&server.url(), "");
+        let client = Client::new(&block).unwrap();
+        let references = |count: usize| {
+            let items: Vec<Value> = (0..count)
+                .map(|at| json!({"00081155": {"vr": "UI", "Value": [format!("{SERIES}.{at}")]}}))
+                .collect();
+            json!({"00080070": {"vr": "LO", "Value": ["Hilum"]}, "00081115": {"vr": "SQ", "Value": [
+                {"0020000E": {"vr": "UI", "Value": [SERIES]}, "0008114A": {"vr": "SQ", "Value": items}}]}})
+        };
+        let segmentation = |manufacturer, count| Served {
+            modality: "SEG",
+            manufacturer: Some(manufacturer),
+            metadata: references(count),
+            ..served(STUDY, RESULT_SERIES, 1)
+        };
+        for (other, segmented) in [
+            (segmentation("Somebody", 4), 0),
+            (segmentation("Hilum", 3), 0),
+            (segmentation("Hilum", 4), 1),
+        ] {
+            server.inside().series = vec![served(STUDY, SERIES, 4), other];
+            let looked = poller::look(&database, &client, &block, 3600.0).await.unwrap();
+            assert_eq!((looked.listed, looked.segmented), (1, segmented));
+        }
+        // Metadata was asked for only where the segmentation is ours, and no more once it is known.
+        let looked = poller::look(&database, &client, &block, 3600.0).await.unwrap();
+        assert_eq!(
+            (looked.seen, looked.segmented, server.inside().metadata_requests),
+            (0, 0, 2)
+        );
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wished_study_is_fetched_from_a_pacs_that_is_not_polled() {
+    let set_up = |server: &QuirkServer| {
+        let mut silent = served(STUDY, SERIES, 3);
+        silent.tells_count = false;
+        server
+            .inside()
+            .series
+            .extend([silent, served(STUDY, "1.2.3.5", 2), served("1.9", "1.9.1", 2)]);
+    };
+    polled("", set_up, |database, pool, server| async move {
+        let client = Client::new(&pacs(&server.url(), "")).unwrap();
+        let rows = poller::request_study(&database, &client, STUDY, 7, "someone")
+            .await
+            .unwrap();
+        assert_eq!(rows.len(), 2);
+        settled(&pool, 2).await;
+        assert_eq!(number(&pool, "select min(priority)::bigint from series").await, 7);
+        assert_eq!(
+            number(&pool, "select count(*) from series where study_uid = '1.9'").await,
+            0
+        );
+        // A series that is not there ends in a visible state.
+        database
+            .request_retrieval("one", STUDY, "1.2.404", 0, "someone")
+            .await
+            .unwrap();
+        let pool = &pool;
+        until("failed", || async move {
+            text(
+                pool,
+                "select state::text || ' ' || error from retrieval where series_uid = '1.2.404'",
+            )
+            .await
+            .contains("failed [[pacs]] one: answered 404")
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_pacs_lists_is_read_page_by_page() {
+    let server = QuirkServer::start().await;
+    server.inside().page = 3;
+    server.inside().series.push(served(STUDY, SERIES, 8));
+    let client = Client::new(&pacs(&server.url(), "")).unwrap();
+    assert_eq!(client.search_instances(STUDY, SERIES).await.unwrap().len(), 8);
+    assert_eq!(client.series_count(STUDY, SERIES).await.unwrap(), Some(8));
+    assert_eq!(client.series_count(STUDY, "1.1").await.unwrap(), None);
+    assert!(client.has_instance(STUDY, SERIES, "1.2.3.4.8").await.unwrap());
+    assert!(!client.has_instance(STUDY, SERIES, "1.2.3.4.9").await.unwrap());
+    assert!(client.series_metadata(STUDY, "1.1").await.unwrap().is_empty());
+    assert!(client.retrieve_series(STUDY, "1.1").await.err().unwrap().is_not_found());
+    assert_eq!(
+        client.search_series(&SeriesFilters::default(), 1, 10).await.unwrap(),
+        []
+    );
+}
