@@ -72,6 +72,7 @@ impl Service {
                 database_connections: 4,
                 hosts: vec!["hilum.example".to_owned()],
                 insecure: false,
+                head_seconds: 75.0,
                 drain_seconds: 1.0,
             }),
             data_folder: folder.path().to_owned(),

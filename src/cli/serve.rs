@@ -186,12 +186,8 @@ async fn serve(arguments: &Arguments, settings: &Settings, data: &Path) -> anyho
         .with_context(|| format!("cannot listen on {} (service.listen)", settings.service.listen))?;
     let address = listener.local_addr()?;
     say(format!("hilum listens on http://{address}/"));
-    let graceful = drain.clone();
-    let server = tokio::spawn(async move {
-        axum::serve(listener, router.into_make_service())
-            .with_graceful_shutdown(async move { graceful.cancelled().await })
-            .await
-    });
+    let head = Duration::try_from_secs_f64(settings.service.head_seconds).context("service.head_seconds")?;
+    let server = tokio::spawn(http::listen(listener, router, head, drain.clone()));
 
     let stopped = tokio::select! {
         signal = wait_for_signal() => signal?,

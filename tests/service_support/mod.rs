@@ -57,23 +57,26 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: i
     }
 }
 
-/// What the tests need of the machine; says so where it is missing.
+/// What the tests with a PACS need of the machine; says so where it is missing.
 pub fn ready() -> bool {
+    ready_without_pacs()
+        && is_there(orthanc::program().is_some(), "Orthanc is not installed")
+        && is_there(orthanc::loopback().is_file(), ".runtime/loopback.so is not built")
+}
+
+/// What the others need.
+pub fn ready_without_pacs() -> bool {
     // The clients of the tests speak no TLS, and still want to be told whose it would be.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let wanted = [
-        (
-            std::env::var_os("HILUM_TEST_DATABASE_URL").is_some(),
-            "HILUM_TEST_DATABASE_URL is not set",
-        ),
-        (orthanc::program().is_some(), "Orthanc is not installed"),
-        (orthanc::loopback().is_file(), ".runtime/loopback.so is not built"),
-    ];
-    for (there, missing) in wanted {
-        if !there {
-            println!("skipped: {missing} (make test sets up what is missing)");
-            return false;
-        }
+    is_there(
+        std::env::var_os("HILUM_TEST_DATABASE_URL").is_some(),
+        "HILUM_TEST_DATABASE_URL is not set",
+    )
+}
+
+fn is_there(there: bool, missing: &str) -> bool {
+    if !there {
+        println!("skipped: {missing} (make test sets up what is missing)");
     }
-    true
+    there
 }
