@@ -129,8 +129,9 @@ async fn serve(arguments: &Arguments, settings: &Settings, data: &Path) -> anyho
     } else {
         None
     };
-    let state = open(settings, data).await?;
-    let database = state.database.clone();
+    let State { database, cluster } = open(settings, data).await?;
+    let without_database = CancellationToken::new();
+    let cluster = cluster.map(|cluster| tokio::spawn(cluster.keep(without_database.clone())));
     let name = worker_name();
     let (drain, end) = (CancellationToken::new(), CancellationToken::new());
     let tasks = TaskTracker::new();
@@ -207,9 +208,10 @@ async fn serve(arguments: &Arguments, settings: &Settings, data: &Path) -> anyho
     }
     end.cancel();
     server.abort();
-    let State { database: _, cluster } = state;
     database.close().await;
-    if let Some(mut cluster) = cluster {
+    without_database.cancel();
+    if let Some(cluster) = cluster {
+        let mut cluster = cluster.await?;
         tokio::task::spawn_blocking(move || cluster.stop()).await?;
     }
     Ok(End::Done)
