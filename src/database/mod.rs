@@ -43,7 +43,7 @@ pub use jobs::{JobSpecification, MadeJob};
 pub use listing::{DeliveryRow, Filter, JOB_STATES, JobRow, SERIES_STATES, Whose};
 pub use notify::Waiter;
 pub use operations::{Operated, Retrieval, Wish, Wished};
-pub use queue::{Claim, JobEnd, JobProgress, Renewal, StoredSlice};
+pub use queue::{Claim, JobEnd, JobProgress, Renewal, ResultClaim, StoredSlice};
 pub use retention::Keep;
 pub use retrieval::{ClaimedRetrieval, ListedSeries, RetrievalFault, RetrievalState};
 pub use series_listing::{EventRow, SeriesRow};

@@ -6,6 +6,7 @@
 mod core;
 mod error;
 mod settings;
+mod sweep;
 mod worker;
 
 pub use self::core::Core;
