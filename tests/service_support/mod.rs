@@ -4,18 +4,36 @@
 pub mod orthanc;
 pub mod service;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 pub use orthanc::Orthanc;
 pub use service::Service;
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, and that nobody gets by chance until the server which it is for listens: the system takes the ports of outgoing
+/// connections, and of those who ask it for any port, from a range of its own, so one outside of it is chosen, at random, since other tests choose as well.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static CHOSEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let range: Vec<u16> = range.split_whitespace().map(|port| port.parse().unwrap()).collect();
+    let outside: Vec<u16> = (10_000..=u16::MAX)
+        .filter(|port| !(range[0]..=range[1]).contains(port))
+        .collect();
+    assert!(
+        outside.len() > 1000,
+        "ip_local_port_range {range:?} leaves too few ports"
+    );
+    loop {
+        let port = outside[rand::random_range(0..outside.len())];
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() && CHOSEN.lock().unwrap().insert(port) {
+            return port;
+        }
+    }
 }
 
 /// A random word for a password.
