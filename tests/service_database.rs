@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use reqwest::Method;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use service_support::{Service, eventually, files, phantom, ready_without_pacs};
+use service_support::{Service, eventually, files, ready_without_pacs, thin_phantom};
 use sqlx::{Connection as _, PgConnection};
 
 const COMPLETE: [(&str, &str); 1] = [("X-Hilum-Series-Complete", "true")];
@@ -114,7 +114,7 @@ async fn a_database_that_is_killed_is_started_again_and_nothing_acknowledged_is_
     let programs = Programs::of(&mut service);
     service.up().await;
     let folder = tempfile::tempdir().unwrap();
-    let [first, second] = [21, 22].map(|seed| phantom(&folder.path().join(seed.to_string()), seed, &[]));
+    let [first, second] = [21, 22].map(|seed| thin_phantom(&folder.path().join(seed.to_string()), seed));
     assert_eq!(service.stow(&first, &COMPLETE).await.unwrap().status(), 200);
     eventually("a running job", || async {
         let jobs = service.jobs().await;
@@ -135,7 +135,7 @@ async fn a_database_that_is_killed_is_started_again_and_nothing_acknowledged_is_
     is_whole(&service, 2, first.len()).await;
     // And once more, without anybody in its way.
     kill_database(&service);
-    let third = phantom(&folder.path().join("23"), 23, &[]);
+    let third = thin_phantom(&folder.path().join("23"), 23);
     is_taken(&service, &third).await;
     is_whole(&service, 3, first.len()).await;
     assert!(service.end(), "{}", service.log());
@@ -224,7 +224,7 @@ async fn a_full_disk_refuses_uploads_loses_nothing_and_all_goes_on_when_there_is
     service.with("HILUM_JOBS__BACKOFF_SECONDS", "2.0");
     service.up().await;
     let folder = tempfile::tempdir().unwrap();
-    let series = [31, 32, 33, 34].map(|seed| phantom(&folder.path().join(seed.to_string()), seed, &[]));
+    let series = [31, 32, 33, 34].map(|seed| thin_phantom(&folder.path().join(seed.to_string()), seed));
     let slices = series[0].len();
     is_taken(&service, &series[0]).await;
     // The reserve of the database is left alone.

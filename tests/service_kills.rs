@@ -17,7 +17,7 @@ use hilum::dicom::{Limits, Source, read_header};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 use reqwest::Client;
-use service_support::{Service, eventually, phantom, ready_without_pacs};
+use service_support::{Service, eventually, ready_without_pacs, thin_phantom};
 use sha2::{Digest as _, Sha256};
 use sqlx::postgres::PgRow;
 use sqlx::{Connection as _, PgConnection, Row as _};
@@ -49,7 +49,7 @@ struct Origin {
 impl Origin {
     fn new(folder: &Path) -> Origin {
         let mut uid = String::new();
-        let slices = phantom(folder, 41, &[]).into_iter().map(|path| {
+        let slices = thin_phantom(folder, 41).into_iter().map(|path| {
             let source = Source::of_file(&path).unwrap();
             let header = read_header(&source, &Limits::default()).unwrap().header;
             uid = header.series_instance_uid;
@@ -81,7 +81,7 @@ impl Origin {
 async fn send(address: String, mut left: Vec<Vec<u8>>, mut random: ChaCha8Rng) {
     let client = Client::builder().no_proxy().build().unwrap();
     while !left.is_empty() {
-        let most = left.len().min(3 + below(&mut random, 20) as usize);
+        let most = left.len().min(1 + below(&mut random, 5) as usize);
         let some: Vec<_> = left.drain(..most).collect();
         let mut body = Vec::new();
         for bytes in &some {
@@ -284,7 +284,7 @@ async fn results_that_a_killed_worker_left_are_swept_at_the_next_start() {
     }
     scratch(|_, url| async move {
         let folder = tempfile::tempdir().unwrap();
-        let slices = phantom(folder.path(), 42, &[]);
+        let slices = thin_phantom(folder.path(), 42);
         let (late, first) = slices.split_last().unwrap();
         let whole = [("X-Hilum-Series-Complete", "true")];
         let mut service = Service::new(Some(&url));
@@ -324,7 +324,7 @@ async fn a_job_whose_worker_dies_again_and_again_ends_worker_lost_until_it_is_tr
     }
     scratch(|_, url| async move {
         let folder = tempfile::tempdir().unwrap();
-        let slices = phantom(folder.path(), 43, &[]);
+        let slices = thin_phantom(folder.path(), 43);
         let mut service = Service::new(Some(&url));
         service.only("receive");
         service.up().await;

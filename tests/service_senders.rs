@@ -10,7 +10,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use hilum::database::testing::scratch;
 use serde_json::Value;
-use service_support::{Service, files, phantom, ready_without_pacs};
+use service_support::{Service, files, ready_without_pacs, thin_phantom};
 use sqlx::{Connection as _, PgConnection};
 
 const COMPLETE: (&str, &str) = ("X-Hilum-Series-Complete", "true");
@@ -73,7 +73,7 @@ async fn many_senders_to_two_replicas_make_one_job_and_one_result_of_each_series
         }
         let folder = tempfile::tempdir().unwrap();
         let series: Vec<Vec<PathBuf>> = (51..57)
-            .map(|seed| phantom(&folder.path().join(seed.to_string()), seed, &[]))
+            .map(|seed| thin_phantom(&folder.path().join(seed.to_string()), seed))
             .collect();
         let number = series[0].len();
         let send = |replica, slices: &[PathBuf], at_once, says_whole| Sender {
@@ -89,11 +89,11 @@ async fn many_senders_to_two_replicas_make_one_job_and_one_result_of_each_series
             .collect();
         let senders = [
             // The same slices, by two senders at the same time.
-            send(&first, &series[0], 17, false),
-            send(&second, &series[0], 13, false),
+            send(&first, &series[0], 5, false),
+            send(&second, &series[0], 3, false),
             // Two senders that have a part of the series each, some slices in both.
-            send(&first, &series[1][..number * 2 / 3], 10, false),
-            send(&second, &series[1][number / 3..], 10, false),
+            send(&first, &series[1][..number * 2 / 3], 3, false),
+            send(&second, &series[1][number / 3..], 3, false),
             // Three that have it whole, and say so.
             send(&first, &series[2], number, true),
             send(&first, &series[2], number, true),
@@ -104,7 +104,7 @@ async fn many_senders_to_two_replicas_make_one_job_and_one_result_of_each_series
             // Every slice twice in one request.
             send(&second, &doubled, doubled.len(), true),
             // One alone.
-            send(&first, &series[5], 20, false),
+            send(&first, &series[5], 4, false),
         ];
         join_all(senders.iter().map(|sender| sender.send())).await;
         let jobs = first.jobs_over(series.len()).await;
