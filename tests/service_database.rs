@@ -99,7 +99,11 @@ async fn is_whole(service: &Service, series: usize, slices: usize) {
         assert_eq!(job["state"], "done", "{job}");
         assert_eq!(job["series"]["instances"], slices, "{job}");
         let results = service.data().join("results").join(job["id"].as_str().unwrap());
-        assert_eq!(files(&results).len(), 1, "{job}");
+        // An attempt whose lease was lost meanwhile cleans up after itself.
+        eventually("one folder of results", || async {
+            (files(&results).len() == 1).then_some(())
+        })
+        .await;
     }
     let log = service.log();
     assert!(!log.contains("panicked"), "{log}");

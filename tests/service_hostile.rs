@@ -175,7 +175,7 @@ async fn uploads_that_drip_lose_their_places_with_408() {
     scratch(|_, url| async move {
         let settings = [
             ("HILUM_INBOX__MAX_UPLOADS", "2"),
-            ("HILUM_INBOX__LONGEST_UPLOAD_SECONDS", "3.0"),
+            ("HILUM_INBOX__LONGEST_UPLOAD_SECONDS", "4.0"),
         ];
         let target = Target::up(&url, &settings).await;
         let mut dripping = Vec::new();
