@@ -239,7 +239,7 @@ async fn random_kills_lose_nothing_and_finish_nothing_twice() {
                 sleep(Duration::from_millis(below(&mut random, 800))).await;
             } else {
                 service.up().await;
-                sleep(Duration::from_millis(below(&mut random, 2500))).await;
+                sleep(Duration::from_millis(below(&mut random, 3500))).await;
             }
             service.kill();
         }
