@@ -6,9 +6,12 @@ mod ct_file;
 mod receive_support;
 mod service_support;
 
+use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use ct_file::{EXPLICIT, RLE, data_set, element, encapsulated, header, item, meta, native};
+use ct_file::{DEFLATED, EXPLICIT, RLE, data_set, element, encapsulated, header, item, meta, native};
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
 use futures_util::future::join_all;
 use hilum::database::testing::scratch;
 use receive_support::{content_type, ct, multipart};
@@ -363,6 +366,40 @@ async fn deep_sequences_and_lengths_of_4_gb_are_no_instances() {
         assert_eq!(status(&target.upload(&multipart(&[native(20, 30)])).await), 200);
         let files = target.service.inbox_files().len() + 1;
         target.is_unharmed(files).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn bombs_and_uids_like_paths_are_no_instances() {
+    if !ready_without_pacs() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let target = Target::up(&url, &[]).await;
+        let bomb = |inflated: &[&[u8]]| {
+            let mut encoder = DeflateEncoder::new(meta(DEFLATED), Compression::best());
+            inflated.iter().for_each(|piece| encoder.write_all(piece).unwrap());
+            encoder.finish().unwrap()
+        };
+        let zeros = vec![0; 1 << 20];
+        let (long, many) = (header((9, 0x1010), "OB", 256 << 20), element((9, 0x1010), "SH", b""));
+        let pieces: Vec<&[u8]> = [&long[..]].into_iter().chain([&zeros[..]; 256]).collect();
+        let uid = "1.2.3";
+        let many = many.repeat(1 << 17);
+        for part in [
+            bomb(&pieces),
+            bomb(&[&many[..]; 128]),
+            ct("../../../../tmp/x", uid, uid, 0),
+            ct(uid, "/etc/passwd", uid, 0),
+            ct(uid, uid, "..", 0),
+            ct(uid, uid, "1.2/../../3", 0),
+        ] {
+            assert!(part.len() < 4 << 20, "{}", part.len());
+            let answer = target.upload(&multipart(&[part])).await;
+            assert_eq!(status(&answer), 409, "{answer}");
+        }
+        target.is_unharmed(1).await;
     })
     .await;
 }

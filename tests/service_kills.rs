@@ -219,7 +219,7 @@ async fn random_kills_lose_nothing_and_finish_nothing_twice() {
         let origin = Origin::new(folder.path());
         let mut service = Service::new(Some(&url));
         service.only("receive,work");
-        service.with("HILUM_JOBS__LEASE_SECONDS", "2.0");
+        service.with("HILUM_JOBS__LEASE_SECONDS", "3.0");
         let address = format!("http://127.0.0.1:{}/dicom-web/studies", service.port);
         let (mut series, mut sent, mut senders) = (0, BTreeSet::new(), tokio::task::JoinSet::new());
         for life in 0..kills {
