@@ -2,6 +2,7 @@
 #
 #   make demo    set up what is missing, start Orthanc and Hilum, show a phantom chest go through both (DEMO_EXIT=1 ends by itself)
 #   make test    set up what is missing, run every test
+#   make kills   kill -9 of the service at N random moments (SEED repeats a run), and what must be true afterwards
 #   make lint    formatting, clippy, licences and sources, unused dependencies
 #   make bench   the speed of each stage, and of peers beside it
 #   make fuzz    each fuzz target for FUZZ_SECONDS
@@ -11,15 +12,17 @@
 SHELL := /bin/bash
 .DEFAULT_GOAL := help
 FUZZ_SECONDS ?= 60
+N ?= 100
+SEED ?=
 DEMO ?= out/demo
 DEMO_EXIT ?=
 
 RUNNER := $(shell command -v cargo-nextest >/dev/null 2>&1 && echo "nextest run --no-fail-fast" || echo "test --no-fail-fast")
 
-.PHONY: help setup setup-tests build demo test lint bench fuzz
+.PHONY: help setup setup-tests build demo test kills lint bench fuzz
 
 help:
-	@sed -n '3,9s/^# \{0,1\}//p' Makefile
+	@sed -n '3,10s/^# \{0,1\}//p' Makefile
 
 setup:
 	@scripts/setup.sh
@@ -36,6 +39,9 @@ demo: build
 
 test: setup-tests
 	HILUM_TEST_PYTHON="$(CURDIR)/.venv/bin/python" scripts/with-postgres.sh cargo $(RUNNER) --locked
+
+kills: setup-tests
+	HILUM_KILLS=$(N) HILUM_KILLS_SEED=$(SEED) scripts/with-postgres.sh cargo test --locked --test service_kills -- --nocapture random_kills
 
 lint:
 	cargo fmt --all --check

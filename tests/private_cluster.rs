@@ -4,9 +4,12 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use hilum::database::{ClusterError, Database, PrivateCluster};
+use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
 
 fn installed() -> bool {
     if Path::new("/usr/lib/postgresql").is_dir() {
@@ -83,6 +86,36 @@ async fn a_server_that_survived_is_adopted_and_ended() {
     assert_eq!(fs::read_to_string(&pid_file).unwrap().lines().next().unwrap(), pid);
     second.stop();
     assert!(!pid_file.exists());
+}
+
+#[tokio::test]
+async fn a_server_that_is_killed_is_started_again_adopted_or_not() {
+    if !installed() {
+        return;
+    }
+    let folder = folder();
+    start(&folder).await.unwrap().abandon();
+    let cluster = start(&folder).await.unwrap();
+    let url = cluster.url();
+    let pid = || {
+        let file = fs::read_to_string(folder.path().join("data/postgres/data/postmaster.pid")).unwrap_or_default();
+        file.lines().next().and_then(|pid| pid.parse::<i32>().ok())
+    };
+    let ends = CancellationToken::new();
+    let kept = tokio::spawn(cluster.keep(ends.clone()));
+    // The first one was adopted, the second one is a child.
+    for _ in 0..2 {
+        let killed = pid().unwrap();
+        kill_process(Pid::from_raw(killed).unwrap(), Signal::KILL).unwrap();
+        let begun = Instant::now();
+        while pid().is_none_or(|pid| pid == killed) || Database::connect(&url, 1).await.is_err() {
+            assert!(begun.elapsed() < Duration::from_secs(60), "it stays away");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    ends.cancel();
+    kept.await.unwrap().stop();
+    assert_eq!(pid(), None);
 }
 
 #[tokio::test]

@@ -134,8 +134,9 @@ async fn serve(arguments: &Arguments, settings: &Settings, data: &Path) -> anyho
     } else {
         None
     };
-    let state = open(settings, data).await?;
-    let database = state.database.clone();
+    let State { database, cluster } = open(settings, data).await?;
+    let without_database = CancellationToken::new();
+    let cluster = cluster.map(|cluster| tokio::spawn(cluster.keep(without_database.clone())));
     let name = worker_name();
     let (drain, end) = (CancellationToken::new(), CancellationToken::new());
     let tasks = TaskTracker::new();
@@ -196,12 +197,8 @@ async fn serve(arguments: &Arguments, settings: &Settings, data: &Path) -> anyho
         .with_context(|| format!("cannot listen on {} (service.listen)", settings.service.listen))?;
     let address = listener.local_addr()?;
     say(format!("hilum listens on http://{address}/"));
-    let graceful = drain.clone();
-    let server = tokio::spawn(async move {
-        axum::serve(listener, router.into_make_service())
-            .with_graceful_shutdown(async move { graceful.cancelled().await })
-            .await
-    });
+    let head = Duration::try_from_secs_f64(settings.service.head_seconds).context("service.head_seconds")?;
+    let server = tokio::spawn(http::listen(listener, router, head, drain.clone()));
 
     let stopped = tokio::select! {
         signal = wait_for_signal() => signal?,
@@ -221,9 +218,10 @@ async fn serve(arguments: &Arguments, settings: &Settings, data: &Path) -> anyho
     }
     end.cancel();
     server.abort();
-    let State { database: _, cluster } = state;
     database.close().await;
-    if let Some(mut cluster) = cluster {
+    without_database.cancel();
+    if let Some(cluster) = cluster {
+        let mut cluster = cluster.await?;
         tokio::task::spawn_blocking(move || cluster.stop()).await?;
     }
     Ok(End::Done)

@@ -1,7 +1,7 @@
 //! The private cluster: a PostgreSQL server of our own in the data folder, for the demo, tests and a single box.
 //!
 //! It listens on a socket in a folder of our own and nowhere else. Run as root, Hilum starts it as the user `postgres`, since PostgreSQL refuses root. A server that survived
-//! a killed Hilum is adopted; a lock on the data folder keeps two Hilums from sharing one cluster. A cluster of another major version is an error that says how to move it.
+//! a killed Hilum is adopted, and one that dies is started again; a lock on the data folder keeps two Hilums from sharing one cluster. A cluster of another major version is an error that says how to move it.
 
 use std::fs::{self, File, Permissions};
 use std::io;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, flock};
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use sqlx::{Connection, PgConnection};
+use tokio_util::sync::CancellationToken;
 
 /// The role and the database.
 const NAME: &str = "hilum";
@@ -23,6 +24,10 @@ const PORT: u16 = 5432;
 const SOCKET_FOLDER_LIMIT: usize = 107 - "/.s.PGSQL.5432.lock".len();
 /// How long a server may take to start: it may have to recover.
 const START_SECONDS: u64 = 120;
+/// So often it is looked whether the server lives.
+const LOOK: Duration = Duration::from_millis(250);
+/// Longest wait between two attempts to start it again.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
 
 /// Why there is no private cluster.
 #[derive(Debug, thiserror::Error)]
@@ -87,6 +92,9 @@ pub enum ClusterError {
 pub struct PrivateCluster {
     socket_folder: PathBuf,
     data: PathBuf,
+    log: PathBuf,
+    programs: PathBuf,
+    user: Option<ServerUser>,
     server: Server,
     _lock: File,
 }
@@ -137,10 +145,13 @@ impl PrivateCluster {
         let mut cluster = PrivateCluster {
             socket_folder: sockets,
             data,
+            log,
+            programs,
+            user,
             server,
             _lock: lock,
         };
-        if let Err(error) = cluster.ready(&log).await {
+        if let Err(error) = cluster.ready().await {
             cluster.stop();
             return Err(error);
         }
@@ -164,7 +175,7 @@ impl PrivateCluster {
     }
 
     /// Waits until the server answers, and makes the database where there is none yet.
-    async fn ready(&mut self, log: &Path) -> Result<(), ClusterError> {
+    async fn ready(&mut self) -> Result<(), ClusterError> {
         for _ in 0..START_SECONDS * 20 {
             if let Ok(mut connection) = PgConnection::connect(&self.url_of("postgres")).await {
                 let exists = sqlx::query_scalar!("select 1 as one from pg_database where datname = $1", NAME)
@@ -181,12 +192,62 @@ impl PrivateCluster {
             {
                 return Err(ClusterError::Program {
                     program: "postgres",
-                    why: format!("{status}; {}", last_lines(log)),
+                    why: format!("{status}; {}", last_lines(&self.log)),
                 });
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        Err(ClusterError::Silent(log.to_owned()))
+        Err(ClusterError::Silent(self.log.clone()))
+    }
+
+    /// Looks after the server until `ends`: where it died it is started again. What its own processes hold of a server that was killed they let go of soon, so a
+    /// start that fails is tried again. Gives the cluster back, to be stopped.
+    pub async fn keep(mut self, ends: CancellationToken) -> PrivateCluster {
+        let mut wait = LOOK;
+        loop {
+            tokio::select! {
+                () = ends.cancelled() => return self,
+                () = tokio::time::sleep(wait) => {}
+            }
+            if self.lives() {
+                wait = LOOK;
+                continue;
+            }
+            tracing::error!("the private database died; it is started again");
+            let started = tokio::select! {
+                () = ends.cancelled() => return self,
+                started = self.start_again() => started,
+            };
+            match started {
+                Ok(()) => tracing::info!("the private database is back"),
+                Err(error) => {
+                    tracing::error!(%error, "the private database could not be started again yet");
+                    wait = (wait * 2).min(LONGEST_WAIT);
+                }
+            }
+        }
+    }
+
+    fn lives(&mut self) -> bool {
+        match &mut self.server {
+            Server::Child(child) => matches!(child.try_wait(), Ok(None)),
+            Server::Adopted(_) => running(&self.data).is_some(),
+            Server::Gone => false,
+        }
+    }
+
+    async fn start_again(&mut self) -> Result<(), ClusterError> {
+        self.server = match running(&self.data) {
+            Some(pid) => Server::Adopted(pid),
+            None => Server::Child(launch(
+                &self.data,
+                &self.socket_folder,
+                &self.programs,
+                &self.log,
+                self.user,
+            )?),
+        };
+        self.ready().await
     }
 
     /// Leaves the server running and lets go of it, as a process that is killed does. For tests.

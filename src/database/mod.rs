@@ -27,6 +27,8 @@ pub mod testing;
 mod watch;
 mod workers;
 
+use std::time::{Duration, Instant};
+
 use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
@@ -46,12 +48,17 @@ pub use jobs::{JobSpecification, MadeJob};
 pub use listed::ListedSeries;
 pub use listing::{DeliveryRow, Filter, JOB_STATES, JobRow, SERIES_STATES, Whose};
 pub use operations::{Operated, Wish, Wished};
-pub use queue::{Claim, JobEnd, JobProgress, Renewal, StoredSlice};
+pub use queue::{Claim, JobEnd, JobProgress, Renewal, ResultClaim, StoredSlice};
 pub use retention::Keep;
 pub use retrieval::{ClaimedRetrieval, RetrievalFault, RetrievalRow, RetrievalState};
 pub use series_listing::{EventRow, SeriesRow};
 pub use settling::ToBeCounted;
 pub use watch::{Change, Event, Place, Progress, Watcher};
+
+/// A connection is waited for so long; then the database counts as away, and whoever asked is told so.
+const PATIENCE: Duration = Duration::from_secs(4);
+/// At the start a server that does not listen yet is waited for so long.
+const PATIENCE_AT_START: Duration = Duration::from_secs(30);
 
 /// The pool of connections to Hilum's database. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -96,13 +103,21 @@ impl DatabaseError {
 }
 
 impl Database {
-    /// Connects, with at most `connections` at once.
+    /// Connects, with at most `connections` at once. A server that does not listen yet is waited for.
     ///
     /// # Errors
     /// A URL that is none, or a server that does not answer.
     pub async fn connect(url: &str, connections: u32) -> Result<Database, DatabaseError> {
-        let pool = PgPoolOptions::new().max_connections(connections).connect(url).await?;
-        Ok(Database { pool })
+        let options = PgPoolOptions::new().max_connections(connections);
+        let pool = options.acquire_timeout(PATIENCE).connect_lazy(url)?;
+        let begun = Instant::now();
+        loop {
+            match pool.acquire().await {
+                Ok(_) => return Ok(Database { pool }),
+                Err(sqlx::Error::PoolTimedOut) if begun.elapsed() < PATIENCE_AT_START => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Brings the schema up to this version. Safe beside other processes that do the same, and while an older version runs.

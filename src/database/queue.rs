@@ -382,6 +382,20 @@ impl Database {
             .flatten())
     }
 
+    /// What the rows of jobs say of their folders of results; nothing of ids that are no job's.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn result_claims(&self, jobs: &[Uuid]) -> Result<Vec<ResultClaim>, DatabaseError> {
+        Ok(sqlx::query_as!(
+            ResultClaim,
+            r#"select id as job, token, state = 'running' as "running!", result_folder from job where id = any($1)"#,
+            jobs
+        )
+        .fetch_all(self.pool())
+        .await?)
+    }
+
     /// Whether a job is in a worker's hands at this moment.
     ///
     /// # Errors
@@ -394,6 +408,19 @@ impl Database {
                 .is_some(),
         )
     }
+}
+
+/// What the row of a job says of its folders of results.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ResultClaim {
+    /// The job.
+    pub job: Uuid,
+    /// The token of its latest claim.
+    pub token: i64,
+    /// Whether that claim works.
+    pub running: bool,
+    /// The folder that is its result, under the data folder.
+    pub result_folder: Option<String>,
 }
 
 /// Where a slice lies.

@@ -2,7 +2,8 @@
 //!
 //! What others answer is read leniently (numbers as text, sequences that are empty or absent), and never trusted by its status alone.
 
-use serde_json::{Map, Value, json};
+use serde::ser::{Serialize, SerializeMap as _, Serializer};
+use serde_json::{Map, Value};
 
 /// Failure reasons that Hilum gives (PS3.18 Table I.2-2).
 impl Failure {
@@ -88,43 +89,12 @@ impl StowAnswer {
         }
     }
 
-    /// The body. Sequences without items are left out; RetrieveURL is present and empty, since nothing can be retrieved from Hilum.
+    /// The body. Sequences without items are left out; RetrieveURL is present and empty, since nothing can be retrieved from Hilum. It is written item by
+    /// item: a tree of a request's 100,000 parts would take ten times as much memory.
     #[must_use]
-    pub fn to_json(&self) -> Value {
-        let mut set = Map::new();
-        set.insert(RETRIEVE_URL.into(), json!({"vr": "UR"}));
-        let mut sequence = |tag: &str, items: Vec<Value>| {
-            if !items.is_empty() {
-                set.insert(tag.into(), json!({"vr": "SQ", "Value": items}));
-            }
-        };
-        let uids = |class: &str, instance: &str| {
-            let mut item = Map::new();
-            item.insert(SOP_CLASS_UID.into(), uid(class));
-            item.insert(SOP_INSTANCE_UID.into(), uid(instance));
-            item
-        };
-        let failed = self.failed.iter().map(|failure| {
-            let mut item = uids(&failure.sop_class_uid, &failure.sop_instance_uid);
-            item.insert(FAILURE_REASON.into(), number(failure.reason));
-            Value::Object(item)
-        });
-        sequence(FAILED_SEQUENCE, failed.collect());
-        let referenced = self.referenced.iter().map(|reference| {
-            let mut item = uids(&reference.sop_class_uid, &reference.sop_instance_uid);
-            item.insert(RETRIEVE_URL.into(), json!({"vr": "UR"}));
-            if let Some(Warning(reason)) = reference.warning {
-                item.insert(WARNING_REASON.into(), number(Some(reason)));
-            }
-            Value::Object(item)
-        });
-        sequence(REFERENCED_SEQUENCE, referenced.collect());
-        let others = self
-            .other_failures
-            .iter()
-            .map(|reason| json!({FAILURE_REASON: number(*reason)}));
-        sequence(OTHER_FAILURES_SEQUENCE, others.collect());
-        Value::Object(set)
+    pub fn to_body(&self) -> Vec<u8> {
+        // Into memory, of text and numbers under keys of text: nothing there can fail.
+        serde_json::to_vec(self).unwrap_or_default()
     }
 
     /// Reads the answer of a server; a data set alone in a list is taken as well. Items without a SOP Instance UID are passed over among the references (they
@@ -176,16 +146,98 @@ impl StowAnswer {
     }
 }
 
-fn uid(value: &str) -> Value {
-    if value.is_empty() {
-        json!({"vr": "UI"})
-    } else {
-        json!({"vr": "UI", "Value": [value]})
+/// As DICOM JSON, in the order of the tags.
+impl Serialize for StowAnswer {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut set = serializer.serialize_map(None)?;
+        set.serialize_entry(RETRIEVE_URL, &Element::empty("UR"))?;
+        if !self.failed.is_empty() {
+            set.serialize_entry(FAILED_SEQUENCE, &Element::of("SQ", &self.failed))?;
+        }
+        if !self.referenced.is_empty() {
+            set.serialize_entry(REFERENCED_SEQUENCE, &Element::of("SQ", &self.referenced))?;
+        }
+        if !self.other_failures.is_empty() {
+            let others = Others(&self.other_failures);
+            set.serialize_entry(OTHER_FAILURES_SEQUENCE, &Element::of("SQ", others))?;
+        }
+        set.end()
     }
 }
 
-fn number(value: Option<u16>) -> Value {
-    value.map_or_else(|| json!({"vr": "US"}), |value| json!({"vr": "US", "Value": [value]}))
+impl Serialize for Reference {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut item = serializer.serialize_map(None)?;
+        item.serialize_entry(SOP_CLASS_UID, &Element::uid(&self.sop_class_uid))?;
+        item.serialize_entry(SOP_INSTANCE_UID, &Element::uid(&self.sop_instance_uid))?;
+        item.serialize_entry(RETRIEVE_URL, &Element::empty("UR"))?;
+        if let Some(Warning(reason)) = self.warning {
+            item.serialize_entry(WARNING_REASON, &Element::number(Some(reason)))?;
+        }
+        item.end()
+    }
+}
+
+impl Serialize for Failure {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut item = serializer.serialize_map(None)?;
+        item.serialize_entry(SOP_CLASS_UID, &Element::uid(&self.sop_class_uid))?;
+        item.serialize_entry(SOP_INSTANCE_UID, &Element::uid(&self.sop_instance_uid))?;
+        item.serialize_entry(FAILURE_REASON, &Element::number(self.reason))?;
+        item.end()
+    }
+}
+
+/// The items of OtherFailuresSequence.
+struct Others<'a>(&'a [Option<u16>]);
+
+/// One of them.
+struct Other(Option<u16>);
+
+impl Serialize for Others<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().copied().map(Other))
+    }
+}
+
+impl Serialize for Other {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map([(FAILURE_REASON, Element::number(self.0))])
+    }
+}
+
+/// An element: its values, or none.
+#[derive(serde::Serialize)]
+struct Element<V> {
+    vr: &'static str,
+    #[serde(rename = "Value", skip_serializing_if = "Option::is_none")]
+    value: Option<V>,
+}
+
+impl<V> Element<V> {
+    fn of(vr: &'static str, value: V) -> Element<V> {
+        Element { vr, value: Some(value) }
+    }
+}
+
+impl Element<()> {
+    fn empty(vr: &'static str) -> Element<()> {
+        Element { vr, value: None }
+    }
+}
+
+impl<'a> Element<[&'a str; 1]> {
+    fn uid(uid: &'a str) -> Element<[&'a str; 1]> {
+        let value = (!uid.is_empty()).then_some([uid]);
+        Element { vr: "UI", value }
+    }
+}
+
+impl Element<[u16; 1]> {
+    fn number(number: Option<u16>) -> Element<[u16; 1]> {
+        let value = number.map(|number| [number]);
+        Element { vr: "US", value }
+    }
 }
 
 /// The items of a sequence: those that are data sets.
@@ -225,6 +277,8 @@ fn code(set: &Map<String, Value>, tag: &str) -> Option<u16> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use serde_json::json;
+
     use super::*;
 
     fn reference(uid: &str, warning: Option<Warning>) -> Reference {
@@ -250,8 +304,9 @@ mod tests {
             failed: vec![failure("1.4")],
             other_failures: vec![Some(Failure::CANNOT_UNDERSTAND)],
         };
-        let body = answer.to_json();
-        assert_eq!(StowAnswer::parse(body.to_string().as_bytes()).unwrap(), answer);
+        let body = answer.to_body();
+        assert_eq!(StowAnswer::parse(&body).unwrap(), answer);
+        let body: Value = serde_json::from_slice(&body).unwrap();
         assert_eq!(
             body["00081199"]["Value"][1],
             json!({
@@ -269,10 +324,12 @@ mod tests {
             referenced: vec![reference("1.2", None)],
             ..StowAnswer::default()
         };
-        let body = answer.to_json();
-        let tags: Vec<&String> = body.as_object().unwrap().keys().collect();
-        assert_eq!(tags, ["00081190", "00081199"]);
-        assert_eq!(body["00081190"], json!({"vr": "UR"}));
+        let body = String::from_utf8(answer.to_body()).unwrap();
+        assert_eq!(
+            body,
+            r#"{"00081190":{"vr":"UR"},"00081199":{"vr":"SQ","Value":[{"00081150":{"vr":"UI","Value":["1.2.840.10008.5.1.4.1.1.2"]},"00081155":{"vr":"UI","Value":["1.2"]},"00081190":{"vr":"UR"}}]}}"#
+        );
+        assert_eq!(StowAnswer::default().to_body(), br#"{"00081190":{"vr":"UR"}}"#);
     }
 
     #[test]

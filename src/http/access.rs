@@ -297,6 +297,7 @@ mod tests {
             database_connections: 1,
             hosts: vec!["Hilum.Example".to_owned()],
             insecure,
+            head_seconds: 75.0,
             drain_seconds: 1.0,
             max_event_streams: 1,
         }

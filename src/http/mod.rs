@@ -4,6 +4,7 @@ mod access;
 mod events;
 mod health;
 mod jobs;
+mod listen;
 mod measurements;
 mod operations;
 mod pages;
@@ -27,6 +28,7 @@ use crate::inbox::DiskLimits;
 
 pub use access::{Access, Users, may_listen};
 pub use health::{Recorder, record};
+pub use listen::listen;
 pub use problem::Problem;
 pub use routes::{router, table};
 pub use settings::{Role, ServiceSettings, User};

@@ -23,6 +23,8 @@ pub struct ServiceSettings {
     pub hosts: Vec<String>,
     /// Listen off loopback without credentials.
     pub insecure: bool,
+    /// Most seconds that the head of a request may take, and that a connection may stay open between two requests.
+    pub head_seconds: f64,
     /// Most seconds between the wish to end and the end.
     pub drain_seconds: f64,
     /// Most streams of events (SSE) open at once; others get 503 with Retry-After.

@@ -87,7 +87,7 @@ async fn answer(door: &Door, headers: &HeaderMap, body: Body, study: Option<Stri
             let answer = receipt.answer();
             let status = StatusCode::from_u16(answer.status()).unwrap_or(StatusCode::OK);
             let kind = [(header::CONTENT_TYPE, "application/dicom+json")];
-            (status, kind, answer.to_json().to_string()).into_response()
+            (status, kind, answer.to_body()).into_response()
         }
         Err(error) => refused(&error),
     }
@@ -128,6 +128,7 @@ fn refused(error: &IngestError) -> Response {
         IngestError::Body(_) => (StatusCode::BAD_REQUEST, "broken_body"),
         IngestError::TooLarge(_) => (StatusCode::PAYLOAD_TOO_LARGE, "too_large"),
         IngestError::Idle(_) => (StatusCode::REQUEST_TIMEOUT, "idle"),
+        IngestError::TooSlow(_) => (StatusCode::REQUEST_TIMEOUT, "too_slow"),
         IngestError::Database(error) if error.is_transient() => {
             tracing::error!(%error, "instances could not be recorded");
             return problem(
@@ -149,12 +150,14 @@ fn refused(error: &IngestError) -> Response {
     problem(status, code, &sentence)
 }
 
-/// The problem; where there is no room, when to come again, and that the rest of the body is not waited for.
+/// The problem; where there is no room, when to come again; and where the rest of the body is not waited for, that.
 fn problem(status: StatusCode, code: &'static str, sentence: &str) -> Response {
     let mut response = Problem::new(status, code, sentence).into_response();
+    let headers = response.headers_mut();
     if status == StatusCode::SERVICE_UNAVAILABLE {
-        let headers = response.headers_mut();
         headers.insert(header::RETRY_AFTER, HeaderValue::from_static(RETRY_AFTER));
+    }
+    if [StatusCode::SERVICE_UNAVAILABLE, StatusCode::REQUEST_TIMEOUT].contains(&status) {
         headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     response

@@ -24,6 +24,9 @@ pub enum IngestError {
     /// Nothing, or next to nothing, came for so many seconds.
     #[error("nothing came for {0} seconds")]
     Idle(f64),
+    /// The upload takes longer than so many seconds.
+    #[error("the upload takes longer than {0} seconds")]
+    TooSlow(f64),
     /// The body broke off.
     #[error("the body broke off: {0}")]
     Body(String),

@@ -197,15 +197,23 @@ impl Ingest {
     {
         let settings = &self.shared.settings;
         let idle = Duration::try_from_secs_f64(settings.idle_seconds).unwrap_or(Duration::MAX);
+        let longest = Duration::try_from_secs_f64(settings.longest_upload_seconds).unwrap_or(Duration::MAX);
+        let last = Instant::now().checked_add(longest);
         let mut body = pin!(body);
         let (mut total, mut in_window) = (0_u64, 0_u64);
         let mut window_end = Instant::now().checked_add(idle);
         loop {
+            let too_slow = last.is_some_and(|last| window_end.is_none_or(|end| last < end));
+            let until = if too_slow { last } else { window_end };
             let next = body.next();
-            let chunk = match window_end {
-                Some(end) => tokio::time::timeout_at(end, next)
-                    .await
-                    .map_err(|_| IngestError::Idle(settings.idle_seconds))?,
+            let chunk = match until {
+                Some(until) => tokio::time::timeout_at(until, next).await.map_err(|_| {
+                    if too_slow {
+                        IngestError::TooSlow(settings.longest_upload_seconds)
+                    } else {
+                        IngestError::Idle(settings.idle_seconds)
+                    }
+                })?,
                 None => next.await,
             };
             let Some(chunk) = chunk else { break };

@@ -23,6 +23,8 @@ pub struct InboxSettings {
     pub max_uploads: usize,
     /// An upload that sends nothing for so long is ended.
     pub idle_seconds: f64,
+    /// An upload that takes longer in all is ended, however steadily it comes.
+    pub longest_upload_seconds: f64,
     /// Uploads are refused (503) while less than this is free on the disk of the data folder.
     pub disk_reserve_bytes: u64,
     /// Uploads are refused (503) while a greater share of that disk is used, 0 to 1; one that began may end.

@@ -50,6 +50,11 @@ impl Core {
         }
     }
 
+    /// The data folder.
+    pub(super) fn data(&self) -> &Path {
+        &self.data
+    }
+
     /// What makes a job of this process the same as another.
     #[must_use]
     pub fn specification(&self) -> JobSpecification {

@@ -7,6 +7,7 @@ mod core;
 mod error;
 mod figures;
 mod settings;
+mod sweep;
 mod worker;
 
 pub use self::core::Core;

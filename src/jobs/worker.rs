@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
@@ -14,6 +14,7 @@ use uuid::Uuid;
 use super::core::Core;
 use super::error::JobError;
 use super::settings::JobSettings;
+use super::sweep::sweep;
 use crate::database::{Backoff, Claim, Database, DatabaseError, Failures, JobEnd, JobProgress, Renewal, failpoint};
 use crate::model::CancelFlag;
 use crate::segment::{Observer, Stage};
@@ -22,6 +23,8 @@ use crate::segment::{Observer, Stage};
 const PERMIT_BYTES: u64 = 1 << 20;
 /// Progress is written at most so often.
 const PROGRESS_SECONDS: f64 = 1.0;
+/// What killed workers left is looked for so often, beside when one was found dead.
+const SWEEP: Duration = Duration::from_secs(3600);
 
 /// A worker of this process. Cheap to clone.
 #[derive(Clone)]
@@ -34,6 +37,7 @@ pub struct Worker {
     memory: Arc<Semaphore>,
     permits: u32,
     in_hand: Arc<AtomicUsize>,
+    found_dead: Arc<Notify>,
 }
 
 /// A name that no other worker has or had.
@@ -104,6 +108,7 @@ impl Worker {
             memory: Arc::new(Semaphore::new(permits as usize)),
             permits,
             in_hand: Arc::new(AtomicUsize::new(0)),
+            found_dead: Arc::new(Notify::new()),
             settings,
         }
     }
@@ -114,6 +119,7 @@ impl Worker {
         let mut tasks = JoinSet::new();
         let (database, bell, over) = (self.database.clone(), wake.clone(), drain.clone());
         tasks.spawn(async move { database.ring(&["hilum_event", "hilum_job"], &bell, &over).await });
+        tasks.spawn(self.clone().sweep(drain.clone()));
         for slot in 0..self.settings.at_once.max(1) {
             tasks.spawn(self.clone().slot(slot, wake.clone(), drain.clone(), end.clone()));
         }
@@ -140,6 +146,7 @@ impl Worker {
                 }
                 if self.database.reap_jobs(&self.name).await? > 0 {
                     info!("took back jobs of workers that are gone");
+                    self.found_dead.notify_one();
                 }
                 self.database.supersede_reopened().await?;
                 while self.database.make_job(&specification).await?.is_some() {}
@@ -160,6 +167,22 @@ impl Worker {
         while self.in_hand.load(Ordering::SeqCst) > 0 && !end.is_cancelled() {
             let _ = self.database.worker_lives(&self.name, &self.host).await;
             pause(longest, &end).await;
+        }
+    }
+
+    /// Removes what killed workers left among the results: at the start, where one was found dead, and now and then.
+    async fn sweep(self, drain: CancellationToken) {
+        loop {
+            match sweep(&self.database, self.core.data()).await {
+                Ok(0) => {}
+                Ok(folders) => info!("removed {folders} folders of results that no job has"),
+                Err(failure) => warn!("the results cannot be swept: {failure}"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(SWEEP) => {}
+                () = self.found_dead.notified() => {}
+                () = drain.cancelled() => return,
+            }
         }
     }
 
@@ -366,7 +389,7 @@ impl Worker {
 }
 
 /// Runs on a thread that may block; a panic there is ours, and does not take the worker along.
-async fn on_thread<T: Send + 'static>(
+pub(super) async fn on_thread<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, JobError> + Send + 'static,
 ) -> Result<T, JobError> {
     tokio::task::spawn_blocking(work).await.unwrap_or_else(|failure| {

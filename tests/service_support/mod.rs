@@ -4,18 +4,36 @@
 pub mod orthanc;
 pub mod service;
 
+use std::collections::BTreeSet;
 use std::future::Future;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 pub use orthanc::Orthanc;
 pub use service::Service;
 
-/// A port that was free a moment ago.
+/// A port that was free a moment ago, and that nobody gets by chance until the server which it is for listens: the system takes the ports of outgoing
+/// connections, and of those who ask it for any port, from a range of its own, so one outside of it is chosen, at random, since other tests choose as well.
 pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static CHOSEN: Mutex<BTreeSet<u16>> = Mutex::new(BTreeSet::new());
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap();
+    let range: Vec<u16> = range.split_whitespace().map(|port| port.parse().unwrap()).collect();
+    let outside: Vec<u16> = (10_000..=u16::MAX)
+        .filter(|port| !(range[0]..=range[1]).contains(port))
+        .collect();
+    assert!(
+        outside.len() > 1000,
+        "ip_local_port_range {range:?} leaves too few ports"
+    );
+    loop {
+        let port = outside[rand::random_range(0..outside.len())];
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() && CHOSEN.lock().unwrap().insert(port) {
+            return port;
+        }
+    }
 }
 
 /// A random word for a password.
@@ -33,6 +51,11 @@ pub fn phantom(folder: &Path, seed: u32, more: &[&str]) -> Vec<PathBuf> {
         .unwrap();
     assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
     files(&folder.join("ct"))
+}
+
+/// A part of a chest of 12 slices, for tests that need many jobs: each is over in a second or two.
+pub fn thin_phantom(folder: &Path, seed: u32) -> Vec<PathBuf> {
+    phantom(folder, seed, &["--slices", "12"])
 }
 
 /// The files of a folder, sorted.
@@ -57,25 +80,28 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: i
     }
 }
 
-/// What the tests need of the machine; says so where it is missing.
+/// What the tests with a PACS need of the machine; says so where it is missing.
 pub fn ready() -> bool {
+    ready_without_pacs()
+        && is_there(orthanc::program().is_some(), "Orthanc is not installed")
+        && is_there(orthanc::loopback().is_file(), ".runtime/loopback.so is not built")
+}
+
+/// What the others need.
+pub fn ready_without_pacs() -> bool {
     // The clients of the tests speak no TLS, and still want to be told whose it would be.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let wanted = [
-        (
-            std::env::var_os("HILUM_TEST_DATABASE_URL").is_some(),
-            "HILUM_TEST_DATABASE_URL is not set",
-        ),
-        (orthanc::program().is_some(), "Orthanc is not installed"),
-        (orthanc::loopback().is_file(), ".runtime/loopback.so is not built"),
-    ];
-    for (there, missing) in wanted {
-        if !there {
-            println!("skipped: {missing} (make test sets up what is missing)");
-            return false;
-        }
+    is_there(
+        std::env::var_os("HILUM_TEST_DATABASE_URL").is_some(),
+        "HILUM_TEST_DATABASE_URL is not set",
+    )
+}
+
+fn is_there(there: bool, missing: &str) -> bool {
+    if !there {
+        println!("skipped: {missing} (make test sets up what is missing)");
     }
-    true
+    there
 }
 
 /// What Orthanc's rule says with a series: who sends, and that it is whole.

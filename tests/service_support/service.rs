@@ -20,6 +20,7 @@ pub struct Service {
     child: Option<Child>,
     client: reqwest::Client,
     environment: Vec<(String, String)>,
+    roles: Option<&'static str>,
 }
 
 impl Service {
@@ -37,6 +38,7 @@ impl Service {
             child: None,
             client: reqwest::Client::builder().no_proxy().build().unwrap(),
             environment: Vec::new(),
+            roles: None,
             folder,
         };
         service.configure("");
@@ -75,6 +77,11 @@ impl Service {
         self.environment.clear();
     }
 
+    /// Only a part of what a process does, from the next start on.
+    pub fn only(&mut self, roles: &'static str) {
+        self.roles = Some(roles);
+    }
+
     pub async fn up(&mut self) {
         self.launch();
         eventually("hilum to start", || async { self.get("/healthz").await.map(drop) }).await;
@@ -98,6 +105,9 @@ impl Service {
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .process_group(0);
+        if let Some(roles) = self.roles {
+            command.args(["--roles", roles]);
+        }
         if let Some(url) = &self.database_url {
             command.env("DATABASE_URL", url);
         }
@@ -142,6 +152,13 @@ impl Service {
 
     pub fn thaw(&self) {
         kill_process(self.pid(), Signal::CONT).unwrap();
+    }
+
+    /// A line of its `/proc/PID/status`, in KiB: VmRSS is what it holds, VmHWM the most that it held.
+    pub fn memory_kib(&self, line: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.as_ref().unwrap().id())).unwrap();
+        let value = status.lines().find_map(|one| one.strip_prefix(line)).unwrap();
+        value.trim_matches([':', '\t', ' ', 'k', 'B']).parse().unwrap()
     }
 
     pub fn log(&self) -> String {

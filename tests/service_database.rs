@@ -1,0 +1,254 @@
+//! The private database is killed, or its disk is full, while series come in and jobs run: nothing that was acknowledged is lost, and all goes on by itself.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+mod service_support;
+
+use std::io::Write as _;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use reqwest::Method;
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use service_support::{Service, eventually, files, ready_without_pacs, thin_phantom};
+use sqlx::{Connection as _, PgConnection};
+
+const COMPLETE: [(&str, &str); 1] = [("X-Hilum-Series-Complete", "true")];
+/// How soon an upload is refused while the database is away.
+const SOON: Duration = Duration::from_secs(10);
+
+/// PostgreSQL's programs in a folder of the test's own, from which one may be missing for a while.
+struct Programs {
+    folder: PathBuf,
+    postgres: PathBuf,
+}
+
+impl Programs {
+    fn of(service: &mut Service) -> Programs {
+        let path = std::env::var_os("PATH").unwrap();
+        let debian = std::fs::read_dir("/usr/lib/postgresql").into_iter().flatten();
+        let debian = debian.map(|entry| entry.unwrap().path().join("bin"));
+        let real = std::env::split_paths(&path)
+            .chain(debian)
+            .find(|folder| folder.join("postgres").is_file() && folder.join("initdb").is_file())
+            .expect("PostgreSQL is installed");
+        let folder = service.folder.path().join("programs");
+        std::fs::create_dir(&folder).unwrap();
+        // The server may run under another user than we do.
+        std::fs::set_permissions(&folder, std::fs::Permissions::from_mode(0o755)).unwrap();
+        symlink(real.join("initdb").canonicalize().unwrap(), folder.join("initdb")).unwrap();
+        service.with("HILUM_SERVICE__POSTGRES_FOLDER", folder.to_str().unwrap());
+        let postgres = real.join("postgres").canonicalize().unwrap();
+        let programs = Programs { folder, postgres };
+        programs.there();
+        programs
+    }
+
+    fn there(&self) {
+        symlink(&self.postgres, self.folder.join("postgres")).unwrap();
+    }
+
+    fn gone(&self) {
+        std::fs::remove_file(self.folder.join("postgres")).unwrap();
+    }
+}
+
+/// kill -9 of the server of a service.
+fn kill_database(service: &Service) {
+    let file = std::fs::read_to_string(service.data().join("postgres/data/postmaster.pid")).unwrap();
+    let pid = Pid::from_raw(file.lines().next().unwrap().parse().unwrap()).unwrap();
+    kill_process(pid, Signal::KILL).unwrap();
+}
+
+/// What `/readyz` says of a part.
+async fn is_ready(service: &Service, part: &str) -> bool {
+    let answer = service.ask(Method::GET, "/readyz").send().await.unwrap();
+    let answer: Value = answer.json().await.unwrap();
+    answer[part].as_bool().unwrap()
+}
+
+/// An upload is refused, soon, and its sender is told when to come again.
+async fn is_refused(service: &Service, slices: &[PathBuf], codes: &[&str]) {
+    let asked = Instant::now();
+    let refused = service.stow(&slices[..1], &COMPLETE).await.unwrap();
+    let status = refused.status().as_u16();
+    assert!([503, 507].contains(&status), "{status}");
+    assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
+    assert!(refused.headers().contains_key("retry-after"));
+    let problem: Value = refused.json().await.unwrap();
+    assert!(codes.contains(&problem["code"].as_str().unwrap()), "{problem}");
+}
+
+/// An upload is taken, at once or after some tries.
+async fn is_taken(service: &Service, slices: &[PathBuf]) {
+    eventually("an upload to be taken", || async {
+        // One that is refused before its body is read may break off as well.
+        let answer = service.stow(slices, &COMPLETE).await.ok()?;
+        (answer.status() == 200).then_some(())
+    })
+    .await;
+}
+
+/// Every series has its slices and one finished job with one folder of results.
+async fn is_whole(service: &Service, series: usize, slices: usize) {
+    let jobs = service.jobs_over(series).await;
+    assert_eq!(jobs.len(), series, "{jobs:?}");
+    for job in &jobs {
+        assert_eq!(job["state"], "done", "{job}");
+        assert_eq!(job["series"]["instances"], slices, "{job}");
+        let results = service.data().join("results").join(job["id"].as_str().unwrap());
+        // An attempt whose lease was lost meanwhile cleans up after itself.
+        eventually("one folder of results", || async {
+            (files(&results).len() == 1).then_some(())
+        })
+        .await;
+    }
+    let log = service.log();
+    assert!(!log.contains("panicked"), "{log}");
+}
+
+#[tokio::test]
+async fn a_database_that_is_killed_is_started_again_and_nothing_acknowledged_is_lost() {
+    if !ready_without_pacs() {
+        return;
+    }
+    let mut service = Service::new(None);
+    let programs = Programs::of(&mut service);
+    service.up().await;
+    let folder = tempfile::tempdir().unwrap();
+    let [first, second] = [21, 22].map(|seed| thin_phantom(&folder.path().join(seed.to_string()), seed));
+    assert_eq!(service.stow(&first, &COMPLETE).await.unwrap().status(), 200);
+    eventually("a running job", || async {
+        let jobs = service.jobs().await;
+        jobs.iter().any(|job| job["state"] == "running").then_some(())
+    })
+    .await;
+    // So that it stays away until we have seen what is answered meanwhile.
+    programs.gone();
+    kill_database(&service);
+    eventually("the database to be away", || async {
+        (!is_ready(&service, "database").await).then_some(())
+    })
+    .await;
+    is_refused(&service, &second, &["database"]).await;
+    assert!(service.get("/healthz").await.is_some());
+    programs.there();
+    is_taken(&service, &second).await;
+    is_whole(&service, 2, first.len()).await;
+    // And once more, without anybody in its way.
+    kill_database(&service);
+    let third = thin_phantom(&folder.path().join("23"), 23);
+    is_taken(&service, &third).await;
+    is_whole(&service, 3, first.len()).await;
+    assert!(service.end(), "{}", service.log());
+    assert!(!service.data().join("postgres/data/postmaster.pid").exists());
+}
+
+/// A disk in memory in place of a folder.
+struct SmallDisk {
+    folder: PathBuf,
+}
+
+impl SmallDisk {
+    /// `None`, and said: it cannot be mounted here.
+    fn mount(folder: &Path, size: &str) -> Option<SmallDisk> {
+        std::fs::create_dir_all(folder).unwrap();
+        let options = format!("size={size},mode=0711");
+        let mounted = Command::new("mount")
+            .args(["-t", "tmpfs", "-o", &options, "hilum-test"])
+            .arg(folder)
+            .output();
+        if mounted.is_ok_and(|mounted| mounted.status.success()) {
+            let folder = folder.to_owned();
+            return Some(SmallDisk { folder });
+        }
+        println!("skipped: a small disk in memory cannot be mounted here (it takes root)");
+        None
+    }
+
+    fn free(&self) -> u64 {
+        let disk = rustix::fs::statvfs(&self.folder).unwrap();
+        disk.f_bavail * disk.f_frsize
+    }
+
+    /// Fills it until so many bytes are free.
+    fn fill(&self, but: u64) {
+        let mut filler = std::fs::File::options()
+            .create(true)
+            .append(true)
+            .open(self.folder.join("filler"))
+            .unwrap();
+        while self.free() > but {
+            let piece = (self.free() - but).min(1 << 20) as usize;
+            if filler.write_all(&vec![1; piece]).is_err() {
+                break;
+            }
+        }
+    }
+
+    fn clear(&self) {
+        std::fs::remove_file(self.folder.join("filler")).unwrap();
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.folder).status();
+    }
+}
+
+/// Lets the database write until it cannot any more.
+async fn exhaust_database(service: &Service, disk: &SmallDisk) {
+    let sockets = service.data().join("postgres/socket").display().to_string();
+    let url = format!("postgres://hilum@{}:5432/hilum", sockets.replace('/', "%2F"));
+    let mut connection = PgConnection::connect(&url).await.unwrap();
+    for _ in 0..400 {
+        disk.fill(0);
+        let written = sqlx::query("select pg_logical_emit_message(true, 'test', repeat('x', 1000000))");
+        if written.execute(&mut connection).await.is_err() {
+            return;
+        }
+    }
+    panic!("the database still writes: {} bytes are free", disk.free());
+}
+
+#[tokio::test]
+async fn a_full_disk_refuses_uploads_loses_nothing_and_all_goes_on_when_there_is_space() {
+    if !ready_without_pacs() {
+        return;
+    }
+    let mut service = Service::new(None);
+    let Some(disk) = SmallDisk::mount(&service.data(), "400m") else {
+        return;
+    };
+    service.with("HILUM_INBOX__DISK_RESERVE_BYTES", "60000000");
+    // No job is given up while the disk is full.
+    service.with("HILUM_JOBS__BACKOFF_SECONDS", "2.0");
+    service.up().await;
+    let folder = tempfile::tempdir().unwrap();
+    let series = [31, 32, 33, 34].map(|seed| thin_phantom(&folder.path().join(seed.to_string()), seed));
+    let slices = series[0].len();
+    is_taken(&service, &series[0]).await;
+    // The reserve of the database is left alone.
+    disk.fill(50_000_000);
+    is_refused(&service, &series[1], &["disk_full"]).await;
+    assert!(!is_ready(&service, "disk").await);
+    disk.clear();
+    is_taken(&service, &series[1]).await;
+    is_whole(&service, 2, slices).await;
+    assert!(service.end(), "{}", service.log());
+    // Without a reserve the disk is full to its last byte, for the database as well.
+    service.with("HILUM_INBOX__DISK_RESERVE_BYTES", "0");
+    service.up().await;
+    is_taken(&service, &series[2]).await;
+    disk.fill(0);
+    is_refused(&service, &series[3], &["disk_full", "database"]).await;
+    exhaust_database(&service, &disk).await;
+    is_refused(&service, &series[3], &["disk_full", "database"]).await;
+    disk.clear();
+    is_taken(&service, &series[3]).await;
+    is_whole(&service, 4, slices).await;
+    assert!(service.end(), "{}", service.log());
+}

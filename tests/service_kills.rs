@@ -1,0 +1,359 @@
+//! kill -9 of the service at random moments while series come in and jobs run. `make kills N=1000 SEED=7` does it for longer.
+//!
+//! Afterwards: every slice that was acknowledged lies in the inbox as it was sent, every series has exactly one finished job for what is held of it, no job was
+//! finished twice, and no file is nobody's.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+mod service_support;
+
+use std::collections::BTreeSet;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hilum::database::testing::scratch;
+use hilum::dicom::{Limits, Source, read_header};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
+use reqwest::Client;
+use service_support::{Service, eventually, ready_without_pacs, thin_phantom};
+use sha2::{Digest as _, Sha256};
+use sqlx::postgres::PgRow;
+use sqlx::{Connection as _, PgConnection, Row as _};
+use tokio::time::sleep;
+
+/// Kills where the environment names no other number.
+const KILLS: u64 = 10;
+/// A new series comes once in so many lives of the service.
+const LIVES_PER_SERIES: u64 = 3;
+
+fn number(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// A number below another one.
+fn below(random: &mut ChaCha8Rng, most: u64) -> u64 {
+    random.next_u64() % most
+}
+
+/// What is known of a slice: SeriesInstanceUID, SOPInstanceUID, digest of its bytes.
+type Known = (String, String, Vec<u8>);
+
+/// A phantom from which series of other UIDs are made.
+struct Origin {
+    uid: String,
+    slices: Vec<(String, Vec<u8>)>,
+}
+
+impl Origin {
+    fn new(folder: &Path) -> Origin {
+        let mut uid = String::new();
+        let slices = thin_phantom(folder, 41).into_iter().map(|path| {
+            let source = Source::of_file(&path).unwrap();
+            let header = read_header(&source, &Limits::default()).unwrap().header;
+            uid = header.series_instance_uid;
+            (header.sop_instance_uid, std::fs::read(path).unwrap())
+        });
+        let slices = slices.collect();
+        Origin { uid, slices }
+    }
+
+    /// The same chest under another SeriesInstanceUID of the same length: its slices, and what is known of them.
+    fn series(&self, number: u64) -> (Vec<Vec<u8>>, Vec<Known>) {
+        let digits = format!("{number:06}");
+        let uid = format!("{}{digits}", &self.uid[..self.uid.len() - digits.len()]);
+        let slices = self.slices.iter().map(|(sop, bytes)| {
+            let mut bytes = bytes.clone();
+            let places: Vec<usize> = memchr::memmem::find_iter(&bytes, self.uid.as_bytes()).collect();
+            assert!(!places.is_empty());
+            for at in places {
+                bytes[at..at + uid.len()].copy_from_slice(uid.as_bytes());
+            }
+            let digest = Sha256::digest(&bytes).to_vec();
+            (bytes, (uid.clone(), sop.clone(), digest))
+        });
+        slices.unzip()
+    }
+}
+
+/// Sends a series in requests of some slices each, every one again and again until it is acknowledged; the last one says that it is whole.
+async fn send(address: String, mut left: Vec<Vec<u8>>, mut random: ChaCha8Rng) {
+    let client = Client::builder().no_proxy().build().unwrap();
+    while !left.is_empty() {
+        let most = left.len().min(1 + below(&mut random, 5) as usize);
+        let some: Vec<_> = left.drain(..most).collect();
+        let mut body = Vec::new();
+        for bytes in &some {
+            body.extend_from_slice(b"--kills\r\nContent-Type: application/dicom\r\n\r\n");
+            body.extend_from_slice(bytes);
+            body.extend_from_slice(b"\r\n");
+        }
+        body.extend_from_slice(b"--kills--");
+        let kind = "multipart/related; type=\"application/dicom\"; boundary=kills";
+        let complete = if left.is_empty() { "true" } else { "false" };
+        loop {
+            let request = client.post(&address).header("Content-Type", kind);
+            let request = request.header("X-Hilum-Series-Complete", complete);
+            match request.body(body.clone()).send().await {
+                Ok(answer) if answer.status() == 200 => break,
+                Ok(answer) => assert!(answer.status().is_server_error(), "{}", answer.status()),
+                Err(_) => {}
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+        sleep(Duration::from_millis(below(&mut random, 400))).await;
+    }
+}
+
+async fn rows(url: &str, statement: &'static str) -> Vec<PgRow> {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    sqlx::query(statement).fetch_all(&mut connection).await.unwrap()
+}
+
+async fn count(url: &str, statement: &'static str) -> i64 {
+    rows(url, statement).await[0].get(0)
+}
+
+/// Waits until nothing is left to do.
+async fn all_over(url: &str) {
+    eventually("every job to be over", || async {
+        let open = "select (select count(*) from series where state in ('receiving', 'settled')) + (select count(*) from job where state in ('queued', 'running'))";
+        (count(url, open).await == 0).then_some(())
+    })
+    .await;
+}
+
+/// Every slice that was acknowledged lies in the inbox as it was sent.
+async fn nothing_is_lost(url: &str, inbox: &Path, sent: BTreeSet<Known>) {
+    let held = rows(
+        url,
+        "select series_uid, sop_instance_uid, digest, file, file_offset, file_length
+         from instance join series on series.id = series_id join batch on batch.id = batch_id where newest",
+    )
+    .await;
+    let mut found = BTreeSet::new();
+    for row in &held {
+        let file = File::open(inbox.join(row.get::<String, _>("file"))).unwrap();
+        let mut bytes = vec![0; row.get::<i64, _>("file_length") as usize];
+        file.read_exact_at(&mut bytes, row.get::<i64, _>("file_offset") as u64)
+            .unwrap();
+        assert_eq!(Sha256::digest(&bytes).to_vec(), row.get::<Vec<u8>, _>("digest"));
+        found.insert((
+            row.get::<String, _>("series_uid"),
+            row.get::<String, _>("sop_instance_uid"),
+            row.get::<Vec<u8>, _>("digest"),
+        ));
+    }
+    assert_eq!(found.len(), held.len(), "nothing is held twice");
+    assert!(
+        found == sent,
+        "{} are held, {} were acknowledged",
+        found.len(),
+        sent.len()
+    );
+}
+
+/// Every series has one job for what is held of it, and it is done; none was done twice.
+async fn every_series_has_its_result(url: &str, series: usize) {
+    let current = rows(
+        url,
+        "select series_uid, job.state::text as state, (select count(*) from event where kind = 'job_done' and job_id = job.id) as done
+         from series left join job on series_id = series.id and series_revision = revision",
+    )
+    .await;
+    let states: Vec<(String, Option<String>, i64)> =
+        current.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect();
+    assert_eq!(states.len(), series, "{states:?}");
+    assert!(
+        states
+            .iter()
+            .all(|(_, state, done)| state.as_deref() == Some("done") && *done == 1),
+        "{states:?}"
+    );
+    let twice = "select count(*) from (select job_id from event where kind = 'job_done' group by job_id having count(*) > 1) as twice";
+    assert_eq!(count(url, twice).await, 0, "no job is done twice");
+}
+
+/// The files are those that the rows name, once a new start has swept.
+async fn no_file_is_nobodys(url: &str, service: &Service) {
+    eventually("no file to be nobody's", || async {
+        // What is listed may be swept meanwhile.
+        let listed = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let jobs = listed(&service.data().join("results"));
+        let results: BTreeSet<PathBuf> = jobs
+            .flat_map(|job| listed(&job.path()))
+            .map(|entry| entry.path())
+            .collect();
+        let named = rows(
+            url,
+            "select result_folder from job where result_folder is not null order by 1",
+        )
+        .await;
+        let named: BTreeSet<PathBuf> = named
+            .iter()
+            .map(|row| service.data().join(row.get::<String, _>(0)))
+            .collect();
+        let batches = rows(url, "select file from batch").await;
+        let batches: BTreeSet<PathBuf> = batches
+            .iter()
+            .map(|row| service.data().join("inbox").join(row.get::<String, _>(0)))
+            .collect();
+        let inbox: BTreeSet<PathBuf> = service.inbox_files().into_iter().collect();
+        (results == named && inbox == batches).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn random_kills_lose_nothing_and_finish_nothing_twice() {
+    if !ready_without_pacs() {
+        return;
+    }
+    let kills = number("HILUM_KILLS").unwrap_or(KILLS);
+    let seed = number("HILUM_KILLS_SEED").unwrap_or_else(|| u64::from(uuid::Uuid::new_v4().as_fields().0));
+    println!("{kills} kills, HILUM_KILLS_SEED={seed}");
+    scratch(move |_, url| async move {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let folder = tempfile::tempdir().unwrap();
+        let origin = Origin::new(folder.path());
+        let mut service = Service::new(Some(&url));
+        service.only("receive,work");
+        service.with("HILUM_JOBS__LEASE_SECONDS", "3.0");
+        let address = format!("http://127.0.0.1:{}/dicom-web/studies", service.port);
+        let (mut series, mut sent, mut senders) = (0, BTreeSet::new(), tokio::task::JoinSet::new());
+        for life in 0..kills {
+            if life % LIVES_PER_SERIES == 0 {
+                let (slices, known) = origin.series(life);
+                series += 1;
+                sent.extend(known);
+                senders.spawn(send(
+                    address.clone(),
+                    slices,
+                    ChaCha8Rng::seed_from_u64(random.next_u64()),
+                ));
+            }
+            // Now and then while it starts, else some time after.
+            if below(&mut random, 5) == 0 {
+                service.launch();
+                sleep(Duration::from_millis(below(&mut random, 800))).await;
+            } else {
+                service.up().await;
+                sleep(Duration::from_millis(below(&mut random, 3500))).await;
+            }
+            service.kill();
+        }
+        service.up().await;
+        while let Some(ended) = senders.join_next().await {
+            ended.unwrap();
+        }
+        all_over(&url).await;
+        // A job whose worker died again and again is given up, and says so; a user tries it again.
+        let given_up = rows(
+            &url,
+            "select id::text, error_code, deaths from job where state = 'failed'",
+        )
+        .await;
+        println!("{series} series, {} jobs given up after deaths", given_up.len());
+        for job in &given_up {
+            assert_eq!(job.get::<String, _>(1), "worker_lost");
+            assert!(job.get::<i32, _>(2) > 2);
+            let again = service
+                .post(&format!("/api/v1/jobs/{}/retry", job.get::<String, _>(0)))
+                .await;
+            // 409: more slices came, so another job has taken its place.
+            assert!([200, 409].contains(&again.status().as_u16()), "{}", again.status());
+        }
+        all_over(&url).await;
+        every_series_has_its_result(&url, series).await;
+        nothing_is_lost(&url, &service.data().join("inbox"), sent).await;
+        assert!(service.end(), "{}", service.log());
+        service.up().await;
+        no_file_is_nobodys(&url, &service).await;
+        let log = service.log();
+        assert!(!log.contains("panicked"), "{log}");
+        assert!(service.end());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn results_that_a_killed_worker_left_are_swept_at_the_next_start() {
+    if !ready_without_pacs() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let folder = tempfile::tempdir().unwrap();
+        let slices = thin_phantom(folder.path(), 42);
+        let (late, first) = slices.split_last().unwrap();
+        let whole = [("X-Hilum-Series-Complete", "true")];
+        let mut service = Service::new(Some(&url));
+        service.only("receive,work");
+        service.with("HILUM_FAILPOINT", "job_stored");
+        service.up().await;
+        assert_eq!(service.stow(first, &whole).await.unwrap().status(), 200);
+        service.dies().await;
+        // A slice more: the job whose worker died is superseded, so nobody takes it up, nor cleans up after it.
+        service.plain();
+        service.only("receive");
+        service.up().await;
+        let late = std::slice::from_ref(late);
+        assert_eq!(service.stow(late, &whole).await.unwrap().status(), 200);
+        assert!(service.end());
+        service.only("receive,work");
+        service.up().await;
+        let jobs = service.jobs_over(2).await;
+        let states: Vec<_> = jobs.iter().map(|job| job["state"].as_str()).collect();
+        assert_eq!(states, [Some("done"), Some("superseded")]);
+        assert!(service.end());
+        service.up().await;
+        no_file_is_nobodys(&url, &service).await;
+        assert_eq!(
+            count(&url, "select count(*) from job where result_folder is not null").await,
+            1
+        );
+        assert!(service.end());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_job_whose_worker_dies_again_and_again_ends_worker_lost_until_it_is_tried_again() {
+    if !ready_without_pacs() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let folder = tempfile::tempdir().unwrap();
+        let slices = thin_phantom(folder.path(), 43);
+        let mut service = Service::new(Some(&url));
+        service.only("receive");
+        service.up().await;
+        let answer = service.stow(&slices, &[("X-Hilum-Series-Complete", "true")]).await;
+        assert_eq!(answer.unwrap().status(), 200);
+        assert!(service.end());
+        service.only("receive,work");
+        service.with("HILUM_JOBS__LEASE_SECONDS", "2.0");
+        service.with("HILUM_FAILPOINT", "job_prepared");
+        for _ in 0..3 {
+            service.launch();
+            service.dies().await;
+        }
+        service.plain();
+        service.up().await;
+        let jobs = service.jobs_over(1).await;
+        assert_eq!(jobs.len(), 1, "{jobs:?}");
+        assert_eq!(jobs[0]["state"], "failed", "{jobs:?}");
+        assert_eq!(jobs[0]["error"]["code"], "worker_lost", "{jobs:?}");
+        // What was at fault is mended.
+        let id = jobs[0]["id"].as_str().unwrap();
+        assert_eq!(service.post(&format!("/api/v1/jobs/{id}/retry")).await.status(), 200);
+        let jobs = eventually("the job to be done", || async {
+            let jobs = service.jobs().await;
+            (jobs[0]["state"] == "done").then_some(jobs)
+        })
+        .await;
+        assert_eq!(jobs.len(), 1);
+        assert!(service.end());
+    })
+    .await;
+}

@@ -1,0 +1,159 @@
+//! Many senders at once and two replicas of the service over one database and one data folder: each series is held once and segmented once.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+mod service_support;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use hilum::database::testing::scratch;
+use serde_json::Value;
+use service_support::{Service, files, ready_without_pacs, thin_phantom};
+use sqlx::{Connection as _, PgConnection};
+
+const COMPLETE: (&str, &str) = ("X-Hilum-Series-Complete", "true");
+
+/// What one sender brings: some slices of a series, so many in a request, to one of the replicas.
+struct Sender<'a> {
+    replica: &'a Service,
+    slices: Vec<PathBuf>,
+    at_once: usize,
+    says_whole: bool,
+}
+
+impl Sender<'_> {
+    async fn send(&self) {
+        let headers = [COMPLETE];
+        let headers = if self.says_whole { &headers[..] } else { &[] };
+        for some in self.slices.chunks(self.at_once) {
+            loop {
+                let answer = self.replica.stow(some, headers).await.unwrap();
+                if answer.status() == 200 {
+                    break;
+                }
+                // Turned away for the moment, as too many come at once; anything else is wrong.
+                assert_eq!(answer.status(), 503);
+                tokio::time::sleep(Duration::from_millis(200)).await;
+            }
+        }
+    }
+}
+
+/// A second process over the same database and the same files.
+fn replica(of: &Service, url: &str) -> Service {
+    let second = Service::new(Some(url));
+    std::os::unix::fs::symlink(of.data(), second.data()).unwrap();
+    second
+}
+
+/// The kinds of events of a job, with who did them.
+async fn events(url: &str, job: &Value) -> Vec<(String, String)> {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    let id: uuid::Uuid = job["id"].as_str().unwrap().parse().unwrap();
+    let events = sqlx::query_as("select kind, actor from event where job_id = $1").bind(id);
+    events.fetch_all(&mut connection).await.unwrap()
+}
+
+#[tokio::test]
+async fn many_senders_to_two_replicas_make_one_job_and_one_result_of_each_series() {
+    if !ready_without_pacs() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let mut first = Service::new(Some(&url));
+        let mut second = replica(&first, &url);
+        for service in [&mut first, &mut second] {
+            service.only("receive,work");
+            service.with("HILUM_JOBS__AT_ONCE", "1");
+            // Longer than a busy machine lets a sender wait between two requests.
+            service.with("HILUM_INBOX__QUIET_SECONDS", "6.0");
+            service.up().await;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let series: Vec<Vec<PathBuf>> = (51..57)
+            .map(|seed| thin_phantom(&folder.path().join(seed.to_string()), seed))
+            .collect();
+        let number = series[0].len();
+        let send = |replica, slices: &[PathBuf], at_once, says_whole| Sender {
+            replica,
+            slices: slices.to_vec(),
+            at_once,
+            says_whole,
+        };
+        let backwards: Vec<PathBuf> = series[3].iter().rev().cloned().collect();
+        let doubled: Vec<PathBuf> = series[4]
+            .iter()
+            .flat_map(|slice| [slice.clone(), slice.clone()])
+            .collect();
+        let senders = [
+            // The same slices, by two senders at the same time.
+            send(&first, &series[0], 5, false),
+            send(&second, &series[0], 3, false),
+            // Two senders that have a part of the series each, some slices in both.
+            send(&first, &series[1][..number * 2 / 3], 3, false),
+            send(&second, &series[1][number / 3..], 3, false),
+            // Three that have it whole, and say so.
+            send(&first, &series[2], number, true),
+            send(&first, &series[2], number, true),
+            send(&second, &series[2], number, true),
+            // One by one, from both ends.
+            send(&first, &series[3], 1, false),
+            send(&second, &backwards, 1, false),
+            // Every slice twice in one request.
+            send(&second, &doubled, doubled.len(), true),
+            // One alone.
+            send(&first, &series[5], 4, false),
+        ];
+        join_all(senders.iter().map(|sender| sender.send())).await;
+        let jobs = first.jobs_over(series.len()).await;
+        assert_eq!(jobs.len(), series.len(), "{jobs:?}");
+        let (mut uids, mut workers) = (BTreeSet::new(), BTreeSet::new());
+        for job in &jobs {
+            assert_eq!(job["state"], "done", "{job}");
+            assert_eq!(job["attempts"], 1, "{job}");
+            assert_eq!(job["series"]["instances"], number, "{job}");
+            uids.insert(job["series"]["series_uid"].as_str().unwrap());
+            let events = events(&url, job).await;
+            for kind in ["job_queued", "job_started", "job_done"] {
+                assert_eq!(
+                    events.iter().filter(|(of, _)| of == kind).count(),
+                    1,
+                    "{kind}: {events:?}"
+                );
+            }
+            workers.extend(
+                events
+                    .into_iter()
+                    .filter(|(kind, _)| kind == "job_done")
+                    .map(|(_, actor)| actor),
+            );
+            let results = first.data().join("results").join(job["id"].as_str().unwrap());
+            assert_eq!(files(&results).len(), 1, "{results:?}");
+        }
+        assert_eq!(uids.len(), series.len(), "a job for each series");
+        assert_eq!(workers.len(), 2, "both replicas worked: {workers:?}");
+        let held = first.json("/api/v1/series").await.unwrap();
+        let held: u64 = held["series"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one["bytes"].as_u64().unwrap())
+            .sum();
+        let sent: u64 = series
+            .iter()
+            .flatten()
+            .map(|slice| slice.metadata().unwrap().len())
+            .sum();
+        assert_eq!(held, sent, "every slice is held once");
+        // Sent once more as a whole, to either: nothing happens.
+        for (service, slices) in [(&first, &series[0]), (&second, &series[1])] {
+            assert_eq!(service.stow(slices, &[COMPLETE]).await.unwrap().status(), 200);
+        }
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        assert_eq!(second.jobs().await.len(), series.len());
+        assert!(first.end() && second.end());
+    })
+    .await;
+}
