@@ -12,12 +12,12 @@ pub struct Disk {
     pub used_share: f64,
 }
 
-/// From when on uploads are refused.
+/// From when on room is made, and from when on uploads are refused.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct DiskLimits {
-    /// What has to stay free, in bytes: it belongs to the database.
+    /// What has to stay free, in bytes: it belongs to the database, and no upload may take of it.
     pub reserve_bytes: u64,
-    /// The greatest share that may be used, 0 to 1.
+    /// Above this used share, 0 to 1, what may go goes sooner.
     pub watermark: f64,
 }
 
@@ -46,10 +46,16 @@ impl Disk {
         }
     }
 
-    /// Whether something more may be begun.
+    /// Whether an upload may begin.
     #[must_use]
     pub fn has_room(&self, limits: &DiskLimits) -> bool {
-        self.free_bytes >= limits.reserve_bytes && self.used_share <= limits.watermark
+        self.free_bytes >= limits.reserve_bytes
+    }
+
+    /// Whether room is to be made.
+    #[must_use]
+    pub fn is_scarce(&self, limits: &DiskLimits) -> bool {
+        !self.has_room(limits) || self.used_share > limits.watermark
     }
 }
 
@@ -58,23 +64,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn both_limits_hold_and_what_is_roots_counts_neither_way() {
+    fn room_is_made_before_uploads_are_refused_and_what_is_roots_counts_neither_way() {
         // 1000 blocks of 4096 bytes, 100 of them for root alone: 720 of 900 are used.
         let disk = Disk::from_blocks(1000, 280, 180, 4096);
         assert_eq!(disk.free_bytes, 180 * 4096);
         assert!((disk.used_share - 0.8).abs() < 1e-9);
-        for (reserve_bytes, watermark, room) in [
-            (0, 1.0, true),
-            (0, 0.8, true),
-            (0, 0.79, false),
-            (180 * 4096, 0.85, true),
-            (180 * 4096 + 1, 0.85, false),
+        for (reserve_bytes, watermark, room, scarce) in [
+            (0, 1.0, true, false),
+            (0, 0.8, true, false),
+            (0, 0.79, true, true),
+            (180 * 4096, 0.85, true, false),
+            (180 * 4096 + 1, 0.85, false, true),
         ] {
             let limits = DiskLimits {
                 reserve_bytes,
                 watermark,
             };
-            assert_eq!(disk.has_room(&limits), room, "{limits:?}");
+            assert_eq!(
+                (disk.has_room(&limits), disk.is_scarce(&limits)),
+                (room, scarce),
+                "{limits:?}"
+            );
         }
     }
 

@@ -9,7 +9,7 @@ pub enum IngestError {
     /// As many uploads as allowed are under way, or bytes that were held went away meanwhile: the same again will do.
     #[error("too many uploads at once")]
     Busy,
-    /// Less is free on the disk than the reserve, or more of it is used than its watermark says.
+    /// Less is free on the disk than the reserve.
     #[error("the disk of the inbox is full")]
     DiskFull,
     /// The body breaks the syntax, or a limit on its parts.

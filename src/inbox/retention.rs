@@ -49,7 +49,7 @@ pub(super) async fn retain(ingest: Ingest, ends: CancellationToken) {
 }
 
 impl Ingest {
-    /// Removes the bytes whose time is over; those of finished jobs at once where the disk has no room for uploads. Returns the number of series that lost theirs.
+    /// Removes the bytes whose time is over; those of finished jobs at once where the disk is scarce. Returns the number of series that lost theirs.
     ///
     /// # Errors
     /// Those of the disk and of the database.
@@ -58,9 +58,9 @@ impl Ingest {
         let disk = tokio::task::spawn_blocking(move || Disk::of(&folder))
             .await
             .map_err(|_| IngestError::Ending)??;
-        let room = disk.has_room(&self.settings().disk_limits());
+        let scarce = disk.is_scarce(&self.settings().disk_limits());
         let keep = Keep {
-            done_hours: if room { self.settings().keep_ct_hours } else { 0.0 },
+            done_hours: if scarce { 0.0 } else { self.settings().keep_ct_hours },
             other_days: self.settings().keep_refused_days,
         };
         let mut released = 0;

@@ -44,7 +44,7 @@ pub struct InboxSettings {
 }
 
 impl InboxSettings {
-    /// From when on uploads are refused.
+    /// From when on room is made, and from when on uploads are refused.
     #[must_use]
     pub fn disk_limits(&self) -> DiskLimits {
         DiskLimits {
