@@ -27,7 +27,7 @@ pub struct InboxSettings {
     pub longest_upload_seconds: f64,
     /// Uploads are refused (503) while less than this is free on the disk of the data folder.
     pub disk_reserve_bytes: u64,
-    /// Uploads are refused (503) while a greater share of that disk is used, 0 to 1; one that began may end.
+    /// While a greater share of that disk is used, 0 to 1, the slices of finished jobs go at once.
     pub disk_watermark: f64,
     /// Attempts to fetch a series from a PACS where the fault may pass.
     pub fetch_attempts: u32,
