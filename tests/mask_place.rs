@@ -20,7 +20,7 @@ const HU_PER_MM: f64 = 12.0;
 /// Edge of the block of slices.
 const EXTENT_MM: f64 = 120.0;
 /// A body of tissue with a lung of air in it: radii, and how far the lung lies from the middle.
-const BODY_MM: f64 = 42.0;
+const BODY_MM: f64 = 38.0;
 const LUNG_MM: f64 = 15.0;
 const ASIDE_MM: f64 = 6.0;
 
