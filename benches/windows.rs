@@ -75,7 +75,7 @@ fn median(mut values: Vec<f64>) -> f64 {
 
 fn main() {
     let path = std::env::var_os("HILUM_BENCH_MODEL").map(PathBuf::from);
-    let path = path.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("onnx/hilum-ahnet-lung-tiny.toml"));
+    let path = path.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("onnx/hilum-ahnet-lung.toml"));
     let manifest = Manifest::load(&path).expect("a manifest");
     // Every window is run: the loop knows nothing of skipping.
     let manifest = manifest

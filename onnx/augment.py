@@ -137,7 +137,7 @@ def image_anew(hu, rng):
             noise = ndimage.gaussian_filter(noise, (0, blur, blur))
             noise /= noise.std()
         hu = hu + noise * np.exp(rng.uniform(np.log(4), np.log(90)))
-    hu = (hu + 1000) * rng.uniform(0.93, 1.07) - 1000 + rng.uniform(-30, 30)
+    hu = (hu + 1000) * rng.uniform(0.97, 1.03) - 1000 + rng.uniform(-15, 15)   # little: fat and airless lung lie 60 to 150 HU apart
     if rng.random() < 0.6:
         hu = np.maximum(hu, -1024)
     hu = hu.astype(np.float32)

@@ -1,7 +1,7 @@
 //! What a manifest may say, and how it is told where it is wrong.
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
-use hilum::lungs::Boundary;
+use hilum::lungs::{Boundary, Fat};
 use hilum::model::{Axes, Blend, Device, Manifest, ManifestError, MaskBack, Overrides, TensorShape};
 
 const GOOD: &str = r#"
@@ -93,6 +93,36 @@ fn a_manifest_that_is_silent_about_the_boundary_has_the_usual_one() {
     );
     let own = Manifest::parse(&own).unwrap().post.boundary();
     assert_eq!((own.band_mm, own.aerated_below_hu), (0.0, -500.0));
+}
+
+#[test]
+fn fat_is_looked_for_where_a_manifest_says_so_and_the_mask_is_cleaned() {
+    assert_eq!(good().post.fat(), None);
+    let with = |range: &str| {
+        GOOD.replace(
+            "fill_holes_ml = 10.0",
+            &format!("fill_holes_ml = 10.0\nfat_hu = {range}"),
+        )
+    };
+    let manifest = Manifest::parse(&with("[-140.0, -40.0]")).unwrap();
+    assert_eq!(
+        manifest.post.fat(),
+        Some(Fat {
+            above_hu: -140.0,
+            below_hu: -40.0
+        })
+    );
+    let raw = manifest
+        .with(&Overrides {
+            clean_up: Some(false),
+            ..Overrides::default()
+        })
+        .unwrap();
+    assert_eq!(raw.post.fat(), None);
+    for wrong in ["[-40.0, -140.0]", "[-140.0, 40.0]", "[-500.0, -40.0]", "[nan, -40.0]"] {
+        let error = Manifest::parse(&with(wrong)).unwrap_err().to_string();
+        assert!(error.contains("post.fat_hu is"), "{wrong}: {error}");
+    }
 }
 
 #[test]
@@ -433,6 +463,7 @@ fn every_parameter_that_can_change_a_mask_changes_the_digest_and_no_other() {
         ("fill_holes_ml = 10.0", "fill_holes_ml = 11.0"),
         ("fill_holes_ml = 10.0", "fill_holes_ml = 10.0\nboundary_mm = 3.0"),
         ("fill_holes_ml = 10.0", "fill_holes_ml = 10.0\nboundary_hu = -450.0"),
+        ("fill_holes_ml = 10.0", "fill_holes_ml = 10.0\nfat_hu = [-140.0, -40.0]"),
     ] {
         assert_ne!(digest(&GOOD.replacen(from, to, 1)), usual, "{from}");
     }

@@ -434,7 +434,7 @@ fn a_check_without_a_library_says_what_brings_it() {
 #[test]
 fn the_default_network_runs_and_gives_the_same_bytes_twice() {
     let Some(library) = library() else { return };
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("onnx/hilum-ahnet-lung-tiny.toml");
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("onnx/hilum-ahnet-lung.toml");
     if !path.exists() {
         eprintln!("SKIPPED: {} is not there", path.display());
         return;

@@ -371,7 +371,7 @@ fn usage_is_2_and_a_model_that_is_not_there_is_1_and_named() {
     let output = segment(&series, &folder.path().join("out"), &["--model", "nobody"]);
     ends_with(&output, 1);
     assert!(
-        text(&output.stderr).contains("hilum-ahnet-lung-tiny"),
+        text(&output.stderr).contains("hilum-ahnet-lung"),
         "it names what there is: {}",
         text(&output.stderr)
     );

@@ -28,6 +28,8 @@ pub struct CleanReport {
     pub component_ml: Vec<f64>,
     /// Volume of all components before anything was dropped, in millilitres.
     pub found_ml: f64,
+    /// Volume of fat that was taken out before, in millilitres.
+    pub fat_ml: f64,
     /// Components dropped.
     pub dropped: usize,
     /// Volume dropped, in millilitres.
@@ -60,6 +62,7 @@ pub fn clean(mask: &mut Mask, grid: &Grid, options: &CleanUp) -> Result<CleanRep
         components: components.count,
         component_ml: listed,
         found_ml: volumes.iter().fold(0.0, |sum, volume| sum + volume),
+        fat_ml: 0.0,
         dropped: kept.iter().filter(|&&keep| !keep).count(),
         dropped_ml: volumes
             .iter()

@@ -1,6 +1,6 @@
 //! A mask in, the cleaned mask with right and left told apart out; measured, and judged a second time.
 //!
-//! The steps are functions of their own, in this order: [`clean`], [`follow_boundary`], [`sides`], [`measure()`], [`judge_mask`]. But for the second, all work on the runs of a mask (stretches of
+//! The steps are functions of their own, in this order: [`drop_fat`], [`clean`], [`follow_boundary`], [`sides`], [`measure()`], [`judge_mask`]. But for the first and the third, all work on the runs of a mask (stretches of
 //! lung in a row), not on its voxels, so that a volume of 512 x 512 x 300 needs a few megabytes beside the mask itself. What each figure means, and where it
 //! comes from, stands in `docs/measurements.md`.
 
@@ -11,6 +11,7 @@ mod cells;
 mod clean;
 mod components;
 mod edge;
+mod fat;
 mod judge;
 mod measure;
 mod midline;
@@ -22,6 +23,7 @@ mod slabs;
 
 pub use boundary::{Boundary, BoundaryReport, follow_boundary};
 pub use clean::{CleanReport, clean};
+pub use fat::{Fat, drop_fat};
 pub use judge::{MaskLimits, judge_mask};
 pub use measure::{Density, LungMeasurements, Measurements, PercentilesHu, measure};
 pub use sides::{Sides, Told, sides};

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::error::ManifestError;
 use super::{Device, WindowOptions};
-use crate::lungs::{Boundary, CleanUp};
+use crate::lungs::{Boundary, CleanUp, Fat};
 use crate::volume::GridSpecification;
 
 /// A manifest is a page of text; more is not read.
@@ -163,6 +163,9 @@ pub struct Post {
     /// Below this a voxel is aerated for that step, in Hounsfield units.
     #[serde(default = "boundary_hu")]
     pub boundary_hu: f32,
+    /// Even tissue between these is fat and no lung, in Hounsfield units; where the key is absent, fat is not looked for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fat_hu: Option<[f32; 2]>,
 }
 
 /// What holds where a manifest is silent.
@@ -305,6 +308,12 @@ impl Post {
             band_mm: self.boundary_mm,
             aerated_below_hu: self.boundary_hu,
         }
+    }
+
+    /// What counts as fat, if it is looked for.
+    #[must_use]
+    pub fn fat(&self) -> Option<Fat> {
+        self.fat_hu.map(|[above_hu, below_hu]| Fat { above_hu, below_hu })
     }
 
     /// The part that works on the mask alone.

@@ -89,6 +89,7 @@ impl Manifest {
                 keep_components: 0,
                 min_component_ml: 0.0,
                 fill_holes_ml: 0.0,
+                fat_hu: None,
                 ..*post
             };
         }

@@ -184,6 +184,15 @@ impl Manifest {
         if !(-1000.0..=0.0).contains(&post.boundary_hu) {
             return refuse("post.boundary_hu", "-1000 to 0 Hounsfield units", post.boundary_hu);
         }
+        if let Some([above, below]) = post.fat_hu
+            && !(-300.0 <= above && above < below && below <= 0.0)
+        {
+            return refuse(
+                "post.fat_hu",
+                "two rising Hounsfield units from -300 to 0",
+                format!("[{above}, {below}]"),
+            );
+        }
         Ok(())
     }
 

@@ -238,6 +238,7 @@ mod tests {
                 dropped_ml: 0.0,
                 holes_filled: 0,
                 filled_ml: 0.0,
+                fat_ml: 0.0,
             }),
             boundary: Some(BoundaryReport {
                 added_ml: 1.5,
@@ -281,6 +282,7 @@ mod tests {
                         fill_holes_ml: 20.0,
                         boundary_mm: 4.0,
                         boundary_hu: -400.0,
+                        fat_hu: None,
                     },
                 },
                 parameters_sha256: "0".into(),

@@ -5,7 +5,7 @@ use super::{
     SegmentError, Segmented, Segments, Stage, Timings, Tools, TransferSyntax,
 };
 use crate::lungs::{
-    BoundaryReport, CleanReport, Measurements, Sides, clean, follow_boundary, judge_mask, measure, sides,
+    BoundaryReport, CleanReport, Measurements, Sides, clean, drop_fat, follow_boundary, judge_mask, measure, sides,
 };
 use crate::model::{Manifest, MaskBack, Provider};
 use crate::output::overlay::Caption;
@@ -175,7 +175,9 @@ fn lungs(mut mask: Mask, volume: &Volume, timings: &mut Timings, tools: &Tools) 
     let post = &tools.manifest.post;
     let (cleaned, boundary, told) =
         timings.measure(Stage::CleanUp, tools.observer, || -> Result<_, SegmentError> {
-            let cleaned = clean(&mut mask, &volume.grid, &post.clean_up())?;
+            let fat = post.fat().map(|fat| drop_fat(&mut mask, volume, &fat)).transpose()?;
+            let mut cleaned = clean(&mut mask, &volume.grid, &post.clean_up())?;
+            cleaned.fat_ml = fat.unwrap_or_default();
             let boundary = follow_boundary(&mut mask, volume, &post.boundary())?;
             let told = sides(&mut mask, &volume.grid)?;
             Ok((cleaned, boundary, told))

@@ -52,7 +52,7 @@ impl Service {
     /// Writes its configuration: short waits, and what is given.
     pub fn configure(&self, more: &str) {
         let text = format!(
-            "[service]\nlisten = \"127.0.0.1:{}\"\ndata_folder = {:?}\n[inbox]\nquiet_seconds = 2.0\ncount_interval_seconds = 1.0\ndisk_watermark = 1.0\n[jobs]\nlease_seconds = 6.0\npoll_seconds = 0.5\nbackoff_seconds = 0.5\n[delivery]\nbackoff_seconds = 0.5\nlongest_backoff_seconds = 2.0\nlease_seconds = 6.0\n[model]\ndevice = \"cpu\"\n{more}",
+            "[service]\nlisten = \"127.0.0.1:{}\"\ndata_folder = {:?}\n[inbox]\nquiet_seconds = 2.0\ncount_interval_seconds = 1.0\ndisk_watermark = 1.0\n[jobs]\nlease_seconds = 6.0\npoll_seconds = 0.5\nbackoff_seconds = 0.5\n[delivery]\nbackoff_seconds = 0.5\nlongest_backoff_seconds = 2.0\nlease_seconds = 6.0\n[model]\nname = \"hilum-ahnet-lung-tiny\"\ndevice = \"cpu\"\n{more}",
             self.port,
             self.data(),
         );
