@@ -290,7 +290,7 @@ fn jpeg_extended_is_refused_by_name_and_says_what_to_send() {
         // The meta group ends where its length says; the pixels become a fragment with the first bytes of a JPEG (SOI, SOF1 of 12 bits).
         let group = 144 + u32::from_le_bytes(bytes[140..144].try_into().unwrap()) as usize;
         let pixels = at([0xE0, 0x7F, 0x10, 0x00]);
-        let jpeg = [
+        let jpeg: [u8; 17] = [
             0xFF, 0xD8, 0xFF, 0xC1, 0, 11, 12, 0, 192, 0, 192, 1, 1, 0x11, 0, 0xFF, 0xD9,
         ];
         let new = [
