@@ -20,7 +20,7 @@ const HU_PER_MM: f64 = 12.0;
 /// Edge of the block of slices.
 const EXTENT_MM: f64 = 120.0;
 /// A body of tissue with a lung of air in it: radii, and how far the lung lies from the middle.
-const BODY_MM: f64 = 42.0;
+const BODY_MM: f64 = 38.0;
 const LUNG_MM: f64 = 15.0;
 const ASIDE_MM: f64 = 6.0;
 
@@ -161,7 +161,7 @@ proptest! {
         let volume = case.volume();
         let to = network_grid(&case.grid, &case.specification).unwrap();
         let whole = resample(&volume, &to, &case.specification);
-        let body = crop_to_body(&whole, &case.specification, -550.0, 8.0).unwrap();
+        let body = crop_to_body(&whole, &case.specification, -500.0, 2.0).unwrap();
         let cropped = whole.cropped(&body);
         prop_assert!(cropped.grid.voxel_count() < whole.grid.voxel_count(), "there is air to crop");
         let mut network = Unchanged(VecDeque::new());

@@ -514,6 +514,21 @@ fn check_takes_a_phantom_the_whole_way_and_says_how_long_each_part_took() {
 }
 
 #[test]
+fn check_without_its_network_names_those_that_are_there_and_looks_at_the_rest() {
+    let output = hilum(&["check", "--model", "nobody", "--json"]);
+    ends_with(&output, 1);
+    let printed: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(printed[0]["what"], "manifest");
+    assert_eq!(printed[0]["health"], "problem");
+    assert!(
+        printed[0]["seen"].as_str().unwrap().contains("hilum-ahnet-lung-tiny"),
+        "{}",
+        printed[0]
+    );
+    assert!(printed.iter().any(|point| point["what"] == "database"), "{printed:?}");
+}
+
+#[test]
 fn check_fails_with_what_to_do_where_the_phantom_is_refused_or_a_pacs_is_away() {
     let folder = tempfile::tempdir().unwrap();
     let configuration = format!(
