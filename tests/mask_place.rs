@@ -161,7 +161,7 @@ proptest! {
         let volume = case.volume();
         let to = network_grid(&case.grid, &case.specification).unwrap();
         let whole = resample(&volume, &to, &case.specification);
-        let body = crop_to_body(&whole, &case.specification, -550.0, 8.0).unwrap();
+        let body = crop_to_body(&whole, &case.specification, -500.0, 2.0).unwrap();
         let cropped = whole.cropped(&body);
         prop_assert!(cropped.grid.voxel_count() < whole.grid.voxel_count(), "there is air to crop");
         let mut network = Unchanged(VecDeque::new());

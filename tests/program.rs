@@ -290,7 +290,7 @@ fn jpeg_extended_is_refused_by_name_and_says_what_to_send() {
         // The meta group ends where its length says; the pixels become a fragment with the first bytes of a JPEG (SOI, SOF1 of 12 bits).
         let group = 144 + u32::from_le_bytes(bytes[140..144].try_into().unwrap()) as usize;
         let pixels = at([0xE0, 0x7F, 0x10, 0x00]);
-        let jpeg = [
+        let jpeg: [u8; 17] = [
             0xFF, 0xD8, 0xFF, 0xC1, 0, 11, 12, 0, 192, 0, 192, 1, 1, 0x11, 0, 0xFF, 0xD9,
         ];
         let new = [
@@ -511,6 +511,21 @@ fn check_takes_a_phantom_the_whole_way_and_says_how_long_each_part_took() {
         asked.starts_with("GET /dicom-web/series?") && asked.contains("Modality=CT"),
         "{asked}"
     );
+}
+
+#[test]
+fn check_without_its_network_names_those_that_are_there_and_looks_at_the_rest() {
+    let output = hilum(&["check", "--model", "nobody", "--json"]);
+    ends_with(&output, 1);
+    let printed: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(printed[0]["what"], "manifest");
+    assert_eq!(printed[0]["health"], "problem");
+    assert!(
+        printed[0]["seen"].as_str().unwrap().contains("hilum-ahnet-lung-tiny"),
+        "{}",
+        printed[0]
+    );
+    assert!(printed.iter().any(|point| point["what"] == "database"), "{printed:?}");
 }
 
 #[test]

@@ -28,18 +28,25 @@ pub(super) fn run(arguments: &Arguments, mut settings: Settings) -> anyhow::Resu
         settings.model.name = name.clone();
     }
     settings.model.device = arguments.device.unwrap_or(settings.model.device);
-    let manifest = models::manifest_path(&settings.model.name, &settings.model.folder)?;
-    let options = CheckOptions {
-        manifest: manifest.clone(),
-        session: settings.model.session_options(),
-    };
     let mut checks = Checks::new(|check| {
         if !arguments.json {
             tell(check);
         }
     });
-    model::check(&options, &mut checks);
-    end_to_end::check(&settings, &manifest, &mut checks);
+    match models::manifest_path(&settings.model.name, &settings.model.folder) {
+        Ok(manifest) => {
+            let options = CheckOptions {
+                manifest: manifest.clone(),
+                session: settings.model.session_options(),
+            };
+            model::check(&options, &mut checks);
+            end_to_end::check(&settings, &manifest, &mut checks);
+        }
+        Err(error) => {
+            let to_do = "name a network that is there by --model, or in [model] of the configuration: docs/models.md";
+            checks.push(Check::problem("manifest", format!("{error:#}"), to_do));
+        }
+    }
     surroundings::check(&settings, &mut checks)?;
     if arguments.json {
         say(serde_json::to_string_pretty(checks.all())?);
