@@ -9,7 +9,6 @@ mod ct_file;
 #[path = "../receive_support/mod.rs"]
 mod receive_support;
 
-use bytes::Bytes;
 use hilum::database::testing::scratch;
 use hilum::database::{SeriesState, Stored};
 use hilum::dicom::Limits;
