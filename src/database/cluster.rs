@@ -3,31 +3,38 @@
 //! It listens on a socket in a folder of our own and nowhere else. Run as root, Hilum starts it as the user `postgres`, since PostgreSQL refuses root. A server that survived
 //! a killed Hilum is adopted, and one that dies is started again; a lock on the data folder keeps two Hilums from sharing one cluster. A cluster of another major version is an error that says how to move it.
 
-use std::fs::{self, File, Permissions};
+mod programs;
+
+use std::fs::File;
 use std::io;
-use std::os::unix::fs::{PermissionsExt, chown};
-use std::os::unix::process::CommandExt;
+use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Child;
 use std::time::Duration;
 
-use rustix::fs::{FlockOperation, flock};
-use rustix::process::{Pid, Signal, kill_process, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{Connection, PgConnection};
 use tokio_util::sync::CancellationToken;
+
+use super::{Backoff, Failures};
+use programs::{
+    ServerUser, check_version, find_programs, io_error, last_lines, launch, lock, make_cluster, make_folder, permit,
+    running, server_user, socket_folder,
+};
 
 /// The role and the database.
 const NAME: &str = "hilum";
 /// The port is only a part of the socket's name.
 const PORT: u16 = 5432;
-/// Longest path of a socket that the system takes, less the name of PostgreSQL's.
-const SOCKET_FOLDER_LIMIT: usize = 107 - "/.s.PGSQL.5432.lock".len();
 /// How long a server may take to start: it may have to recover.
 const START_SECONDS: u64 = 120;
 /// So often it is looked whether the server lives.
 const LOOK: Duration = Duration::from_millis(250);
-/// Longest wait between two attempts to start it again.
-const LONGEST_WAIT: Duration = Duration::from_secs(10);
+/// Between two attempts to start it again.
+const START_AGAIN: Backoff = Backoff {
+    first_seconds: 0.5,
+    longest_seconds: 10.0,
+};
 
 /// Why there is no private cluster.
 #[derive(Debug, thiserror::Error)]
@@ -104,13 +111,6 @@ enum Server {
     Child(Child),
     Adopted(Pid),
     Gone,
-}
-
-/// The user under which the server runs, where that is not ours.
-#[derive(Clone, Copy, Debug)]
-struct ServerUser {
-    uid: u32,
-    gid: u32,
 }
 
 impl PrivateCluster {
@@ -203,14 +203,15 @@ impl PrivateCluster {
     /// Looks after the server until `ends`: where it died it is started again. What its own processes hold of a server that was killed they let go of soon, so a
     /// start that fails is tried again. Gives the cluster back, to be stopped.
     pub async fn keep(mut self, ends: CancellationToken) -> PrivateCluster {
-        let mut wait = LOOK;
+        let (mut wait, mut failures) = (LOOK, Failures::new(START_AGAIN));
         loop {
             tokio::select! {
                 () = ends.cancelled() => return self,
                 () = tokio::time::sleep(wait) => {}
             }
+            wait = LOOK;
             if self.lives() {
-                wait = LOOK;
+                failures.over();
                 continue;
             }
             tracing::error!("the private database died; it is started again");
@@ -222,7 +223,7 @@ impl PrivateCluster {
                 Ok(()) => tracing::info!("the private database is back"),
                 Err(error) => {
                     tracing::error!(%error, "the private database could not be started again yet");
-                    wait = (wait * 2).min(LONGEST_WAIT);
+                    wait = failures.wait();
                 }
             }
         }
@@ -289,236 +290,4 @@ impl Drop for PrivateCluster {
     fn drop(&mut self) {
         self.stop();
     }
-}
-
-fn io_error(path: &Path, error: io::Error) -> ClusterError {
-    ClusterError::Io {
-        path: path.to_owned(),
-        error,
-    }
-}
-
-/// The folder that holds `postgres` and `initdb`; of several versions the newest.
-fn find_programs(named: &Path) -> Result<PathBuf, ClusterError> {
-    let has = |folder: &Path| folder.join("postgres").is_file() && folder.join("initdb").is_file();
-    if !named.as_os_str().is_empty() {
-        return if has(named) {
-            Ok(named.to_owned())
-        } else {
-            Err(ClusterError::NoPrograms(format!("not in {}", named.display())))
-        };
-    }
-    let mut places: Vec<PathBuf> = std::env::var_os("PATH")
-        .map(|path| std::env::split_paths(&path).collect())
-        .unwrap_or_default();
-    let mut versions: Vec<(u32, PathBuf)> = fs::read_dir("/usr/lib/postgresql")
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            let version = entry.file_name().to_str()?.parse().ok()?;
-            Some((version, entry.path().join("bin")))
-        })
-        .collect();
-    versions.sort_by_key(|(version, _)| std::cmp::Reverse(*version));
-    places.extend(versions.into_iter().map(|(_, folder)| folder));
-    places.push(PathBuf::from("/usr/pgsql/bin"));
-    places.push(PathBuf::from("/opt/homebrew/bin"));
-    places
-        .into_iter()
-        .find(|folder| has(folder))
-        .ok_or_else(|| ClusterError::NoPrograms("neither in PATH nor in /usr/lib/postgresql".into()))
-}
-
-/// Where we are root, the user `postgres`.
-fn server_user() -> Result<Option<ServerUser>, ClusterError> {
-    if !rustix::process::geteuid().is_root() {
-        return Ok(None);
-    }
-    let path = Path::new("/etc/passwd");
-    let users = fs::read_to_string(path).map_err(|error| io_error(path, error))?;
-    let numbers = |line: &str| {
-        let fields: Vec<&str> = line.split(':').collect();
-        Some(ServerUser {
-            uid: fields.get(2)?.parse().ok()?,
-            gid: fields.get(3)?.parse().ok()?,
-        })
-    };
-    users
-        .lines()
-        .find(|line| line.starts_with("postgres:"))
-        .and_then(numbers)
-        .map(Some)
-        .ok_or(ClusterError::NoUser)
-}
-
-fn permit(path: &Path, mode: u32) -> Result<(), ClusterError> {
-    fs::set_permissions(path, Permissions::from_mode(mode)).map_err(|error| io_error(path, error))
-}
-
-/// A folder that only its owner can enter.
-fn make_folder(path: &Path, user: Option<ServerUser>) -> Result<(), ClusterError> {
-    fs::create_dir_all(path).map_err(|error| io_error(path, error))?;
-    if let Some(user) = user {
-        chown(path, Some(user.uid), Some(user.gid)).map_err(|error| io_error(path, error))?;
-    }
-    permit(path, 0o700)
-}
-
-fn lock(folder: &Path) -> Result<File, ClusterError> {
-    let path = folder.join("postgres.lock");
-    let file = File::create(&path).map_err(|error| io_error(&path, error))?;
-    flock(&file, FlockOperation::NonBlockingLockExclusive).map_err(|_| ClusterError::InUse(folder.to_owned()))?;
-    Ok(file)
-}
-
-/// Beside the cluster, or, where that path is too long for a socket, in the system's folder for temporary files under a name made of it.
-fn socket_folder(home: &Path) -> PathBuf {
-    let beside = home.join("socket");
-    if beside.as_os_str().len() <= SOCKET_FOLDER_LIMIT {
-        return beside;
-    }
-    let digest = crate::dicom::derived_uid(home.as_os_str().as_encoded_bytes());
-    std::env::temp_dir().join(format!("hilum-{digest}"))
-}
-
-/// A program of PostgreSQL under its user, with nothing of our environment but what it needs.
-fn command(program: &Path, user: Option<ServerUser>, home: &Path) -> Command {
-    let mut command = Command::new(program);
-    command.env_clear().env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
-    if let Some(path) = std::env::var_os("PATH") {
-        command.env("PATH", path);
-    }
-    if let Some(user) = user {
-        command.uid(user.uid).gid(user.gid);
-    }
-    command.current_dir(home);
-    command
-}
-
-fn run(program: &'static str, command: &mut Command) -> Result<String, ClusterError> {
-    let failed = |why| ClusterError::Program { program, why };
-    let output = command.output().map_err(|error| failed(error.to_string()))?;
-    if !output.status.success() {
-        return Err(failed(String::from_utf8_lossy(&output.stderr).trim().to_owned()));
-    }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-}
-
-/// The major version of the programs must be that of the cluster.
-fn check_version(data: &Path, programs: &Path) -> Result<(), ClusterError> {
-    let Ok(made_by) = fs::read_to_string(data.join("PG_VERSION")) else {
-        return Ok(());
-    };
-    let made_by = made_by.trim().to_owned();
-    let said = run("postgres", Command::new(programs.join("postgres")).arg("--version"))?;
-    let version = said
-        .split_whitespace()
-        .find(|word| word.starts_with(|c: char| c.is_ascii_digit()));
-    let major = version
-        .and_then(|version| version.split('.').next())
-        .unwrap_or_default();
-    if major == made_by {
-        return Ok(());
-    }
-    Err(ClusterError::OtherVersion {
-        data: data.to_owned(),
-        programs: format!("the programs of {}", version.unwrap_or("another version")),
-        old_programs: PathBuf::from(format!("/usr/lib/postgresql/{made_by}/bin/postgres")),
-        made_by,
-    })
-}
-
-/// Makes the cluster whole or not at all: under another name, then renamed.
-fn make_cluster(data: &Path, programs: &Path, user: Option<ServerUser>) -> Result<(), ClusterError> {
-    let home = data.parent().unwrap_or(data);
-    let unfinished = home.join("data.part");
-    if unfinished.exists() {
-        fs::remove_dir_all(&unfinished).map_err(|error| io_error(&unfinished, error))?;
-    }
-    let mut initdb = command(&programs.join("initdb"), user, home);
-    initdb.arg("-D").arg(&unfinished);
-    initdb.args(["-U", NAME, "-A", "peer", "-E", "UTF8", "--locale=C.UTF-8"]);
-    run("initdb", &mut initdb).map_err(|error| match error {
-        ClusterError::Program { why, .. } if why.contains("ermission denied") => ClusterError::NoEntry(home.to_owned()),
-        other => other,
-    })?;
-    // Only we, and the server's own user, are the role hilum.
-    let mut names = vec![user_name(rustix::process::geteuid().as_raw())];
-    if let Some(user) = user {
-        names.push(user_name(user.uid));
-    }
-    let map: String = names.iter().map(|name| format!("hilum {name} {NAME}\n")).collect();
-    for (file, text) in [
-        ("pg_ident.conf", map),
-        ("pg_hba.conf", format!("local all {NAME} peer map=hilum\n")),
-    ] {
-        let path = unfinished.join(file);
-        fs::write(&path, text).map_err(|error| io_error(&path, error))?;
-    }
-    fs::rename(&unfinished, data).map_err(|error| io_error(data, error))
-}
-
-/// A user's name in the system's list, or its number.
-fn user_name(uid: u32) -> String {
-    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    let number = uid.to_string();
-    users
-        .lines()
-        .find_map(|line| {
-            let mut fields = line.split(':');
-            let name = fields.next()?;
-            (fields.nth(1)? == number).then(|| name.to_owned())
-        })
-        .unwrap_or(number)
-}
-
-fn launch(
-    data: &Path,
-    sockets: &Path,
-    programs: &Path,
-    log: &Path,
-    user: Option<ServerUser>,
-) -> Result<Child, ClusterError> {
-    let home = data.parent().unwrap_or(data);
-    let out = File::options()
-        .create(true)
-        .append(true)
-        .open(log)
-        .map_err(|error| io_error(log, error))?;
-    let err = out.try_clone().map_err(|error| io_error(log, error))?;
-    let mut postgres = command(&programs.join("postgres"), user, home);
-    postgres.arg("-D").arg(data);
-    for setting in [
-        "listen_addresses=".to_owned(),
-        format!("unix_socket_directories={}", sockets.display()),
-        "unix_socket_permissions=0700".to_owned(),
-        format!("port={PORT}"),
-        "log_timezone=UTC".to_owned(),
-        "timezone=UTC".to_owned(),
-    ] {
-        postgres.arg("-c").arg(setting);
-    }
-    // A process group of its own: Ctrl-C is for us, who stop it in order.
-    postgres.stdout(out).stderr(err).process_group(0);
-    postgres.spawn().map_err(|error| ClusterError::Program {
-        program: "postgres",
-        why: error.to_string(),
-    })
-}
-
-/// The server that runs on this cluster, by the first line of its `postmaster.pid`.
-fn running(data: &Path) -> Option<Pid> {
-    let text = fs::read_to_string(data.join("postmaster.pid")).ok()?;
-    let pid = Pid::from_raw(text.lines().next()?.trim().parse().ok()?)?;
-    test_kill_process(pid).ok()?;
-    // Another program may have got the number since.
-    let name = fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero())).ok()?;
-    name.trim().starts_with("postgres").then_some(pid)
-}
-
-fn last_lines(log: &Path) -> String {
-    let text = fs::read_to_string(log).unwrap_or_default();
-    let lines: Vec<&str> = text.lines().rev().take(3).collect();
-    lines.into_iter().rev().collect::<Vec<_>>().join(" / ")
 }
