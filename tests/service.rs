@@ -224,7 +224,7 @@ async fn one_chest_in_two_studies_gets_two_segmentations_each_with_its_own_ident
         return;
     }
     scratch(|_, url| async move {
-        let (service, orthanc) = both(&url, true, "").await;
+        let (_service, orthanc) = both(&url, true, "").await;
         let folder = tempfile::tempdir().unwrap();
         let slices = phantom(folder.path(), 9, &[]);
         let other = folder.path().join("other");

@@ -85,7 +85,7 @@ impl Target {
     }
 
     /// Others are served, memory stayed bounded, no panic, and in the inbox lie so many files, with that of a good upload.
-    async fn is_unharmed(mut self, files: usize) {
+    async fn ends_unharmed(mut self, files: usize) {
         self.lives().await;
         assert_eq!(self.good_upload().await.status(), 200);
         let added = self.service.memory_kib("VmHWM") - self.before_kib;
@@ -165,7 +165,7 @@ async fn heads_that_never_end_are_closed_and_others_are_served_meanwhile() {
             let (_, after) = ended.unwrap();
             assert!(after < Duration::from_secs(15), "{after:?}");
         }
-        target.is_unharmed(1).await;
+        target.ends_unharmed(1).await;
     })
     .await;
 }
@@ -201,7 +201,7 @@ async fn uploads_that_drip_lose_their_places_with_408() {
             assert!(answer.contains("too_slow"), "{answer}");
             assert!(after < Duration::from_secs(15), "{after:?}");
         }
-        target.is_unharmed(1).await;
+        target.ends_unharmed(1).await;
     })
     .await;
 }
@@ -232,7 +232,7 @@ async fn bodies_without_their_closing_boundary_are_400_and_leave_nothing() {
                 assert_eq!(status(&answer), 400, "{end:?}: {answer}");
             }
         }
-        target.is_unharmed(1).await;
+        target.ends_unharmed(1).await;
     })
     .await;
 }
@@ -254,7 +254,7 @@ async fn a_hundred_thousand_tiny_parts_are_answered_one_by_one_in_little_memory(
         assert_eq!(answer.matches("00081197").count(), 100_000);
         let answer = target.upload(&tiny(100_001)).await;
         assert_eq!(status(&answer), 413, "{answer}");
-        target.is_unharmed(1).await;
+        target.ends_unharmed(1).await;
     })
     .await;
 }
@@ -283,7 +283,7 @@ async fn absurd_heads_of_requests_are_refused() {
             let answer = target.answer(bytes.as_bytes()).await;
             assert!(wanted.contains(&status(&answer)), "{answer}");
         }
-        target.is_unharmed(1).await;
+        target.ends_unharmed(1).await;
     })
     .await;
 }
@@ -310,7 +310,7 @@ async fn heads_of_parts_are_bounded() {
         // A part's own word on its length is not believed.
         let lying = format!("--{boundary}\r\nContent-Length: 4294967295\r\n\r\nx\r\n--{boundary}--");
         assert_eq!(status(&target.upload(lying.as_bytes()).await), 409);
-        target.is_unharmed(1).await;
+        target.ends_unharmed(1).await;
     })
     .await;
 }
@@ -365,7 +365,7 @@ async fn deep_sequences_and_lengths_of_4_gb_are_no_instances() {
         }
         assert_eq!(status(&target.upload(&multipart(&[native(20, 30)])).await), 200);
         let files = target.service.inbox_files().len() + 1;
-        target.is_unharmed(files).await;
+        target.ends_unharmed(files).await;
     })
     .await;
 }
@@ -399,7 +399,7 @@ async fn bombs_and_uids_like_paths_are_no_instances() {
             let answer = target.upload(&multipart(&[part])).await;
             assert_eq!(status(&answer), 409, "{answer}");
         }
-        target.is_unharmed(1).await;
+        target.ends_unharmed(1).await;
     })
     .await;
 }
@@ -444,7 +444,7 @@ async fn connections_that_are_closed_by_half_hold_no_place() {
             (target.good_upload().await.status() == 200).then_some(())
         })
         .await;
-        target.is_unharmed(1).await;
+        target.ends_unharmed(1).await;
     })
     .await;
 }

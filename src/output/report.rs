@@ -282,7 +282,7 @@ mod tests {
                         fill_holes_ml: 20.0,
                         boundary_mm: 4.0,
                         boundary_hu: -400.0,
-                        fat_hu: None,
+                        fat_hu: Some([-140.0, -40.0]),
                     },
                 },
                 parameters_sha256: "0".into(),
