@@ -5,11 +5,12 @@
 RUN/checkpoint.pt holds the network, its running average (which is what `export.py` takes), the optimiser and the step;
 the same command goes on from there. RUN/log.jsonl gets a line every `--report` steps and one a validation. Example i of a
 run depends on the seed and i alone, so that neither the number of workers nor an interruption changes the data; with
-`--mine N` it depends also on the mistakes that the averaged network makes: every N steps it is run over the cases, what it
+`--mine N` it depends also on the mistakes that the averaged network makes: every N steps it is run over the patients, what it
 gets wrong is written to RUN/mistakes/, and crops are centred there, in the cases with many mistakes more often.
 
 With `--processes N` the examples of a step are shared out to N processes, whose gradients and statistics of the norms are
-averaged, as if one process had them all. On a CPU, one process of one thread a core is quicker than one process of several threads.
+averaged, as if one process had them all. Which is quicker on a CPU, that or one process of several threads, depends on
+how busy its cores are: every norm waits for the slowest process.
 """
 import argparse
 import copy
@@ -215,7 +216,7 @@ def parse():
     a.add_argument("--hold-out", nargs="*", default=[], metavar="NAME", help="cases whose name begins so are never trained on, and validated")
     a.add_argument("--steps", type=int, default=3000)
     a.add_argument("--batch", type=int, default=2, help="crops of one step, of all processes together")
-    a.add_argument("--processes", type=int, default=1, help="on a CPU: one for each core; they divide the batch")
+    a.add_argument("--processes", type=int, default=1, help="on a CPU; they divide the batch")
     a.add_argument("--crop", type=int, nargs=3, default=[32, 160, 160], metavar="N", help="depth, height, width")
     a.add_argument("--width", type=int, default=16)
     a.add_argument("--growth", type=int, default=8)
