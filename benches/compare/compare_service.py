@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 import urllib.request
+from datetime import datetime
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -65,12 +66,17 @@ class Server:
         self.process.wait()
 
 
-def orthanc(folder, log):
+def orthanc(folder, log, hilum_port=None):
+    """With `hilum_port`, the forwarding rule of config/orthanc sends to it."""
     port = free_port()
     configuration = {
         "StorageDirectory": str(folder), "IndexDirectory": str(folder), "HttpPort": port, "DicomServerEnabled": False, "AuthenticationEnabled": False,
         "RemoteAccessAllowed": False, "StableAge": 1, "Plugins": ["/usr/share/orthanc/plugins/libOrthancDicomWeb.so"],
         "DicomWeb": {"Enable": True, "Root": "/dicom-web/"}}
+    if hilum_port:
+        configuration["LuaScripts"] = [str(ROOT / "config/orthanc/hilum.lua")]
+        configuration["DicomWeb"]["Servers"] = {
+            "hilum": {"Url": f"http://127.0.0.1:{hilum_port}/dicom-web/", "Timeout": 600, "HttpHeaders": {"X-Hilum-Source": "orthanc"}}}
     file = folder / "orthanc.json"
     file.write_text(json.dumps(configuration))
     server = Server(["Orthanc", str(file)], log, env={**os.environ, "LD_PRELOAD": str(ROOT / ".runtime/loopback.so")}, cwd=folder)
@@ -78,15 +84,16 @@ def orthanc(folder, log):
     return server, port
 
 
-def hilum(program, folder, log, roles, pacs_port=None, more=""):
-    port = free_port()
+def hilum(program, folder, log, roles, pacs_port=None, more="", database=None, port=None):
+    """Without an address of a database, with a private one. Several over one `database` share the data folder of `folder`."""
+    port = port or free_port()
     text = f'[service]\nlisten = "127.0.0.1:{port}"\ndata_folder = "{folder}/data"\n[inbox]\ndisk_watermark = 1.0\n'
     if pacs_port:
         text += f'[[pacs]]\nname = "orthanc"\nurl = "http://127.0.0.1:{pacs_port}/dicom-web"\n'
     text += more
-    file = folder / "hilum.toml"
+    file = folder / f"hilum-{port}.toml"
     file.write_text(text)
-    environment = {k: v for k, v in os.environ.items() if k != "DATABASE_URL"}
+    environment = {k: v for k, v in os.environ.items() if k != "DATABASE_URL"} | ({"DATABASE_URL": database} if database else {})
     server = Server([program, "--config", str(file), "serve", "--roles", roles], log, env=environment, cwd=ROOT)
     until(lambda: urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=5).status == 200, otherwise=server)
     return server, port
@@ -173,6 +180,11 @@ def main():
             path = f"/dicom-web/studies/{uid.decode().rstrip(chr(0))}/series?Modality=SEG"
             until(lambda: get(pacs_port, path) or None)
             waits.append(time.perf_counter() - begun)
+        starts = sorted(
+            (datetime.fromisoformat(job["started_at"]) - datetime.fromisoformat(get(port, job["links"]["series"])["settled_at"])).total_seconds()
+            for job in get(port, f"/api/v1/jobs?limit={a.series}")["jobs"])
+        figures["settled_to_job_start"] = {"p50": statistics.median(starts), "longest": starts[-1], "all": starts}
+        print(f"settled until its job starts: p50 {1000 * statistics.median(starts):.0f} ms, longest {1000 * starts[-1]:.0f} ms")
         waits.sort()
         figures["last_slice_to_segmentation"] = {"p50": statistics.median(waits), "p95": waits[max(0, round(0.95 * len(waits)) - 1)], "all": waits}
         print(f"last slice to SEG seen in Orthanc (192 x 192 x 60), {a.series} series: p50 {figures['last_slice_to_segmentation']['p50']:.2f} s, "

@@ -7,7 +7,7 @@
 
 local SERVER    = 'hilum'   -- name of the entry in "DicomWeb" / "Servers"
 local MARK      = '9100'    -- user-defined metadata: number of slices delivered
-local MIN_COUNT = 4         -- scouts and single images stay here
+local MIN_COUNT = 1         -- of instances: an Enhanced CT is one; of scouts and single slices Hilum says that they are too few
 local MAX_TRIES = 12
 local SWEEP_H   = 24        -- after a restart, series of the last so many hours are looked at again
 
