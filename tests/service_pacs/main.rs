@@ -1,6 +1,7 @@
 //! What Hilum does with a PACS: results delivered and believed only when they are seen, series found and fetched. Against a server with the quirks of others.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+mod certificates;
 mod delivering;
 mod fetching;
 #[path = "../quirk_server/mod.rs"]
