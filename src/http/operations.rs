@@ -20,8 +20,10 @@ use crate::database::{Operated, Wish};
 #[serde(deny_unknown_fields)]
 pub(crate) struct Submission {
     /// StudyInstanceUID.
+    #[schema(pattern = r"^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+$", min_length = 1, max_length = 64)]
     study_uid: String,
     /// SeriesInstanceUID; absent: every CT series of the study.
+    #[schema(pattern = r"^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+$", min_length = 1, max_length = 64)]
     series_uid: Option<String>,
     /// Name of the PACS to fetch it from; absent: it was received already.
     pacs: Option<String>,

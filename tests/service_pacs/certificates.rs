@@ -103,7 +103,10 @@ async fn a_client_certificate_opens_a_pacs_that_asks_for_one_and_nothing_else_do
     assert_eq!(server.inside().wado_requests, 1);
     for (why, more) in [
         ("no certificate", certificates.lines(true, None)),
-        ("one of another authority", certificates.lines(true, Some("stranger.pem"))),
+        (
+            "one of another authority",
+            certificates.lines(true, Some("stranger.pem")),
+        ),
         (
             "a server that nobody vouches for",
             certificates.lines(false, Some("client.pem")),
