@@ -17,6 +17,7 @@ use crate::database::JOB_STATES;
 
 const STYLE: &str = include_str!("static/hilum.css");
 const SCRIPT: &str = include_str!("static/hilum.js");
+const ICON: &str = include_str!("static/hilum.svg");
 /// Jobs on the first page.
 const JOBS: i64 = 25;
 /// Events on the page of a job.
@@ -38,6 +39,7 @@ fn frame(title: &str, content: &Markup) -> Markup {
                 meta name="viewport" content="width=device-width, initial-scale=1";
                 meta name="color-scheme" content="light dark";
                 title { (title) }
+                link rel="icon" type="image/svg+xml" href="/static/hilum.svg";
                 link rel="stylesheet" href="/static/hilum.css";
                 script src="/static/hilum.js" defer {}
             }
@@ -309,11 +311,12 @@ pub(crate) async fn job(State(state): State<AppState>, Path(id): Path<Uuid>) -> 
     Ok(frame(&format!("Hilum: {}", heading(&job)), &content))
 }
 
-/// The style and the script.
+/// The style, the script and the icon.
 pub(crate) async fn file(Path(name): Path<String>) -> Result<Response, Problem> {
     let (kind, text) = match name.as_str() {
         "hilum.css" => ("text/css; charset=utf-8", STYLE),
         "hilum.js" => ("text/javascript; charset=utf-8", SCRIPT),
+        "hilum.svg" => ("image/svg+xml", ICON),
         _ => return Err(Problem::not_found("no_such_file", "There is no such file.")),
     };
     let mut response = text.into_response();

@@ -8,6 +8,14 @@
   const shown = (id) => document.querySelector(`[data-job="${CSS.escape(id)}"]`);
   const waiting = new Set();
 
+  const recount = async () => {
+    const line = document.querySelector(".queue");
+    const answer = line && await fetch("/api/v1/queue");
+    if (!answer?.ok) return;
+    const queue = await answer.json();
+    line.textContent = `${queue.queued} waiting, ${queue.running} running`;
+  };
+
   // One fetch for all that happens to a job within a moment.
   const refresh = (id) => {
     if (waiting.has(id)) return;
@@ -15,6 +23,7 @@
     setTimeout(async () => {
       waiting.delete(id);
       if (page) { location.reload(); return; }
+      recount();
       const old = shown(id);
       if (!old && list.dataset.live === undefined) return;
       const answer = await fetch(`/jobs/${encodeURIComponent(id)}/card`);
