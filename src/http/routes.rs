@@ -18,7 +18,7 @@ use utoipa_swagger_ui::SwaggerUi;
 
 use super::access::{Access, Guard, guard};
 use super::problem::Problem;
-use super::{AppState, Role, events, health, jobs, measurements, operations, pages, results, retrievals, series};
+use super::{AppState, Role, events, health, jobs, measurements, operations, pages, results, retrievals, series, stow};
 
 /// Where the description of the interface stands.
 const OPENAPI: &str = "/api/v1/openapi.json";
@@ -30,6 +30,8 @@ const OPENAPI: &str = "/api/v1/openapi.json";
         description = "Lung segmentation of chest CT beside a PACS. Research use only. Errors are application/problem+json with a stable `code`.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
+    // The inbox answers these two; the other routes describe themselves where they are added.
+    paths(stow::store, stow::store_in_study),
     components(schemas(Problem))
 )]
 struct Description;

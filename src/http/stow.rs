@@ -27,7 +27,7 @@ const LONGEST_NAME: usize = 64;
 
 /// Where requests go, and who may send them.
 #[derive(Clone)]
-struct Door {
+pub(super) struct Door {
     ingest: Ingest,
     /// Names of the `[[pacs]]` blocks.
     pacs: Arc<Vec<String>>,
@@ -41,11 +41,32 @@ pub fn routes(ingest: Ingest, pacs: Arc<Vec<String>>) -> Router {
         .with_state(Door { ingest, pacs })
 }
 
-async fn store(State(door): State<Door>, headers: HeaderMap, body: Body) -> Response {
+/// Stores instances (STOW-RS).
+#[utoipa::path(post, path = "/dicom-web/studies", tag = "dicomweb", operation_id = "store",
+    request_body(content = String, content_type = "multipart/related; type=\"application/dicom\"", description = "One part of application/dicom for each instance; its length does not matter, it is read as a stream."),
+    params(("x-hilum-source" = Option<String>, Header, description = "Name of the [[pacs]] block that the sender is; results go back there."),
+        ("x-hilum-series-complete" = Option<String>, Header, description = "`true`: the series in the request are whole, and nobody waits for more slices.")),
+    responses((status = 200, description = "All is on disk. PS3.18 10.5.3: one item of ReferencedSOPSequence for each stored instance.", body = Object, content_type = "application/dicom+json"),
+        (status = 202, description = "Some parts were dropped with a warning, or failed.", body = Object, content_type = "application/dicom+json"),
+        (status = 409, description = "No part could be taken.", body = Object, content_type = "application/dicom+json"),
+        (status = "4XX", description = "Not multipart, no part, too large, too slow.", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "No room, or ending; Retry-After says when to come again.", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn store(State(door): State<Door>, headers: HeaderMap, body: Body) -> Response {
     answer(&door, &headers, body, None).await
 }
 
-async fn store_in_study(
+/// Stores instances of one study (STOW-RS); others fail with a reason.
+#[utoipa::path(post, path = "/dicom-web/studies/{study}", tag = "dicomweb", operation_id = "store_in_study",
+    request_body(content = String, content_type = "multipart/related; type=\"application/dicom\"", description = "One part of application/dicom for each instance; its length does not matter, it is read as a stream."),
+    params(("study" = String, Path, description = "StudyInstanceUID."),
+        ("x-hilum-source" = Option<String>, Header, description = "Name of the [[pacs]] block that the sender is; results go back there."),
+        ("x-hilum-series-complete" = Option<String>, Header, description = "`true`: the series in the request are whole, and nobody waits for more slices.")),
+    responses((status = 200, description = "All is on disk. PS3.18 10.5.3: one item of ReferencedSOPSequence for each stored instance.", body = Object, content_type = "application/dicom+json"),
+        (status = 202, description = "Some parts were dropped with a warning, or failed.", body = Object, content_type = "application/dicom+json"),
+        (status = 409, description = "No part could be taken.", body = Object, content_type = "application/dicom+json"),
+        (status = "4XX", description = "Not multipart, no part, too large, too slow.", body = Problem, content_type = "application/problem+json"),
+        (status = 503, description = "No room, or ending; Retry-After says when to come again.", body = Problem, content_type = "application/problem+json")))]
+pub(super) async fn store_in_study(
     State(door): State<Door>,
     Path(study): Path<String>,
     headers: HeaderMap,
