@@ -1,16 +1,18 @@
-//! Many senders at once and two replicas of the service over one database and one data folder: each series is held once and segmented once.
+//! Who sends: other people's programs; and many at once to two replicas of the service over one database and one data folder, where each series is held once and segmented
+//! once.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod service_support;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use hilum::database::testing::scratch;
 use serde_json::Value;
-use service_support::{Service, files, ready_without_pacs, thin_phantom};
+use service_support::{Service, both, eventually, files, ready, ready_without_pacs, thin_phantom};
 use sqlx::{Connection as _, PgConnection};
 
 const COMPLETE: (&str, &str) = ("X-Hilum-Series-Complete", "true");
@@ -154,6 +156,70 @@ async fn many_senders_to_two_replicas_make_one_job_and_one_result_of_each_series
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(second.jobs().await.len(), series.len());
         assert!(first.end() && second.end());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_python_package_dicomweb_client_stores_a_series() {
+    if !ready_without_pacs() {
+        return;
+    }
+    let Some(python) = std::env::var_os("HILUM_TEST_PYTHON") else {
+        println!("skipped: HILUM_TEST_PYTHON is not set (make test sets up what is missing)");
+        return;
+    };
+    scratch(|_, url| async move {
+        let mut service = Service::new(Some(&url));
+        service.up().await;
+        let folder = tempfile::tempdir().unwrap();
+        let slices = thin_phantom(folder.path(), 61);
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/dicomweb_sender.py");
+        let sent = Command::new(python)
+            .arg(script)
+            .arg(format!("http://127.0.0.1:{}/dicom-web", service.port))
+            .args(&slices)
+            .output()
+            .unwrap();
+        assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+        let answer: Value = serde_json::from_slice(&sent.stdout).unwrap();
+        let referenced = answer["00081199"]["Value"].as_array().unwrap();
+        assert_eq!(referenced.len(), slices.len(), "{answer}");
+        assert!(answer.get("00081198").is_none(), "nothing failed: {answer}");
+        // It says nothing of the series being whole: the quiet does.
+        let jobs = service.jobs_over(1).await;
+        assert_eq!(jobs[0]["state"], "done", "{}", jobs[0]);
+        assert_eq!(jobs[0]["series"]["instances"], slices.len());
+        assert!(service.end());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_c_store_to_orthanc_is_forwarded_and_comes_back_as_a_segmentation() {
+    if !ready() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let (mut service, orthanc) = both(&url, true, "").await;
+        let folder = tempfile::tempdir().unwrap();
+        let slices = thin_phantom(folder.path(), 62);
+        let sent = Command::new("storescu")
+            .args(["-aec", "PACS", "127.0.0.1", &orthanc.dicom_port.to_string()])
+            .args(&slices)
+            .output()
+            .unwrap();
+        assert!(sent.status.success(), "{}", String::from_utf8_lossy(&sent.stderr));
+        let found = eventually("the segmentation in Orthanc", || async {
+            Some(orthanc.segmentations().await).filter(|found| !found.is_empty())
+        })
+        .await;
+        assert_eq!(found.len(), 1);
+        let jobs = service.jobs_over(1).await;
+        assert_eq!(jobs[0]["segmentation_uid"], found[0].1);
+        assert_eq!(jobs[0]["series"]["instances"], slices.len());
+        assert_eq!(jobs[0]["series"]["source"], "orthanc");
+        assert!(service.end());
     })
     .await;
 }
