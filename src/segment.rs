@@ -34,6 +34,8 @@ pub enum Stage {
     Read,
     /// The volume is brought onto the network's grid.
     Resample,
+    /// The body is found in it, and the rest cut off.
+    Crop,
     /// The network works, window by window.
     Windows,
     /// The mask is brought back to the slices.
@@ -53,6 +55,7 @@ impl Stage {
         match self {
             Stage::Read => "read",
             Stage::Resample => "resample",
+            Stage::Crop => "crop",
             Stage::Windows => "windows",
             Stage::MaskBack => "mask_back",
             Stage::CleanUp => "clean_up",
@@ -67,6 +70,7 @@ impl Stage {
         match self {
             Stage::Read => "reading slices",
             Stage::Resample => "resampling",
+            Stage::Crop => "finding the body",
             Stage::Windows => "segmenting",
             Stage::MaskBack => "bringing the mask back",
             Stage::CleanUp => "cleaning up",

@@ -87,6 +87,7 @@ async fn a_series_that_the_rule_forwards_comes_back_as_a_segmentation_of_its_stu
         for stage in [
             "read",
             "resample",
+            "crop",
             "windows",
             "mask_back",
             "clean_up",

@@ -74,6 +74,7 @@ fn stage_title(stage: &str) -> String {
     let stages = [
         Stage::Read,
         Stage::Resample,
+        Stage::Crop,
         Stage::Windows,
         Stage::MaskBack,
         Stage::CleanUp,

@@ -144,6 +144,11 @@ pub struct FileFacts {
     pub name: &'static str,
     /// Its size.
     pub bytes: usize,
+    /// How long it took to make, in seconds; the files are made side by side.
+    pub seconds: f64,
+    /// How long it took to read it back and hold it against the mask, in seconds; none where that is not done.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verified_seconds: Option<f64>,
     /// What has to be known of it; empty if nothing.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub note: String,
@@ -314,6 +319,8 @@ mod tests {
             files: vec![FileFacts {
                 name: "mask.nii.gz",
                 bytes: 10,
+                seconds: 0.1,
+                verified_seconds: Some(0.1),
                 note: "resampled".into(),
             }],
             notice: "Research use only. Not for diagnosis.",

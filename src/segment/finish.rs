@@ -1,5 +1,7 @@
 //! What the network made of a series in, everything that a user keeps out: the mask on the source slices, cleaned, parted, measured, judged, and the files made of it.
 
+use std::time::Instant;
+
 use super::{
     Artifact, CT, Format, MASK, OVERLAY, OutputSettings, PIPELINE_REVISION, Predicted, REPORT, SEGMENTATION,
     SegmentError, Segmented, Segments, Stage, Timings, Tools, TransferSyntax,
@@ -198,8 +200,22 @@ fn lungs(mut mask: Mask, volume: &Volume, timings: &mut Timings, tools: &Tools) 
     })
 }
 
-/// A file and what has to be known of it, where it was wanted.
-type Made = Result<Option<(Artifact, String)>, SegmentError>;
+/// The bytes of a result, what has to be known of it, and how long it took to hold it against the mask.
+struct Made {
+    bytes: Vec<u8>,
+    note: String,
+    verified_seconds: Option<f64>,
+}
+
+impl Made {
+    fn plain(bytes: Vec<u8>) -> Made {
+        Made {
+            bytes,
+            note: String::new(),
+            verified_seconds: None,
+        }
+    }
+}
 
 /// Every result but the report, made side by side.
 fn make(
@@ -212,55 +228,52 @@ fn make(
 ) -> Result<(Vec<Artifact>, Vec<FileFacts>), SegmentError> {
     let wants = |format| tools.settings.output.wants(format);
     let found = !lungs.found(Code::LungsNotFound);
-    let one = |wanted: bool, name: &'static str, make: &dyn Fn() -> Result<(Vec<u8>, String), SegmentError>| -> Made {
+    let one = |wanted: bool, name: &'static str, make: &dyn Fn() -> Result<Made, SegmentError>| {
+        let begun = Instant::now();
         let made = wanted.then(make).transpose()?;
-        Ok(made.map(|(bytes, note)| (Artifact { name, bytes }, note)))
+        Ok::<_, SegmentError>(made.map(|made| {
+            let facts = FileFacts {
+                name,
+                bytes: made.bytes.len(),
+                seconds: begun.elapsed().as_secs_f64() - made.verified_seconds.unwrap_or_default(),
+                verified_seconds: made.verified_seconds,
+                note: made.note,
+            };
+            let bytes = made.bytes;
+            (Artifact { name, bytes }, facts)
+        }))
     };
     // What the closures need of the tools; the observer may not be shared between threads.
     let (output, manifest) = (&tools.settings.output, tools.manifest);
+    let exported = |image: nifti::Nifti| Made {
+        note: resampled(image.resampled),
+        ..Made::plain(image.bytes)
+    };
     let segmentation = || {
-        one(
-            wants(Format::Seg) && found && usable.identity_valid,
-            SEGMENTATION,
-            &|| {
-                Ok((
-                    segmentation(series, usable, volume, lungs, model, output, manifest)?,
-                    String::new(),
-                ))
-            },
-        )
+        let wanted = wants(Format::Seg) && found && usable.identity_valid;
+        one(wanted, SEGMENTATION, &|| {
+            segmentation(series, usable, volume, lungs, model, output, manifest)
+        })
     };
     let mask = || {
         one(wants(Format::Nifti) && found, MASK, &|| {
-            let image = nifti::mask(&lungs.mask, &volume.grid)?;
-            Ok((image.bytes, resampled(image.resampled)))
+            Ok(exported(nifti::mask(&lungs.mask, &volume.grid)?))
         })
     };
-    let ct = || {
-        one(wants(Format::Ct), CT, &|| {
-            let image = nifti::ct(volume)?;
-            Ok((image.bytes, resampled(image.resampled)))
-        })
-    };
+    let ct = || one(wants(Format::Ct), CT, &|| Ok(exported(nifti::ct(volume)?)));
     let picture = || {
         one(wants(Format::Png), OVERLAY, &|| {
-            Ok((
-                overlay::draw(volume, &lungs.mask, &caption(series, usable, lungs, model))?,
-                String::new(),
-            ))
+            let caption = caption(series, usable, lungs, model);
+            Ok(Made::plain(overlay::draw(volume, &lungs.mask, &caption)?))
         })
     };
     let ((segmentation, mask), (ct, picture)) =
         rayon::join(|| rayon::join(segmentation, mask), || rayon::join(ct, picture));
     let mut artifacts = Vec::new();
     let mut files = Vec::new();
-    for (artifact, note) in [segmentation?, mask?, ct?, picture?].into_iter().flatten() {
-        files.push(FileFacts {
-            name: artifact.name,
-            bytes: artifact.bytes.len(),
-            note,
-        });
+    for (artifact, facts) in [segmentation?, mask?, ct?, picture?].into_iter().flatten() {
         artifacts.push(artifact);
+        files.push(facts);
     }
     Ok((artifacts, files))
 }
@@ -316,7 +329,7 @@ fn segmentation(
     model: &ModelFacts,
     output: &OutputSettings,
     manifest: &Manifest,
-) -> Result<Vec<u8>, SegmentError> {
+) -> Result<Made, SegmentError> {
     let findings: Vec<Finding> = lungs.findings.iter().chain(&usable.verdict.findings).cloned().collect();
     let header = series.instances.first().map(|instance| &instance.header);
     let request = SegmentationRequest {
@@ -337,8 +350,12 @@ fn segmentation(
         },
     };
     let bytes = build(&request)?;
+    let built = Instant::now();
     read_back::verify(&bytes, &request, &volume.grid)?;
-    Ok(bytes)
+    Ok(Made {
+        verified_seconds: Some(built.elapsed().as_secs_f64()),
+        ..Made::plain(bytes)
+    })
 }
 
 /// One segment with the concepts of the manifest, or one for each lung where they are told apart.

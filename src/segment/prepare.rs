@@ -91,7 +91,12 @@ pub fn prepare(series: &Series, tools: &Tools) -> Result<Preparation, SegmentErr
     if tools.cancel.is_canceled() {
         return Err(SegmentError::Canceled);
     }
-    let (grid, input) = timings.measure(Stage::Resample, tools.observer, || network_input(&volume, tools))?;
+    let specification = &tools.manifest.grid;
+    let grid = network_grid(&volume.grid, specification)?;
+    let whole = timings.measure(Stage::Resample, tools.observer, || {
+        resample(&volume, &grid, specification)
+    });
+    let input = timings.measure(Stage::Crop, tools.observer, || cropped(whole, tools));
     Ok(Preparation::Ready(Box::new(Prepared {
         usable,
         volume,
@@ -202,19 +207,22 @@ fn refusal(finding: Finding, before: Verdict) -> Verdict {
     Verdict::from_findings(findings)
 }
 
-/// The network's grid over the whole stack, and its input.
-fn network_input(volume: &Volume, tools: &Tools) -> Result<(RegularGrid, Image), SegmentError> {
-    let specification = &tools.manifest.grid;
-    let grid = network_grid(&volume.grid, specification)?;
-    let whole = resample(volume, &grid, specification);
+/// The part of the network's input that holds the body, where the manifest wants it cropped.
+fn cropped(whole: Image, tools: &Tools) -> Image {
     let windows = &tools.manifest.windows;
     let body = windows
         .crop_to_body
-        .then(|| crop_to_body(&whole, specification, windows.crop_above_hu, windows.crop_margin_mm))
+        .then(|| {
+            crop_to_body(
+                &whole,
+                &tools.manifest.grid,
+                windows.crop_above_hu,
+                windows.crop_margin_mm,
+            )
+        })
         .flatten();
-    let input = match body {
+    match body {
         Some(body) => whole.cropped(&body),
         None => whole,
-    };
-    Ok((grid, input))
+    }
 }
