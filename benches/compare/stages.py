@@ -1,43 +1,58 @@
 #!/usr/bin/env python3
 """stages.py - seconds of each stage of `hilum segment`, out of its own reports, and the ratios to peers timed in the same call.
 
-    stages.py HILUM SERIES OUT [--repeat 5]     runs the program, writes OUT/stages.json
-    stages.py HILUM SERIES OUT --ratios         prints OUT/stages.json beside OUT/compare_read.json and OUT/compare_seg.json
+    stages.py HILUM SERIES OUT --small SERIES [--model NAME] [--repeat 5]     runs the program, writes OUT/stages.json
+    stages.py HILUM SERIES OUT --ratios                                       prints OUT/stages.json beside OUT/compare_read.json and OUT/compare_seg.json
 
-The peak memory is the whole process's (ru_maxrss), to be held against the volume of 16 bits and the resident size with the network warm.
+Peak memory is the whole process's (ru_maxrss). What it takes with the network warm and next to no volume is that of the small series.
 """
-import argparse, json, resource, statistics, subprocess, tempfile, time
+import argparse, json, os, statistics, subprocess, tempfile, time
 from pathlib import Path
 
 # A stage, the peer's name, and how many times faster the stage should be.
 PEERS = [("read", "to_nii_dcm2niix", 2), ("read", "read_SimpleITK_ImageSeriesReader", 4), ("resample", "resample_SimpleITK_linear_f32", 3),
          ("resample", "resample_MONAI_Spacing_bilinear", 20), ("mask_back", "maskback_SimpleITK_linear_2x_cut", 15),
-         ("segmentation", "hd_binary_full", 10), ("segmentation", "dcmqi_binary_full", 10)]
+         ("segmentation.dcm", "hd_binary_full", 10), ("segmentation.dcm", "dcmqi_binary_full", 10)]
+NETWORK = "windows"
 
 
-def once(hilum, series, formats):
-    """Seconds by stage, wall and processor seconds of the whole, peak memory in MiB."""
+def once(a, series, formats):
+    """Seconds by stage and by file, wall and processor seconds of the whole, peak memory in MiB."""
     with tempfile.TemporaryDirectory() as folder:
-        before = resource.getrusage(resource.RUSAGE_CHILDREN)
         begun = time.perf_counter()
-        command = [hilum, "segment", series, "--out", folder, "--device", "cpu", "--json", "--segments", "left-right", "--format", formats]
-        report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout)["series"][0]
+        command = [a.hilum, "segment", series, "--out", folder, "--device", "cpu", "--json", "--segments", "left-right", "--format", formats]
+        command += ["--model", a.model] if a.model else []
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        report = json.loads(process.stdout.read())["series"][0]
+        _, status, used = os.wait4(process.pid, 0)
         wall = time.perf_counter() - begun
-        after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    stages = {s["stage"]: s["seconds"] for s in report["timings"]}
-    return {**stages, "whole": wall, "processor": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, "peak_mib": after.ru_maxrss / 1024}
+        process.returncode = status
+        if status:
+            raise SystemExit(f"hilum ended with {status}")
+    seconds = {s["stage"]: s["seconds"] for s in report["timings"]}
+    seconds |= {f["name"]: f["seconds"] for f in report["files"]} | {f["name"] + ", read back": f["verified_seconds"] for f in report["files"] if "verified_seconds" in f}
+    rest = sum(s["seconds"] for s in report["timings"] if s["stage"] != NETWORK)
+    slices, rows, columns = report["volume"]["shape"]
+    return {**seconds, "not_the_network": rest, "whole": wall, "processor": used.ru_utime + used.ru_stime, "peak_mib": used.ru_maxrss / 1024,
+            "volume_mib": 2 * slices * rows * columns / 2**20}
 
 
 def measure(a):
-    runs = [once(a.hilum, a.series, "seg,nifti,png,json") for _ in range(a.repeat + 1)][1:]
-    seg = [once(a.hilum, a.series, "seg")["outputs"] for _ in range(a.repeat)]
+    warm = statistics.median(once(a, a.small, "seg,nifti,png,json")["peak_mib"] for _ in range(3))
+    runs = [once(a, a.series, "seg,nifti,png,json") for _ in range(a.repeat + 1)][1:]
+    alone = [once(a, a.series, "seg") for _ in range(a.repeat)]
     median = {k: statistics.median(r[k] for r in runs) for k in runs[0]}
-    median["segmentation"] = statistics.median(seg)
-    median["not_the_network"] = statistics.median(sum(r[k] for k in ("read", "resample", "mask_back", "clean_up", "measure", "outputs")) for r in runs)
+    # Files are made side by side: what the segmentation takes is told where it is made alone.
+    median |= {k: statistics.median(r[k] for r in alone) for k in alone[0] if k.startswith("segmentation")}
+    median["warm_mib"] = warm
     Path(a.out, "stages.json").write_text(json.dumps({"median": median, "runs": runs, "repeat": a.repeat}, indent=1) + "\n")
     print("| stage of hilum | median s |\n| --- | --- |")
     for name, value in median.items():
-        print(f"| {name} | {value:.3f} |" if name != "peak_mib" else f"| peak memory | {value:.0f} MiB |")
+        if not name.endswith("_mib"):
+            print(f"| {name} | {value:.3f} |")
+    above = median["peak_mib"] - warm
+    print(f"\npeak memory {median['peak_mib']:.0f} MiB, {warm:.0f} MiB with the network warm and next to no volume: {above:.0f} MiB above it, "
+          f"{above / median['volume_mib']:.2f} times the volume of 16 bits ({median['volume_mib']:.0f} MiB)")
 
 
 def ratios(a):
@@ -58,6 +73,6 @@ def ratios(a):
 
 p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 p.add_argument("hilum"), p.add_argument("series"), p.add_argument("out")
-p.add_argument("--repeat", type=int, default=5), p.add_argument("--ratios", action="store_true")
+p.add_argument("--small"), p.add_argument("--model"), p.add_argument("--repeat", type=int, default=5), p.add_argument("--ratios", action="store_true")
 a = p.parse_args()
 ratios(a) if a.ratios else measure(a)

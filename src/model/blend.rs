@@ -84,6 +84,11 @@ impl Kept {
     }
 }
 
+/// Zeros that were written. Memory that the system hands out as zeros would be read by the first sum, page by page, and then copied by its writing.
+fn zeros(voxels: usize) -> Vec<f32> {
+    rayon::iter::repeat_n(0.0, voxels).collect()
+}
+
 /// The weighted sums of all windows over an image.
 pub(super) struct Sums<'a> {
     options: &'a WindowOptions,
@@ -102,7 +107,7 @@ impl<'a> Sums<'a> {
         let kept = Kept::of(options);
         let weights = Weights::new(options.blend, options.roi);
         let weight_sum = if matches!(weights, Weights::Map(_)) {
-            vec![0.0; voxels]
+            zeros(voxels)
         } else {
             Vec::new()
         };
@@ -110,7 +115,7 @@ impl<'a> Sums<'a> {
             options,
             shape,
             kept,
-            sums: kept.sums().iter().map(|_| vec![0.0; voxels]).collect(),
+            sums: kept.sums().iter().map(|_| zeros(voxels)).collect(),
             weights,
             weight_sum,
         }

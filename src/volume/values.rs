@@ -13,6 +13,8 @@ const LEAST_AIR_OR_FAT: f64 = 1e-4;
 const LEAST_TISSUE: f64 = 1e-3;
 /// Every so many voxels one is counted; prime, so that no row or column length divides it.
 const STRIDE: usize = 13;
+/// Accumulators of the extremes.
+const LANES: usize = 16;
 
 /// What the voxels of a volume or a slice look like, padding left out.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -62,6 +64,30 @@ pub enum NotHu {
     },
 }
 
+/// Lowest and highest HU of a slice, what lies from `low` to `high` and what is no number left out. Neighbours go to accumulators of their own, which the
+/// processor compares at once.
+fn extremes<S: super::resample::Sample>(slice: &[S], low: f32, high: f32) -> (f32, f32) {
+    let mut lowest = [f32::INFINITY; LANES];
+    let mut highest = [f32::NEG_INFINITY; LANES];
+    for part in slice.chunks(LANES) {
+        for ((value, lowest), highest) in part.iter().zip(&mut lowest).zip(&mut highest) {
+            let hu = value.hu();
+            let padded = hu >= low && hu <= high;
+            let (below, above) = if padded {
+                (f32::INFINITY, f32::NEG_INFINITY)
+            } else {
+                (hu, hu)
+            };
+            *lowest = if below < *lowest { below } else { *lowest };
+            *highest = if above > *highest { above } else { *highest };
+        }
+    }
+    (
+        lowest.into_iter().fold(f32::INFINITY, f32::min),
+        highest.into_iter().fold(f32::NEG_INFINITY, f32::max),
+    )
+}
+
 impl ValueSummary {
     /// Of no voxels.
     pub const EMPTY: ValueSummary = ValueSummary {
@@ -75,15 +101,14 @@ impl ValueSummary {
 
     /// Of one slice. `padding` is its range of padding HU.
     pub(super) fn of<S: super::resample::Sample>(slice: &[S], padding: Option<(f32, f32)>) -> ValueSummary {
-        let mut summary = ValueSummary::EMPTY;
         // An empty range where there is no padding.
         let (low, high) = padding.unwrap_or((f32::INFINITY, f32::NEG_INFINITY));
-        for value in slice {
-            let hu = value.hu();
-            let padded = hu >= low && hu <= high;
-            summary.lowest_hu = summary.lowest_hu.min(if padded { f32::INFINITY } else { hu });
-            summary.highest_hu = summary.highest_hu.max(if padded { f32::NEG_INFINITY } else { hu });
-        }
+        let (lowest_hu, highest_hu) = extremes(slice, low, high);
+        let mut summary = ValueSummary {
+            lowest_hu,
+            highest_hu,
+            ..ValueSummary::EMPTY
+        };
         for hu in slice
             .iter()
             .step_by(STRIDE)

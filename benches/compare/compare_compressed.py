@@ -1,0 +1,103 @@
+#!/usr/bin/env python3
+"""compare_compressed.py - a series in lossless JPEG, JPEG-LS and JPEG 2000 read to HU by Hilum, pydicom and gdcm.
+
+    compare_compressed.py HILUM SERIES OUT [--model NAME] [--repeat 3]
+
+SERIES is uncompressed; its copies are made with dcmtk (JPEG lossless SV1, JPEG-LS) and gdcmconv (JPEG 2000) into OUT. Hilum's figure is the stage `read` of its report: with its decoders
+in a child process, as for strangers' files, and in its own (`--trust-input`). pydicom decodes with pylibjpeg and pyjpegls, gdcm with its own decoders; each in a process
+of its own whose imports are not timed, reading headers too. Wall seconds are medians; processor seconds of the peers stand beside, since they use one core and Hilum all.
+"""
+import argparse, json, resource, statistics, subprocess, sys, tempfile, time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+KINDS = {"JPEG lossless": ["dcmcjpeg", "+e1"], "JPEG-LS": ["dcmcjpls"], "JPEG 2000": ["gdcmconv", "--j2k"]}
+
+
+def copies(series, out):
+    for kind, command in KINDS.items():
+        folder = out / kind.lower().replace(" ", "-")
+        if not folder.exists():
+            part = folder.with_suffix(".part")
+            part.mkdir(parents=True, exist_ok=True)
+            with ThreadPoolExecutor(2) as pool:
+                list(pool.map(lambda file: subprocess.run([*command, str(file), str(part / file.name)], check=True, stdout=subprocess.DEVNULL), sorted(series.iterdir())))
+            part.rename(folder)
+        for file in folder.iterdir():
+            file.read_bytes()   # into the page cache
+        yield kind, folder
+
+
+def by_pydicom(folder):
+    from compare_read import read_pydicom
+    return lambda: read_pydicom(str(folder))
+
+
+def by_gdcm(folder):
+    import gdcm
+    import numpy as np
+
+    def read():
+        slices = []
+        for file in sorted(folder.iterdir()):
+            reader = gdcm.ImageReader()
+            reader.SetFileName(str(file))
+            assert reader.Read(), file
+            image = reader.GetImage()
+            stored = np.frombuffer(image.GetBuffer().encode("utf-8", "surrogateescape"), "<i2" if image.GetPixelFormat().GetPixelRepresentation() else "<u2")
+            slices.append(stored * np.float32(image.GetSlope()) + np.float32(image.GetIntercept()))
+        return np.stack(slices)
+    return read
+
+
+def peer(name, folder, repeat):
+    """Median wall and processor seconds of a peer, in a process of its own."""
+    done = subprocess.run([sys.executable, __file__, "peer", name, str(folder), "--repeat", str(repeat)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    if done.returncode:
+        return None, (done.stderr.strip().splitlines() or ["?"])[-1]
+    return json.loads(done.stdout), ""
+
+
+def run_peer(name, folder, repeat):
+    read = {"pydicom": by_pydicom, "gdcm": by_gdcm}[name](Path(folder))
+    wall, processor = [], []
+    for _ in range(repeat):
+        used, begun = resource.getrusage(resource.RUSAGE_SELF), time.perf_counter()
+        read()
+        wall.append(time.perf_counter() - begun)
+        now = resource.getrusage(resource.RUSAGE_SELF)
+        processor.append(now.ru_utime + now.ru_stime - used.ru_utime - used.ru_stime)
+    print(json.dumps([statistics.median(wall), statistics.median(processor)]))
+
+
+def ours(a, folder, more):
+    seconds = []
+    for _ in range(a.repeat):
+        with tempfile.TemporaryDirectory() as out:
+            command = [a.hilum, "segment", str(folder), "--out", out, "--device", "cpu", "--json", "--format", "json", *more, *(["--model", a.model] if a.model else [])]
+            report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout)["series"][0]
+        seconds.append(next(s["seconds"] for s in report["timings"] if s["stage"] == "read"))
+    return statistics.median(seconds)
+
+
+def main():
+    if sys.argv[1:2] == ["peer"]:
+        return run_peer(sys.argv[2], sys.argv[3], int(sys.argv[5]))
+    p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("hilum"), p.add_argument("series", type=Path), p.add_argument("out", type=Path)
+    p.add_argument("--model"), p.add_argument("--repeat", type=int, default=3)
+    a = p.parse_args()
+    rows = {}
+    print("| coded as | Hilum s | in its own process | pydicom s (processor) | gdcm s (processor) | ratios |\n| --- | --- | --- | --- | --- | --- |")
+    for kind, folder in copies(a.series, a.out):
+        child, own = ours(a, folder, []), ours(a, folder, ["--trust-input"])
+        peers = {name: peer(name, folder, a.repeat) for name in ("pydicom", "gdcm")}
+        rows[kind] = {"hilum": child, "hilum_trust": own, **{name: found for name, (found, _) in peers.items()}}
+        cells = [f"{found[0]:.2f} ({found[1]:.2f})" if found else f"not read: {why}" for found, why in peers.values()]
+        ratios = ", ".join(f"{found[0] / child:.1f}" if found else "-" for found, _ in peers.values())
+        print(f"| {kind} | {child:.2f} | {own:.2f} | {cells[0]} | {cells[1]} | {ratios} |", flush=True)
+    (a.out / "compressed.json").write_text(json.dumps(rows, indent=1))
+
+
+if __name__ == "__main__":
+    main()
