@@ -140,7 +140,9 @@ fn a_file_that_is_no_identity_is_named() {
     ] {
         let path = certificates.folder.path().join(file);
         let block = pacs("https://127.0.0.1/dicom-web", &format!("{setting} = {path:?}"));
-        let error = Client::new(&block).err().expect(setting);
+        let Err(error) = Client::new(&block) else {
+            panic!("{setting} = {file} was taken");
+        };
         assert!(error.to_string().contains(file), "{setting}, {file}: {error}");
     }
 }
