@@ -164,3 +164,33 @@ fn hash(bytes: &[u8]) -> u64 {
     bytes.hash(&mut hasher);
     hasher.finish()
 }
+
+/// The length that lies about what follows: nearly 4 GB.
+pub(crate) const HUGE: u32 = 0xFFFF_FFF0;
+
+/// Files whose headers declare more than they hold, or end what never began, wherever a length can stand.
+pub(crate) fn headers_that_lie() -> Vec<Vec<u8>> {
+    let data = data_set(20, 30, true);
+    vec![
+        [meta(EXPLICIT), header((8, 1), "UN", HUGE), data.clone()].concat(),
+        [meta(EXPLICIT), header((8, 0x1110), "SQ", HUGE), data.clone()].concat(),
+        [
+            meta(EXPLICIT),
+            header((8, 0x1110), "SQ", u32::MAX),
+            item(0xE000, HUGE),
+            data.clone(),
+        ]
+        .concat(),
+        [
+            meta(EXPLICIT),
+            header((8, 0x1110), "SQ", u32::MAX),
+            item(0xE000, u32::MAX),
+            header((8, 1), "UN", HUGE),
+            data.clone(),
+        ]
+        .concat(),
+        [meta(EXPLICIT), header((8, 0x60), "OB", u32::MAX), data.clone()].concat(),
+        [meta(EXPLICIT), item(0xE00D, 0), data.clone()].concat(),
+        [&meta(EXPLICIT)[..132], &header((2, 1), "OB", HUGE), &data].concat(),
+    ]
+}
