@@ -243,7 +243,7 @@ def moved(scene):
 
 def dense(scene, weight):
     """Airless lung: soft tissue, made up or this scan's own; now and then air in its bronchi, contrast in its vessels."""
-    tissue = moved(scene) if scene.rng.random() < 0.35 else made_up(scene)
+    tissue = moved(scene) if scene.rng.random() < 0.5 else made_up(scene)
     if scene.rng.random() < 0.5:
         weight = weight * np.where(tubes(scene), scene.uniform(0, 0.6), 1)
     if scene.rng.random() < 0.3:
