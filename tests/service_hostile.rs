@@ -9,7 +9,9 @@ mod service_support;
 use std::io::Write as _;
 use std::time::{Duration, Instant};
 
-use ct_file::{DEFLATED, EXPLICIT, RLE, data_set, element, encapsulated, header, item, meta, native};
+use ct_file::{
+    DEFLATED, EXPLICIT, HUGE, RLE, data_set, element, encapsulated, header, headers_that_lie, item, meta, native,
+};
 use flate2::Compression;
 use flate2::write::DeflateEncoder;
 use futures_util::future::join_all;
