@@ -17,6 +17,9 @@ use crate::volume::{Grid, Mask, Volume, Voxels};
 pub struct MaskLimits {
     /// `lungs_not_found`: less than this in total, in millilitres. A newborn's lungs hold about twice as much; crumbs in a neck or an abdomen hold less.
     pub not_found_below_ml: f64,
+    /// `lungs_not_found`: a mask below `smallest_total_ml` of which more than this share lies below -950 HU is air: beside a head, in a foam cushion, in a bowel. Of lungs only
+    /// those with the gravest emphysema have as much, and they are large.
+    pub not_found_air_share: f64,
     /// `one_lung_missing`: the smaller lung has less than this share of both. Usually it has 0.45; a collapsed one still some 0.1.
     pub smaller_lung_share: f64,
     /// `implausible_volume`: more than this in total, in millilitres. The upper limit of normal of the total lung capacity of a man of 2.0 m is 10.0 L (7.99 H - 7.08 L, residual
@@ -43,6 +46,7 @@ impl Default for MaskLimits {
     fn default() -> MaskLimits {
         MaskLimits {
             not_found_below_ml: 50.0,
+            not_found_air_share: 0.5,
             smaller_lung_share: 0.05,
             largest_total_ml: 12_000.0,
             smallest_total_ml: 300.0,
@@ -83,6 +87,15 @@ pub fn judge_mask(
                 cleaned.found_ml
             )
         };
+        return Ok(vec![finding(Code::LungsNotFound, sentence)]);
+    }
+    let density = measured.total.density.as_ref();
+    let air_share = density.map_or(0.0, |density| density.fraction_below_minus_950_hu);
+    if total_ml < limits.smallest_total_ml && air_share > limits.not_found_air_share {
+        let sentence = format!(
+            "No lungs were found: of the {total_ml:.0} mL of the mask {:.0} % lie below -950 HU, which is air and no lung.",
+            100.0 * air_share
+        );
         return Ok(vec![finding(Code::LungsNotFound, sentence)]);
     }
     let cuts = Cuts::of(mask, volume)?;
@@ -375,6 +388,11 @@ mod tests {
 
     /// Two lungs of a child in a body that ends in padding to the left (columns from 72 on); 4 mm voxels.
     fn case(lungs: &[[std::ops::Range<usize>; 3]]) -> Vec<Finding> {
+        case_of(lungs, -800)
+    }
+
+    /// The same, the lungs holding so many HU.
+    fn case_of(lungs: &[[std::ops::Range<usize>; 3]], hu: i16) -> Vec<Finding> {
         let mut mask = Mask {
             shape: SHAPE,
             labels: vec![0; SHAPE.iter().product()],
@@ -382,7 +400,7 @@ mod tests {
         for bounds in lungs {
             box_of(&mut mask, bounds.clone(), 1);
         }
-        let mut values = vec![-800i16; mask.labels.len()];
+        let mut values = vec![hu; mask.labels.len()];
         for row in values.chunks_exact_mut(SHAPE[2]) {
             row[72..].fill(-2000);
         }
@@ -412,6 +430,21 @@ mod tests {
         let crumb = case(&[[5..10, 15..20, 10..20]]);
         assert_eq!(codes(&crumb), vec![Code::LungsNotFound]);
         assert!(crumb[0].sentence.contains("16 mL"), "{}", crumb[0].sentence);
+    }
+
+    #[test]
+    fn a_little_air_is_no_lung_and_large_lungs_full_of_air_are() {
+        let cushion = [[0..10, 15..30, 10..20], [0..10, 15..30, 46..56]];
+        let air = case_of(&cushion, -990);
+        assert_eq!(codes(&air), vec![Code::LungsNotFound]);
+        assert!(
+            air[0].sentence.contains("192 mL of the mask 100 %"),
+            "{}",
+            air[0].sentence
+        );
+        assert_eq!(codes(&case(&cushion)), vec![Code::LungsCut]);
+        let emphysema = [[5..35, 15..50, 10..34], [5..35, 15..50, 46..66]];
+        assert_eq!(codes(&case_of(&emphysema, -990)), vec![]);
     }
 
     #[test]
