@@ -11,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "benches/compare"))
-from compare_service import body_of, get, hilum, stow, until  # noqa: E402
+from compare_service import another, body_of, get, hilum, phantom, stow, uids_of, until  # noqa: E402
 
 CHECKS = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance,response_headers_conformance,unsupported_method"
 
@@ -27,16 +27,14 @@ def main():
     with tempfile.TemporaryDirectory(prefix="hilum-rest-") as name:
         work = Path(name)
         work.chmod(0o711)
-        subprocess.run([program, "phantom", "--out", str(work / "one"), "--seed", "3", "--small"], check=True, stdout=subprocess.DEVNULL)
-        files = [f.read_bytes() for f in sorted((work / "one/ct").iterdir())]
+        files = phantom(program, work / "one", "--small")
         service, port = hilum(program, work, open(work / "log", "wb"), "receive,work,deliver", more='[model]\nname = "hilum-ahnet-lung-tiny"\n')
         try:
-            at = files[0].index(b"\x20\x00\x0e\x00UI") + 8
-            series = files[0][at:at + int.from_bytes(files[0][at - 2:at], "little")].rstrip(b"\0")
+            series = uids_of(files[0])[1]
             whole = {"X-Hilum-Series-Complete": "true"}
             stow(port, body_of(files), whole)
-            stow(port, body_of(files[:2], series, series[:-2] + b"98"), whole)
-            stow(port, body_of(files[:9], series, series[:-2] + b"99"))
+            stow(port, body_of(files[:2], series, another(series, 98)), whole)
+            stow(port, body_of(files[:9], series, another(series, 99)))
             until(lambda: get(port, "/api/v1/jobs?state=done")["jobs"] and get(port, "/api/v1/jobs?state=refused")["jobs"])
             # A stream of events has no end: what came of it within three seconds is looked at.
             return subprocess.run([a.schemathesis, "run", f"http://127.0.0.1:{port}/api/v1/openapi.json", "--checks", CHECKS, "--max-examples", str(a.examples),

@@ -33,7 +33,7 @@ import evaluate
 from ahnet import AHNet, Norm
 from augment import Case, example
 
-PHANTOM_SHARE = 0.3   # how often a phantom is drawn, to a patient's once
+PHANTOM_SHARE = 0.15  # how often a phantom is drawn, to a patient's once
 SMOOTH = 100.0   # voxels; keeps the Dice of a crop without lung finite
 MISTAKES = 4000  # voxels of a case that are kept as centres of crops
 MANY_ML = 100.0  # mistakes that make a case twice as likely; four times at most
@@ -265,7 +265,7 @@ def train(rank, p, meeting):
         sys.exit(f"no prepared cases to train on in {p.cases}")
 
     sizes = {"width": p.width, "growth": p.growth, "bn_size": p.bn_size, "layers": tuple(p.layers)}
-    network = AHNet(**sizes, form="slices" if p.device == "cpu" else "volume").to(p.device)
+    network = AHNet(**sizes, form="channels_last" if p.device == "cpu" else "volume").to(p.device)
     optimiser = torch.optim.AdamW(network.parameters(), lr=p.rate, weight_decay=1e-3)
     average, step, file = copy.deepcopy(network), 0, p.out / "checkpoint.pt"
     if file.exists():

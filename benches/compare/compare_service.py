@@ -99,6 +99,28 @@ def hilum(program, folder, log, roles, pacs_port=None, more="", database=None, p
     return server, port
 
 
+def phantom(program, folder, *more):
+    """The files of a phantom's slices that `hilum phantom` writes to `folder`."""
+    subprocess.run([program, "phantom", "--out", str(folder), "--seed", "3", *more], check=True, stdout=subprocess.DEVNULL)
+    return [f.read_bytes() for f in sorted((folder / "ct").iterdir())]
+
+
+def uids_of(file):
+    """(study, series) as they stand in the file, without padding."""
+    return tuple(re.search(rb"\x20\x00" + tag + rb"\x00UI..([0-9.]+)", file, re.S).group(1) for tag in (b"\x0d", b"\x0e"))
+
+
+def another(uid, number):
+    """A UID as long as the one that it stands for, so that it can be put in its place."""
+    return uid[:-6] + b"%06d" % number
+
+
+def renamed(files, number):
+    """The same slices as another series of another study."""
+    study, series = uids_of(files[0])
+    return [f.replace(study, another(study, number)).replace(series, another(series, number)) for f in files]
+
+
 def body_of(files, old=b"", new=b""):
     parts = []
     for file in files:
@@ -133,11 +155,9 @@ def main():
     figures = {"repeat": a.repeat, "load": os.getloadavg()[0]}
     servers = []
     try:
-        for name, more in (("large", ["--matrix", "512", "512", "--slices", "300", "--spacing", "0.7", "0.7", "1.0"]), ("small", ["--small"])):
-            subprocess.run([program, "phantom", "--out", str(work / name), "--seed", "3", *more], check=True, stdout=subprocess.DEVNULL)
-        large, small = ([f.read_bytes() for f in sorted((work / name / "ct").iterdir())] for name in ("large", "small"))
-        study, small_study = (re.search(rb"\x20\x00\x0d\x00UI..([0-9.]+)", files[0]).group(1) for files in (large, small))
-        another = lambda uid, number: uid[:-6] + b"%06d" % number   # as long as the one that it stands for
+        large = phantom(program, work / "large", "--matrix", "512", "512", "--slices", "300", "--spacing", "0.7", "0.7", "1.0")
+        small = phantom(program, work / "small", "--small")
+        study, small_study = (uids_of(files[0])[0] for files in (large, small))
         log = open(work / "log", "wb")
         (work / "a").mkdir(), (work / "b").mkdir()
         pacs, pacs_port = orthanc(work / "a", log)

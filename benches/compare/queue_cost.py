@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from compare_service import ROOT, body_of, get, hilum, stow, until
+from compare_service import ROOT, body_of, get, hilum, phantom, renamed, stow, until
 
 TICK = os.sysconf("SC_CLK_TCK")
 
@@ -81,20 +81,13 @@ def main():
     with tempfile.TemporaryDirectory(prefix="hilum-cost-") as name:
         work = Path(name)
         work.chmod(0o711)
-        subprocess.run([program, "phantom", "--out", str(work / "one"), "--seed", "3", "--small"], check=True, stdout=subprocess.DEVNULL)
-        files = [f.read_bytes() for f in sorted((work / "one/ct").iterdir())]
-        at = files[0].index(b"\x20\x00\x0e\x00UI") + 8
-        series = files[0][at:at + int.from_bytes(files[0][at - 2:at], "little")].rstrip(b"\0")
-        study_at = files[0].index(b"\x20\x00\x0d\x00UI") + 8
-        study = files[0][study_at:study_at + int.from_bytes(files[0][study_at - 2:study_at], "little")].rstrip(b"\0")
-        another = lambda uid, number: uid[:-6] + b"%06d" % number   # as long as the one that it stands for
-        renamed = lambda number: [f.replace(study, another(study, number)).replace(series, another(series, number)) for f in files]
+        files = phantom(program, work / "one", "--small")
         model = f'[model]\nname = "{nothing(work)}"\n'
 
         (work / "core").mkdir()
         for number in range(a.jobs):
             (work / "core" / str(number)).mkdir()
-            for index, content in enumerate(renamed(number)):
+            for index, content in enumerate(renamed(files, number)):
                 (work / "core" / str(number) / f"{index}.dcm").write_bytes(content)
         (work / "core.toml").write_text(model)
         before = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -110,7 +103,7 @@ def main():
             own, others = processor_seconds(service.process.pid)
             begun = time.perf_counter()
             for number in range(a.jobs):
-                stow(port, body_of(renamed(number)), {"X-Hilum-Series-Complete": "true"})
+                stow(port, body_of(renamed(files, number)), {"X-Hilum-Series-Complete": "true"})
             count = lambda state: sum(len(get(port, f"/api/v1/jobs?limit=200&state={s}")["jobs"]) for s in state)
             until(lambda: count(["done", "failed", "refused"]) >= min(a.jobs, 200), 600, service)
             wall = (time.perf_counter() - begun) / a.jobs

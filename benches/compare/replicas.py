@@ -10,20 +10,14 @@ import collections
 import concurrent.futures
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
 import urllib.request
 from pathlib import Path
 
-from compare_service import body_of, get, hilum, stow, until
+from compare_service import body_of, get, hilum, phantom, renamed, stow, until
 from queue_cost import nothing
-
-
-def uid_of(file, tag):
-    at = file.index(tag + b"UI") + 4 + len(tag)
-    return file[at:at + int.from_bytes(file[at - 2:at], "little")].rstrip(b"\0")
 
 
 def series_read(port):
@@ -43,19 +37,14 @@ def main():
     program = str(Path(a.hilum).resolve())
     with tempfile.TemporaryDirectory(prefix="hilum-replicas-") as name:
         work = Path(name)
-        subprocess.run([program, "phantom", "--out", str(work / "one"), "--seed", "3", "--small", "--slices", "24", "--spacing", "1.8", "1.8", "12"],
-                       check=True, stdout=subprocess.DEVNULL)
-        files = [f.read_bytes() for f in sorted((work / "one/ct").iterdir())]
-        study, series = uid_of(files[0], b"\x20\x00\x0d\x00"), uid_of(files[0], b"\x20\x00\x0e\x00")
-        another = lambda uid, number: uid[:-6] + b"%06d" % number   # as long as the one that it stands for
-        renamed = lambda number: [f.replace(study, another(study, number)).replace(series, another(series, number)) for f in files]
+        files = phantom(program, work / "one", "--small", "--slices", "24", "--spacing", "1.8", "1.8", "12")
         log = open(work / "log", "wb")
         servers = []
         try:
             for _ in range(a.replicas):
                 servers.append(hilum(program, work, log, "receive,work,deliver", more=f'[model]\nname = "{nothing(work)}"\n', database=database))
             begun = time.perf_counter()
-            send = lambda number: stow(servers[number % a.replicas][1], body_of(renamed(number)), {"X-Hilum-Series-Complete": "true"})
+            send = lambda number: stow(servers[number % a.replicas][1], body_of(renamed(files, number)), {"X-Hilum-Series-Complete": "true"})
             with concurrent.futures.ThreadPoolExecutor(4) as pool:
                 list(pool.map(send, range(a.jobs)))
             port = servers[0][1]

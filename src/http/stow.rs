@@ -2,6 +2,7 @@
 //!
 //! What can be refused by its head is refused before the body is read. The limits on the body are the inbox's own.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use axum::Router;
@@ -10,6 +11,8 @@ use axum::extract::{Path, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
+use utoipa::IntoResponses;
+use utoipa::openapi::{self, RefOr};
 
 use super::problem::Problem;
 use crate::dicomweb::multipart::{Boundary, MultipartError};
@@ -42,30 +45,16 @@ pub fn routes(ingest: Ingest, pacs: Arc<Vec<String>>) -> Router {
 }
 
 /// Stores instances (STOW-RS).
-#[utoipa::path(post, path = "/dicom-web/studies", tag = "dicomweb", operation_id = "store",
-    request_body(content = String, content_type = "multipart/related; type=\"application/dicom\"", description = "One part of application/dicom for each instance; its length does not matter, it is read as a stream."),
-    params(("x-hilum-source" = Option<String>, Header, description = "Name of the [[pacs]] block that the sender is; results go back there."),
-        ("x-hilum-series-complete" = Option<String>, Header, description = "`true`: the series in the request are whole, and nobody waits for more slices.")),
-    responses((status = 200, description = "All is on disk. PS3.18 10.5.3: one item of ReferencedSOPSequence for each stored instance.", body = Object, content_type = "application/dicom+json"),
-        (status = 202, description = "Some parts were dropped with a warning, or failed.", body = Object, content_type = "application/dicom+json"),
-        (status = 409, description = "No part could be taken.", body = Object, content_type = "application/dicom+json"),
-        (status = "4XX", description = "Not multipart, no part, too large, too slow.", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "No room, or ending; Retry-After says when to come again.", body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/dicom-web/studies", tag = "dicomweb", operation_id = "store", params(SenderHeaders), responses(Answers),
+    request_body(content = String, content_type = "multipart/related; type=\"application/dicom\"", description = BODY))]
 pub(super) async fn store(State(door): State<Door>, headers: HeaderMap, body: Body) -> Response {
     answer(&door, &headers, body, None).await
 }
 
 /// Stores instances of one study (STOW-RS); others fail with a reason.
 #[utoipa::path(post, path = "/dicom-web/studies/{study}", tag = "dicomweb", operation_id = "store_in_study",
-    request_body(content = String, content_type = "multipart/related; type=\"application/dicom\"", description = "One part of application/dicom for each instance; its length does not matter, it is read as a stream."),
-    params(("study" = String, Path, description = "StudyInstanceUID."),
-        ("x-hilum-source" = Option<String>, Header, description = "Name of the [[pacs]] block that the sender is; results go back there."),
-        ("x-hilum-series-complete" = Option<String>, Header, description = "`true`: the series in the request are whole, and nobody waits for more slices.")),
-    responses((status = 200, description = "All is on disk. PS3.18 10.5.3: one item of ReferencedSOPSequence for each stored instance.", body = Object, content_type = "application/dicom+json"),
-        (status = 202, description = "Some parts were dropped with a warning, or failed.", body = Object, content_type = "application/dicom+json"),
-        (status = 409, description = "No part could be taken.", body = Object, content_type = "application/dicom+json"),
-        (status = "4XX", description = "Not multipart, no part, too large, too slow.", body = Problem, content_type = "application/problem+json"),
-        (status = 503, description = "No room, or ending; Retry-After says when to come again.", body = Problem, content_type = "application/problem+json")))]
+    params(("study" = String, Path, description = "StudyInstanceUID."), SenderHeaders), responses(Answers),
+    request_body(content = String, content_type = "multipart/related; type=\"application/dicom\"", description = BODY))]
 pub(super) async fn store_in_study(
     State(door): State<Door>,
     Path(study): Path<String>,
@@ -73,6 +62,61 @@ pub(super) async fn store_in_study(
     body: Body,
 ) -> Response {
     answer(&door, &headers, body, Some(study)).await
+}
+
+/// What the OpenAPI document says of the body.
+const BODY: &str =
+    "One part of application/dicom for each instance; its length does not matter, it is read as a stream.";
+
+/// What the OpenAPI document says of the headers.
+#[derive(utoipa::IntoParams)]
+#[into_params(parameter_in = Header)]
+#[expect(dead_code, reason = "a description; the headers are read by name")]
+struct SenderHeaders {
+    /// Name of the [[pacs]] block that the sender is; results go back there.
+    #[param(rename = "x-hilum-source")]
+    source: Option<String>,
+    /// `true`: the series in the request are whole, and nobody waits for more slices.
+    #[param(rename = "x-hilum-series-complete")]
+    complete: Option<String>,
+}
+
+/// What the OpenAPI document says of the answers.
+struct Answers;
+
+impl IntoResponses for Answers {
+    fn responses() -> BTreeMap<String, RefOr<openapi::Response>> {
+        const DICOM: &str = "application/dicom+json";
+        const PROBLEM: &str = "application/problem+json";
+        let answers = [
+            (
+                "200",
+                DICOM,
+                "All is on disk. PS3.18 10.5.3: one item of ReferencedSOPSequence for each stored instance.",
+            ),
+            ("202", DICOM, "Some parts were dropped with a warning, or failed."),
+            ("409", DICOM, "No part could be taken."),
+            ("4XX", PROBLEM, "Not multipart, no part, too large, too slow."),
+            (
+                "503",
+                PROBLEM,
+                "No room, or ending; Retry-After says when to come again.",
+            ),
+        ];
+        let described = answers.into_iter().map(|(status, kind, sentence)| {
+            let schema = if kind == PROBLEM {
+                RefOr::Ref(openapi::Ref::from_schema_name("Problem"))
+            } else {
+                RefOr::T(openapi::Schema::Object(openapi::Object::new()))
+            };
+            let content = openapi::ContentBuilder::new().schema(Some(schema)).build();
+            let response = openapi::ResponseBuilder::new()
+                .description(sentence)
+                .content(kind, content);
+            (status.to_owned(), RefOr::T(response.build()))
+        });
+        described.collect()
+    }
 }
 
 async fn answer(door: &Door, headers: &HeaderMap, body: Body, study: Option<String>) -> Response {
