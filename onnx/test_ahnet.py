@@ -1,4 +1,4 @@
-"""AH-Net against MONAI's, its two forms against each other, and the committed files against their manifest.
+"""AH-Net against MONAI's, its forms against each other, and the committed files against their manifest.
 
     python -m pytest onnx
 """
@@ -63,20 +63,21 @@ def test_a_changed_weight_shows_in_the_comparison_with_monai(monai):
 
 
 @pytest.mark.parametrize("training", [False, True])
-def test_the_two_forms_are_the_same_function(training):
+def test_the_forms_are_the_same_function(training):
     torch.manual_seed(3)
     network = with_random_statistics(AHNet(**SMALL)).double().train(training)
     windows = torch.rand(2, 1, 64, 64, 96, dtype=torch.float64)
     outputs, gradients = [], []
-    for form in ("volume", "slices"):
+    for form in ("volume", "slices", "channels_last"):
         network.form = form
         network.zero_grad()
         output = network(windows)
         output.square().mean().backward()
         outputs.append(output.detach())
         gradients.append(network.conv1.weight.grad.clone())
-    torch.testing.assert_close(outputs[0], outputs[1], rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(gradients[0], gradients[1], rtol=1e-4, atol=1e-7)
+    for other in (1, 2):
+        torch.testing.assert_close(outputs[other], outputs[0], rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(gradients[other], gradients[0], rtol=1e-4, atol=1e-7)
 
 
 def test_a_window_that_does_not_divide_is_refused():

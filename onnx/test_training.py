@@ -12,6 +12,7 @@ import augment
 import baseline
 import disease
 import evaluate
+import phantoms
 import prepare
 
 
@@ -189,3 +190,11 @@ def test_only_a_round_piece_near_the_middle_is_a_windpipe():
     assert tubes[25, lumen].all() and not tubes[10].any() and not tubes[25, 60, 30]
     hu[20:, lumen] = 40
     assert not baseline.airways(hu, baseline.inside_air(hu)).any()
+
+
+def test_a_seed_draws_one_phantom_and_seeds_draw_different_ones():
+    drawn = [phantoms.settings(seed) for seed in range(300, 340)]
+    assert drawn == [phantoms.settings(seed) for seed in range(300, 340)]
+    healthy = [all(f"--{disease}" not in of for disease in phantoms.DISEASES) for of in drawn]
+    assert 0 < sum(healthy) < 20
+    assert all(any(f"--{disease}" in of for of in drawn) for disease in phantoms.DISEASES)
