@@ -6,6 +6,7 @@ mod ct_file;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::TcpListener;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -218,6 +219,73 @@ fn refused_input_ends_with_3_and_a_report_that_says_why() {
     let inspected = hilum(&["inspect", one.to_str().unwrap()]);
     ends_with(&inspected, 3);
     assert!(text(&inspected.stdout).contains("too_few_slices"));
+}
+
+#[test]
+fn sets_that_share_a_series_uid_or_have_none_do_not_write_over_each_other() {
+    let folder = tempfile::tempdir().unwrap();
+    let whole = phantom(folder.path(), &["--slices", "30", "--spacing", "1.8", "1.8", "10"]);
+    // A slice whose study has another UID is a set of its own, under the same series' UID, and refused.
+    let stray = files(&whole)[0].clone();
+    rewrite(&stray, (0x0020, 0x000d), "9.9.9");
+    let nameless = ["one", "two"].map(|name| {
+        let copy = folder.path().join(name);
+        fs::create_dir(&copy).unwrap();
+        for (number, file) in files(&whole)[1..6].iter().enumerate() {
+            let to = copy.join(number.to_string());
+            fs::copy(file, &to).unwrap();
+            rewrite(&to, (0x0020, 0x000e), "");
+        }
+        copy
+    });
+    let out = folder.path().join("out");
+    let output = segment(
+        &whole,
+        &out,
+        &[
+            "--format",
+            "seg,json",
+            nameless[0].to_str().unwrap(),
+            nameless[1].to_str().unwrap(),
+        ],
+    );
+    ends_with(&output, 0);
+    let folders = files(&out);
+    assert_eq!(folders.len(), 4, "{folders:?}");
+    let segmented: Vec<_> = folders
+        .iter()
+        .filter(|of| of.join("segmentation.dcm").exists())
+        .collect();
+    assert_eq!(segmented.len(), 1);
+    let report: Value = serde_json::from_slice(&fs::read(segmented[0].join("report.json")).unwrap()).unwrap();
+    let uid = segmented[0].file_name().unwrap().to_str().unwrap();
+    assert_eq!(
+        report["series"]["series_instance_uid"], uid,
+        "the larger set has the plain name"
+    );
+}
+
+#[test]
+fn one_series_is_chosen_by_its_uid() {
+    let folder = tempfile::tempdir().unwrap();
+    let (first, second) = (folder.path().join("first"), folder.path().join("second"));
+    let thin = ["--slices", "30", "--spacing", "1.8", "1.8", "10"];
+    let wanted = phantom(&first, &thin);
+    phantom(&second, &["--slices", "32", "--spacing", "1.8", "1.8", "10"]);
+    let seen: Value = {
+        let inspected = hilum(&["inspect", "--json", wanted.to_str().unwrap()]);
+        ends_with(&inspected, 0);
+        serde_json::from_slice(&inspected.stdout).unwrap()
+    };
+    let uid = seen["series"][0]["series_instance_uid"].as_str().unwrap();
+    let out = folder.path().join("out");
+    let both = folder.path();
+    ends_with(&segment(both, &out, &["--series", uid, "--format", "json"]), 0);
+    assert_eq!(names(&out), [uid]);
+
+    let none = segment(both, &out, &["--series", "1.2.3"]);
+    ends_with(&none, 1);
+    assert!(text(&none.stderr).contains("no series 1.2.3"), "{}", text(&none.stderr));
 }
 
 /// Writes another text into an element of a file in explicit little endian whose value representation has a short length.
@@ -436,6 +504,45 @@ fn a_canceled_run_leaves_nothing_half_written() {
 }
 
 /// `hilum check --json` with a configuration; its points by name.
+/// As a terminal does it: the signal reaches every process of the group.
+#[test]
+fn a_ctrl_c_while_compressed_pixels_are_read_is_not_taken_for_broken_pixels() {
+    let folder = tempfile::tempdir().unwrap();
+    let series = phantom(folder.path(), &["--transfer-syntax", "jpeg_ls"]);
+    let out = folder.path().join("out");
+    for milliseconds in [20, 60, 100, 140, 180, 220, 260, 300] {
+        let child = Command::new(env!("CARGO_BIN_EXE_hilum"))
+            .args([
+                "segment",
+                series.to_str().unwrap(),
+                "--format",
+                "json",
+                "--out",
+                out.to_str().unwrap(),
+            ])
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .process_group(0)
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        Command::new("kill")
+            .args(["-INT", "--", &format!("-{}", child.id())])
+            .status()
+            .unwrap();
+        let output = child.wait_with_output().unwrap();
+        // Before the handler stands the signal ends the process; afterwards it is a cancel.
+        assert!(
+            matches!(output.status.code(), None | Some(1)),
+            "{:?}: {}",
+            output.status,
+            text(&output.stderr)
+        );
+        assert!(!out.exists(), "nothing is refused, nothing written");
+    }
+}
+
 fn check(folder: &Path, configuration: &str) -> (Output, serde_json::Map<String, Value>) {
     let file = folder.join("hilum.toml");
     fs::write(&file, configuration).unwrap();

@@ -1,5 +1,6 @@
 //! `hilum segment`: every chest CT series among files and folders, one after the other.
 
+use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -151,8 +152,9 @@ pub(super) fn run(arguments: &Arguments, mut settings: Settings, verbose: u8) ->
         told: Vec::new(),
     };
     let mut end = End::AllRefused;
-    for one in &series {
-        match run.one(one) {
+    let folders = folder_names(&series);
+    for (one, folder) in series.iter().zip(&folders) {
+        match run.one(one, &arguments.out.join(folder)) {
             Ok(Outcome::Refused) => {}
             Ok(_) if end == End::AllRefused => end = End::Done,
             Ok(_) => {}
@@ -234,17 +236,16 @@ enum Told {
 }
 
 impl Run<'_> {
-    fn one(&mut self, series: &Series) -> anyhow::Result<Outcome> {
+    fn one(&mut self, series: &Series, folder: &Path) -> anyhow::Result<Outcome> {
         let name = short(&series.series_instance_uid);
         let progress = Progress::new(&name, self.arguments.quiet || self.arguments.json);
         let segmented = self.segment(series, &progress);
         progress.end();
         let Segmented { report, artifacts } = segmented?;
-        let folder = self.arguments.out.join(folder_name(series));
-        self.write(&folder, &artifacts)?;
+        self.write(folder, &artifacts)?;
         let outcome = report.verdict.outcome;
         if !self.arguments.json {
-            summary(&report, &folder, &artifacts);
+            summary(&report, folder, &artifacts);
         }
         self.told.push(Told::Report(Box::new(report)));
         Ok(outcome)
@@ -318,14 +319,30 @@ impl Run<'_> {
     }
 }
 
-/// The folder of a series: its UID where that is digits and dots, else a UID derived from whatever stands there.
-fn folder_name(series: &Series) -> String {
-    let uid = &series.series_instance_uid;
-    if is_valid_uid(uid) {
-        uid.clone()
-    } else {
-        derived_uid(format!("{}\0{uid}", series.study_instance_uid).as_bytes())
+/// A folder for each series: its UID where that is digits and dots. Where several sets share a UID (its study's UID differs in some slices, say), the one with
+/// the most instances has it; the others, and those without a UID, have one derived from their study, UID and place, so that no set writes over another.
+fn folder_names(series: &[Series]) -> Vec<String> {
+    let mut holders: HashMap<&str, &Series> = HashMap::new();
+    for one in series {
+        let holder = holders.entry(&one.series_instance_uid).or_insert(one);
+        if one.instances.len() > holder.instances.len() {
+            *holder = one;
+        }
     }
+    let name = |one: &Series| {
+        let uid = &one.series_instance_uid;
+        if is_valid_uid(uid)
+            && holders
+                .get(uid.as_str())
+                .is_some_and(|holder| std::ptr::eq(*holder, one))
+        {
+            return uid.clone();
+        }
+        let place = one.instances.first().and_then(|instance| instance.source.path.parent());
+        let place = place.unwrap_or(Path::new("")).as_os_str().as_encoded_bytes();
+        derived_uid(&[one.study_instance_uid.as_bytes(), uid.as_bytes(), place].join(&0))
+    };
+    series.iter().map(name).collect()
 }
 
 /// The end of a UID, which tells series apart on a line.

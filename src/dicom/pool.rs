@@ -5,7 +5,7 @@ use super::codec::EncodedFrame;
 use super::fault::PixelFault;
 use std::collections::HashMap;
 use std::io::{self, BufReader};
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -121,6 +121,8 @@ impl Pool {
             .arg(DECODER_SUBCOMMAND)
             .args(self.limits.arguments())
             .env_clear()
+            // A Ctrl-C at the terminal is for us to answer: a decoder that it ended would look like one that its input broke.
+            .process_group(0)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())

@@ -7,6 +7,7 @@ use sha2::{Digest, Sha256};
 
 use super::{SegmentError, Stage, Timings, Tools};
 use crate::dicom::{FrameReader, Instance, PixelError};
+use crate::model::CancelFlag;
 use crate::series::{
     Code, Finding, Judgement, Series, Settled, Slice, Stack, Usable, Verdict, corrupt_pixels, judge, not_hu,
 };
@@ -54,22 +55,35 @@ impl Prepared {
     }
 }
 
-/// Frames of one series, as slices.
+/// Frames of one series, as slices. Once canceled, it reads no more.
 struct Frames<'a> {
     reader: &'a FrameReader,
     instances: &'a [Instance],
+    cancel: &'a CancelFlag,
+}
+
+impl Frames<'_> {
+    fn instance(&self, slice: &Slice) -> Result<&Instance, PixelError> {
+        let instance = &self.instances[slice.instance];
+        if self.cancel.is_canceled() {
+            return Err(PixelError::Io {
+                path: instance.source.path.to_path_buf(),
+                error: std::io::ErrorKind::Interrupted.into(),
+            });
+        }
+        Ok(instance)
+    }
 }
 
 impl StoredFrames for Frames<'_> {
     type Error = PixelError;
 
     fn read(&self, slice: &Slice, out: &mut Vec<i32>) -> Result<(), PixelError> {
-        self.reader.read(&self.instances[slice.instance], slice.frame, out)
+        self.reader.read(self.instance(slice)?, slice.frame, out)
     }
 
     fn read_plus(&self, slice: &Slice, add: i32, out: &mut [i16]) -> Result<bool, PixelError> {
-        self.reader
-            .read_i16(&self.instances[slice.instance], slice.frame, out, add)
+        self.reader.read_i16(self.instance(slice)?, slice.frame, out, add)
     }
 }
 
@@ -82,15 +96,17 @@ pub fn prepare(series: &Series, tools: &Tools) -> Result<Preparation, SegmentErr
     let frames = Frames {
         reader: tools.reader,
         instances: &series.instances,
+        cancel: tools.cancel,
     };
-    let read = timings.measure(Stage::Read, tools.observer, || read(series, &frames, tools))?;
-    let (usable, volume) = match read {
-        ControlFlow::Continue(read) => read,
-        ControlFlow::Break(verdict) => return Ok(Preparation::Refused(verdict)),
-    };
+    let read = timings.measure(Stage::Read, tools.observer, || read(series, &frames, tools));
+    // First of all: what could not be read after a cancel says nothing of the series.
     if tools.cancel.is_canceled() {
         return Err(SegmentError::Canceled);
     }
+    let (usable, volume) = match read? {
+        ControlFlow::Continue(read) => read,
+        ControlFlow::Break(verdict) => return Ok(Preparation::Refused(verdict)),
+    };
     let specification = &tools.manifest.grid;
     let grid = network_grid(&volume.grid, specification)?;
     let whole = timings.measure(Stage::Resample, tools.observer, || {
