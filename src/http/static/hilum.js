@@ -16,6 +16,11 @@
     line.textContent = `${queue.queued} waiting, ${queue.running} running`;
   };
 
+  const card = async (id) => {
+    const answer = await fetch(`/jobs/${encodeURIComponent(id)}/card`);
+    return answer.ok ? new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("article") : null;
+  };
+
   // One fetch for all that happens to a job within a moment.
   const refresh = (id) => {
     if (waiting.has(id)) return;
@@ -26,12 +31,22 @@
       recount();
       const old = shown(id);
       if (!old && list.dataset.live === undefined) return;
-      const answer = await fetch(`/jobs/${encodeURIComponent(id)}/card`);
-      if (!answer.ok) return;
-      const made = new DOMParser().parseFromString(await answer.text(), "text/html").querySelector("article");
+      const made = await card(id);
       if (!made) return;
       if (old) old.replaceWith(made); else { list.prepend(made); document.querySelector(".empty")?.remove(); }
     }, 300);
+  };
+
+  // The stage and the time left of a running job are worded by the server: asked for once in a while, the bar goes by what is told.
+  const reworded = new Set();
+  const reword = (id) => {
+    if (reworded.has(id)) return;
+    reworded.add(id);
+    setTimeout(async () => {
+      reworded.delete(id);
+      const made = (await card(id))?.querySelector(".progress");
+      if (made) (page ?? shown(id))?.querySelector(".progress")?.replaceWith(made);
+    }, 1000);
   };
 
   const happened = (message) => {
@@ -47,6 +62,7 @@
     if (!bar) { refresh(told.job_id); return; }
     bar.max = Math.max(1, told.windows_total);
     bar.value = told.windows_done;
+    reword(told.job_id);
   };
 
   // A browser comes again by itself when a stream breaks off, and never when it was refused, as where too many are open.
