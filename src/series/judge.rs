@@ -7,7 +7,9 @@ use super::members::Names;
 use super::plane::{Placed, Plane};
 use super::vector::{difference, in_plane, length};
 use super::wording::count;
-use super::{Series, Slice, Stack, acquisitions, identity, members, memory, notes, plane, steps, values, wording};
+use super::{
+    Series, Slice, Stack, acquisitions, identity, members, memory, notes, plane, steps, unreadable, values, wording,
+};
 
 /// What headers alone say of a series.
 #[derive(Clone, Debug)]
@@ -74,6 +76,7 @@ pub fn judge<'a>(series: &'a Series, limits: &SeriesLimits) -> Judgement<'a> {
 fn candidate<'a>(series: &'a Series, limits: &SeriesLimits) -> Result<Candidate<'a>, Vec<Finding>> {
     let names = Names::new(series);
     let (members, mut dropped) = members::slices(series, &names).map_err(|finding| vec![finding])?;
+    dropped.extend(unreadable::files_unreadable(series));
     let mut refusals: Vec<Finding> = Vec::new();
     refusals.extend(identity::patients(&members, &names));
     match identity::frames_of_reference(&members, &names) {
