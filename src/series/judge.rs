@@ -175,10 +175,13 @@ fn look(
         return Err(findings);
     }
     let memory_bytes = memory::of_slices(slices, plane);
-    if memory_bytes > limits.max_memory_bytes {
+    let placed = steps::findings(slices, plane, limits, names);
+    // A grid over displaced slices is large because of them.
+    let displaced = placed.iter().any(|finding| finding.code == Code::NoGeometry);
+    if !displaced && memory_bytes > limits.max_memory_bytes {
         findings.push(too_large(slices, plane, memory_bytes, limits));
     }
-    findings.extend(steps::findings(slices, plane, limits, names));
+    findings.extend(placed);
     findings.extend(before.iter().cloned());
     findings.extend(identity::unique_identifiers(slices, names));
     findings.extend(notes::notes(slices, limits, names));
