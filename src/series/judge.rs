@@ -96,12 +96,20 @@ fn candidate<'a>(series: &'a Series, limits: &SeriesLimits) -> Result<Candidate<
     let Some((plane, placed)) = placed else {
         return Err(refusals);
     };
-    let groups = by_position(placed, limits);
+    let mut groups = by_position(placed, limits);
     if groups.len() < limits.min_slices {
         refusals.push(too_few(groups.len(), limits));
     }
     if !refusals.is_empty() {
         return Err(refusals);
+    }
+    // Where no position is shared, acquisitions that lie in each other are parted without their pixels.
+    let alone = groups.iter().all(|group| group.len() == 1);
+    if alone
+        && let Some((chosen, finding)) = acquisitions::interleaved(&representatives(&groups), &plane, limits, &names)
+    {
+        dropped.push(finding);
+        groups = chosen.into_iter().map(|one| vec![one]).collect();
     }
     let usable = look(&representatives(&groups), &plane, &dropped, limits, &names)?;
     Ok(Candidate {
@@ -255,8 +263,9 @@ impl<'a> Candidate<'a> {
     }
 
     /// Compares the slices that share a position, by a digest of each slice's HU (never of stored values: two rescales may give equal HU). Equal ones are
-    /// dropped but one. Different ones are parted by acquisition where that is possible, and refuse the series where it is not. `digest` is called once
-    /// for every slice of `needs_pixels`, in order.
+    /// dropped but one. Different ones are parted by acquisition where that is possible, and refuse the series where it is not. Where none share a
+    /// position once copies are gone, acquisitions that lie in each other are parted as well. `digest` is called once for every slice of `needs_pixels`, in
+    /// order.
     ///
     /// # Errors
     /// Those of `digest`.
@@ -311,25 +320,26 @@ impl<'a> Candidate<'a> {
             Ok(usable) => Settled::Usable(usable),
             Err(findings) => Settled::Refused(Verdict::from_findings(findings)),
         };
-        let conflict = groups.iter().any(|group| group.len() > 1);
-        let interleaved = !conflict && !steps::is_even(&representatives(&groups), &self.limits);
-        if conflict || interleaved {
+        let slices = representatives(&groups);
+        if groups.iter().any(|group| group.len() > 1) {
             let all: Vec<Placed<'a>> = groups.iter().flatten().cloned().collect();
-            match acquisitions::choose(&all, &self.plane, &self.limits, &self.names) {
-                Some((chosen, finding)) if conflict || steps::is_even(&chosen, &self.limits) => {
-                    dropped.push(finding);
-                    return Ok(look(&chosen, &dropped));
-                }
-                _ if conflict => {
-                    let refusal = conflicting(&groups, &self.plane, &self.names);
-                    return Ok(Settled::Refused(Verdict::from_findings(
-                        [vec![refusal], dropped].concat(),
-                    )));
-                }
-                _ => {}
-            }
+            let Some((chosen, finding)) = acquisitions::choose(&all, &self.plane, &self.limits, &self.names) else {
+                let refusal = conflicting(&groups, &self.plane, &self.names);
+                return Ok(Settled::Refused(Verdict::from_findings(
+                    [vec![refusal], dropped].concat(),
+                )));
+            };
+            dropped.push(finding);
+            return Ok(look(&chosen, &dropped));
         }
-        Ok(look(&representatives(&groups), &dropped))
+        // Without copies this was settled by the headers.
+        if !copies.is_empty()
+            && let Some((chosen, finding)) = acquisitions::interleaved(&slices, &self.plane, &self.limits, &self.names)
+        {
+            dropped.push(finding);
+            return Ok(look(&chosen, &dropped));
+        }
+        Ok(look(&slices, &dropped))
     }
 }
 

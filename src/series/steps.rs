@@ -47,6 +47,15 @@ pub(super) fn is_even(slices: &[Placed<'_>], limits: &SeriesLimits) -> bool {
     uneven(slices, usual_step_mm(slices), limits).is_none()
 }
 
+/// How many holes there are, narrow or wide.
+pub(super) fn hole_count(slices: &[Placed<'_>], limits: &SeriesLimits) -> usize {
+    let usual = usual_step_mm(slices);
+    steps_mm(slices)
+        .into_iter()
+        .filter(|step| is_hole(*step, usual, limits))
+        .count()
+}
+
 fn is_hole(step: f64, usual: f64, limits: &SeriesLimits) -> bool {
     step >= limits.gap_steps * usual && step > usual + limits.uneven_mm
 }
