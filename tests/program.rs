@@ -402,6 +402,34 @@ fn what_only_looks_like_dicom_is_counted_and_named_and_makes_no_series() {
 }
 
 #[test]
+fn a_slice_cut_inside_its_header_is_named_and_noted_without_being_asked_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let series = phantom(folder.path(), &[]);
+    let last = names(&series).pop().unwrap();
+    let bytes = fs::read(series.join(&last)).unwrap();
+    fs::write(series.join(&last), &bytes[..500]).unwrap();
+    fs::write(series.join("words.txt"), "This folder holds one CT series.").unwrap();
+    let out = folder.path().join("out");
+    for output in [
+        hilum(&["inspect", series.to_str().unwrap(), "--json"]),
+        segment(&series, &out, &["--json", "--quiet"]),
+    ] {
+        ends_with(&output, 0);
+        let error = text(&output.stderr);
+        assert!(error.contains(&format!("{last}: damaged header (")), "{error}");
+        assert!(!error.contains("words.txt"), "{error}");
+        let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(printed["passed_over"], 1);
+        let unreadable = printed["unreadable"].as_array().unwrap();
+        assert_eq!(unreadable.len(), 1, "{printed:#}");
+        assert!(unreadable[0]["path"].as_str().unwrap().ends_with(&last));
+        let verdict = &printed["series"][0]["verdict"];
+        assert_eq!(verdict["outcome"], "accepted");
+        assert_eq!(verdict["findings"][0]["code"], "files_unreadable", "{verdict:#}");
+    }
+}
+
+#[test]
 fn air_without_lungs_gives_no_segmentation_but_a_picture_and_a_report() {
     let folder = tempfile::tempdir().unwrap();
     // 300 mm below the lungs: an abdomen.

@@ -2,35 +2,66 @@
 
 use std::path::PathBuf;
 
-use crate::dicom::{Limits, discover};
-use crate::series::{Outcome, Series, group};
+use serde::Serialize;
+
+use crate::dicom::{Limits, Skipped, discover};
+use crate::series::{Outcome, Series, SeriesLimits, group, put_down_unreadable};
 
 /// What lies under some paths.
 pub(super) struct Input {
     /// The series, each with its instances.
     pub(super) series: Vec<Series>,
-    /// How many files are not DICOM or cannot be read.
-    pub(super) skipped: usize,
+    /// What else lay there.
+    pub(super) others: Others,
 }
 
-/// Reads the headers of everything under `paths`; with `verbose` what is passed over is named on standard error.
+/// What gave no instance, as it stands in JSON beside the series.
+#[derive(Debug, Serialize)]
+pub(super) struct Others {
+    /// How many files are not DICOM.
+    pub(super) passed_over: usize,
+    /// DICOM that is damaged or over a limit, and what the system did not let be read.
+    pub(super) unreadable: Vec<UnreadableFile>,
+}
+
+/// A file that may hold a slice and could not be read.
+#[derive(Debug, Serialize)]
+pub(super) struct UnreadableFile {
+    path: String,
+    why: String,
+}
+
+/// Reads the headers of everything under `paths`. What could not be read is named on standard error, since slices may be lost with it; with `verbose` also
+/// what is passed over. `limits` tell which series such a file may belong to.
 ///
 /// # Errors
 /// A path that does not exist.
 #[expect(
     clippy::print_stderr,
-    reason = "what was passed over is for the person who asked with -v"
+    reason = "a person should know although standard output may be JSON"
 )]
-pub(super) fn read(paths: &[PathBuf], verbose: u8) -> anyhow::Result<Input> {
+pub(super) fn read(paths: &[PathBuf], limits: &SeriesLimits, verbose: u8) -> anyhow::Result<Input> {
     let discovery = discover(paths, &Limits::default())?;
+    for Skipped { path, why } in &discovery.unreadable {
+        eprintln!("hilum: cannot read {}: {why}", path.display());
+    }
     if verbose > 0 {
-        for skipped in &discovery.skipped {
-            eprintln!("passed over {}: {}", skipped.path.display(), skipped.why);
+        for Skipped { path, why } in &discovery.skipped {
+            eprintln!("passed over {}: {why}", path.display());
         }
     }
+    let mut series = group(discovery.instances);
+    put_down_unreadable(&mut series, &discovery.unreadable, limits);
+    let unreadable = discovery.unreadable.into_iter().map(|skipped| UnreadableFile {
+        path: skipped.path.display().to_string(),
+        why: skipped.why,
+    });
     Ok(Input {
-        series: group(discovery.instances),
-        skipped: discovery.skipped.len(),
+        series,
+        others: Others {
+            passed_over: discovery.skipped.len(),
+            unreadable: unreadable.collect(),
+        },
     })
 }
 

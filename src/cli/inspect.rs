@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::Serialize;
 
-use super::input::{self, Input};
+use super::input::{self, Input, Others};
 use super::{End, say};
 use crate::config::Settings;
 use crate::series::{Judgement, Outcome, Verdict, judge};
@@ -38,15 +38,15 @@ struct Inspected {
 #[derive(Debug, Serialize)]
 struct Inspection {
     series: Vec<Inspected>,
-    /// Files that are not DICOM or cannot be read.
-    passed_over: usize,
+    #[serde(flatten)]
+    others: Others,
 }
 
 pub(super) fn run(arguments: &Arguments, settings: &Settings, verbose: u8) -> anyhow::Result<End> {
-    let Input { series, skipped } = input::read(&arguments.paths, verbose)?;
+    let Input { series, others } = input::read(&arguments.paths, &settings.series, verbose)?;
     let mut inspection = Inspection {
         series: Vec::new(),
-        passed_over: skipped,
+        others,
     };
     for one in &series {
         let judgement = judge(one, &settings.series);
@@ -101,10 +101,10 @@ fn table(inspection: &Inspection) {
     if inspection.series.is_empty() {
         say("No DICOM series was found.");
     }
-    if inspection.passed_over > 0 {
+    if inspection.others.passed_over > 0 {
         say(format!(
             "{} other files were passed over (-v names them).",
-            inspection.passed_over
+            inspection.others.passed_over
         ));
     }
 }

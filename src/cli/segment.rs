@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::ValueEnum;
+use serde::Serialize;
 
 use super::files::{remove_stale, write_whole};
-use super::input::{self, Input};
+use super::input::{self, Input, Others};
 use super::progress::Progress;
 use super::{End, models, say};
 use crate::config::Settings;
@@ -127,7 +128,7 @@ pub(super) fn run(arguments: &Arguments, mut settings: Settings, verbose: u8) ->
     overrule(&mut settings, arguments);
     let manifest = Manifest::load(&models::manifest_path(&settings.model.name, &settings.model.folder)?)?
         .with(&settings.overrides)?;
-    let Input { mut series, skipped } = input::read(&arguments.paths, verbose)?;
+    let Input { mut series, others } = input::read(&arguments.paths, &settings.series, verbose)?;
     if let Some(wanted) = &arguments.series {
         series.retain(|one| one.series_instance_uid == *wanted);
         if series.is_empty() {
@@ -135,7 +136,7 @@ pub(super) fn run(arguments: &Arguments, mut settings: Settings, verbose: u8) ->
         }
     }
     if series.is_empty() {
-        return nothing(arguments, skipped);
+        return nothing(arguments, &others);
     }
     let cancel = CancelFlag::default();
     let on_signal = cancel.clone();
@@ -159,7 +160,7 @@ pub(super) fn run(arguments: &Arguments, mut settings: Settings, verbose: u8) ->
             Ok(_) if end == End::AllRefused => end = End::Done,
             Ok(_) => {}
             Err(error) if matches!(error.downcast_ref(), Some(SegmentError::Canceled)) => {
-                run.print(skipped)?;
+                run.print(&others)?;
                 return Err(error);
             }
             Err(error) => {
@@ -168,7 +169,7 @@ pub(super) fn run(arguments: &Arguments, mut settings: Settings, verbose: u8) ->
             }
         }
     }
-    run.print(skipped)?;
+    run.print(&others)?;
     Ok(end)
 }
 
@@ -198,13 +199,14 @@ fn overrule(settings: &mut Settings, arguments: &Arguments) {
     overrides.boundary = given.boundary.map(Switch::is_on).or(overrides.boundary);
 }
 
-fn nothing(arguments: &Arguments, skipped: usize) -> anyhow::Result<End> {
+fn nothing(arguments: &Arguments, others: &Others) -> anyhow::Result<End> {
     if arguments.json {
-        say(serde_json::to_string_pretty(
-            &serde_json::json!({ "series": [], "passed_over": skipped }),
-        )?);
+        say(serde_json::to_string_pretty(&Printed {
+            series: Vec::new(),
+            others,
+        })?);
     }
-    report_nothing(skipped);
+    report_nothing(others);
     Ok(End::AllRefused)
 }
 
@@ -212,8 +214,15 @@ fn nothing(arguments: &Arguments, skipped: usize) -> anyhow::Result<End> {
     clippy::print_stderr,
     reason = "what a person should know although standard output may be JSON"
 )]
-fn report_nothing(skipped: usize) {
-    eprintln!("hilum: no DICOM series was found ({skipped} files passed over; -v names them)");
+fn report_nothing(others: &Others) {
+    let unreadable = match others.unreadable.len() {
+        0 => String::new(),
+        n => format!("{n} files could not be read, "),
+    };
+    eprintln!(
+        "hilum: no DICOM series was found ({unreadable}{} files passed over; -v names them)",
+        others.passed_over
+    );
 }
 
 /// One run over several series.
@@ -227,6 +236,14 @@ struct Run<'a> {
     settings: &'a Settings,
     cancel: CancelFlag,
     told: Vec<Told>,
+}
+
+/// The JSON document on standard output.
+#[derive(Serialize)]
+struct Printed<'a> {
+    series: Vec<serde_json::Value>,
+    #[serde(flatten)]
+    others: &'a Others,
 }
 
 /// What is said of a series at the end.
@@ -297,7 +314,7 @@ impl Run<'_> {
     }
 
     /// All reports as one JSON document, where that was asked for.
-    fn print(&self, skipped: usize) -> anyhow::Result<()> {
+    fn print(&self, others: &Others) -> anyhow::Result<()> {
         if !self.arguments.json {
             return Ok(());
         }
@@ -312,9 +329,7 @@ impl Run<'_> {
                 } => Ok(serde_json::json!({ "series_instance_uid": series_instance_uid, "error": error })),
             })
             .collect::<Result<Vec<_>, _>>()?;
-        say(serde_json::to_string_pretty(
-            &serde_json::json!({ "series": series, "passed_over": skipped }),
-        )?);
+        say(serde_json::to_string_pretty(&Printed { series, others })?);
         Ok(())
     }
 }

@@ -83,17 +83,29 @@ fn read(source: &Source, limits: &Limits) -> Result<Header, Fault> {
         // Every object has a SOP Class; in old ones that lack it the modality says what they are.
         let unnamed = view.text(tags::SOP_CLASS_UID).is_empty() && view.text(tags::MODALITY).is_empty();
         if unnamed && start.media_storage_sop_class_uid.is_empty() {
-            return Err(Fault::NotDicom("neither SOP Class nor Modality".into()));
+            let why = "neither SOP Class nor Modality".to_owned();
+            return Err(if start.marked {
+                Fault::Damaged(why)
+            } else {
+                Fault::NotDicom(why)
+            });
         }
         header(&view, &start, place.as_ref(), deflated, limits)
     })
     .map_err(|fault| match fault {
-        // Without a meta group, what cannot be walked is not shown to be DICOM at all.
-        Fault::Damaged(_) | Fault::OverLimit(_) | Fault::NeedMore(_) if !start.marked => {
+        // Without a meta group, what cannot be walked is not shown to be DICOM at all, unless it names its class.
+        Fault::Damaged(_) | Fault::OverLimit(_) | Fault::NeedMore(_)
+            if !start.marked && !names_a_class(&prefix, at, &start, limits) =>
+        {
             Fault::NotDicom("no meta group, and no elements".into())
         }
         other => other,
     })
+}
+
+fn names_a_class(prefix: &Prefix, at: usize, start: &Start, limits: &Limits) -> bool {
+    let encoding = syntax::encoding_of(&start.transfer_syntax_uid, prefix.data.get(at..).unwrap_or_default());
+    Walker::new(&prefix.data, prefix.total, limits).names_a_class(at, encoding)
 }
 
 /// Runs a step again with more bytes for as long as it asks for more.
@@ -114,7 +126,11 @@ fn start(prefix: &Prefix, limits: &Limits) -> Result<Start, Fault> {
         132
     } else if data.starts_with(b"DICM") {
         4
-    } else if data.starts_with(&[0x02, 0x00]) && data.get(3) == Some(&0) {
+    } else if data.starts_with(&[0x02, 0x00])
+        && data.get(3) == Some(&0)
+        && syntax::guess(data) == syntax::EXPLICIT_LITTLE
+    {
+        // The group is always in explicit VR; without one these are the first bytes of many a file.
         0
     } else {
         return headless(data);

@@ -15,6 +15,7 @@ use std::io;
 use std::ops::Range;
 
 pub(super) const PIXEL_DATA: Tag = Tag(0x7FE0, 0x0010);
+const SOP_CLASS_UID: Tag = Tag(0x0008, 0x0016);
 const ITEM: Tag = Tag(0xFFFE, 0xE000);
 const ITEM_END: Tag = Tag(0xFFFE, 0xE00D);
 const SEQUENCE_END: Tag = Tag(0xFFFE, 0xE0DD);
@@ -135,6 +136,25 @@ impl<'a> Walker<'a> {
         }
         sort(&mut elements);
         Ok(Scan { elements, pixel_data })
+    }
+
+    /// Whether a SOP Class UID that DICOM itself gave out stands in the data set at `at`, even if the walk breaks off behind it. Nothing but DICOM begins so.
+    pub(super) fn names_a_class(&self, mut at: usize, encoding: Encoding) -> bool {
+        while let Ok(header) = self.header(at, encoding) {
+            let Ok(end) = self.end_of(&header, encoding, 0) else {
+                return false;
+            };
+            if header.tag == SOP_CLASS_UID {
+                let value = self.data.get(header.value_at..end).unwrap_or_default();
+                return value.starts_with(b"1.2.840.10008.");
+            }
+            // Elements ascend, and a walk over what is no data set must end.
+            if header.tag.0 > SOP_CLASS_UID.0 {
+                return false;
+            }
+            at = end;
+        }
+        false
     }
 
     /// The elements of an item.

@@ -87,6 +87,7 @@ impl Core {
             study_instance_uid: claim.study_uid.clone(),
             series_instance_uid: claim.series_uid.clone(),
             instances,
+            unreadable: Vec::new(),
         })
     }
 

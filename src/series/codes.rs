@@ -60,6 +60,8 @@ pub enum Code {
     OtherObjectsDropped,
 
     // Notes: the series is accepted as it is.
+    /// Files beside the slices cannot be read.
+    FilesUnreadable,
     /// InstanceNumber does not follow the positions.
     InstanceNumbersDisagree,
     /// Every instance names a FrameOfReferenceUID of its own.
@@ -134,7 +136,7 @@ type Entry = (&'static str, Kind, &'static str, &'static str);
 
 impl Code {
     /// All codes, in the order of the table in `docs/findings.md`.
-    pub const ALL: [Code; 41] = [
+    pub const ALL: [Code; 42] = [
         Code::NotCt,
         Code::Localizer,
         Code::DerivedProjection,
@@ -159,6 +161,7 @@ impl Code {
         Code::GantryTilt,
         Code::LocalizersDropped,
         Code::OtherObjectsDropped,
+        Code::FilesUnreadable,
         Code::InstanceNumbersDisagree,
         Code::FrameOfReferencePerInstance,
         Code::RescaleVaries,
@@ -348,6 +351,12 @@ impl Code {
                 Kind::Repairs,
                 "Objects inside the series that are not CT slices (screenshots, projections, documents) were left out.",
                 "",
+            ),
+            Code::FilesUnreadable => (
+                "files_unreadable",
+                Kind::Notes,
+                "Files beside the slices could not be read; slices that they held are missing from the series.",
+                "Send these files again, or check that they hold no slices of the series.",
             ),
             Code::InstanceNumbersDisagree => (
                 "instance_numbers_disagree",

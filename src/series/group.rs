@@ -23,6 +23,7 @@ pub fn group(instances: Vec<Instance>) -> Vec<Series> {
             study_instance_uid,
             series_instance_uid,
             instances,
+            unreadable: Vec::new(),
         })
         .collect()
 }

@@ -7,7 +7,9 @@ use super::members::Names;
 use super::plane::{Placed, Plane};
 use super::vector::{difference, in_plane, length};
 use super::wording::count;
-use super::{Series, Slice, Stack, acquisitions, identity, members, memory, notes, plane, steps, values, wording};
+use super::{
+    Series, Slice, Stack, acquisitions, identity, members, memory, notes, plane, steps, unreadable, values, wording,
+};
 
 /// What headers alone say of a series.
 #[derive(Clone, Debug)]
@@ -74,6 +76,7 @@ pub fn judge<'a>(series: &'a Series, limits: &SeriesLimits) -> Judgement<'a> {
 fn candidate<'a>(series: &'a Series, limits: &SeriesLimits) -> Result<Candidate<'a>, Vec<Finding>> {
     let names = Names::new(series);
     let (members, mut dropped) = members::slices(series, &names).map_err(|finding| vec![finding])?;
+    dropped.extend(unreadable::files_unreadable(series));
     let mut refusals: Vec<Finding> = Vec::new();
     refusals.extend(identity::patients(&members, &names));
     match identity::frames_of_reference(&members, &names) {
@@ -93,12 +96,20 @@ fn candidate<'a>(series: &'a Series, limits: &SeriesLimits) -> Result<Candidate<
     let Some((plane, placed)) = placed else {
         return Err(refusals);
     };
-    let groups = by_position(placed, limits);
+    let mut groups = by_position(placed, limits);
     if groups.len() < limits.min_slices {
         refusals.push(too_few(groups.len(), limits));
     }
     if !refusals.is_empty() {
         return Err(refusals);
+    }
+    // Where no position is shared, acquisitions that lie in each other are parted without their pixels.
+    let alone = groups.iter().all(|group| group.len() == 1);
+    if alone
+        && let Some((chosen, finding)) = acquisitions::interleaved(&representatives(&groups), &plane, limits, &names)
+    {
+        dropped.push(finding);
+        groups = chosen.into_iter().map(|one| vec![one]).collect();
     }
     let usable = look(&representatives(&groups), &plane, &dropped, limits, &names)?;
     Ok(Candidate {
@@ -172,10 +183,13 @@ fn look(
         return Err(findings);
     }
     let memory_bytes = memory::of_slices(slices, plane);
-    if memory_bytes > limits.max_memory_bytes {
+    let placed = steps::findings(slices, plane, limits, names);
+    // A grid over displaced slices is large because of them.
+    let displaced = placed.iter().any(|finding| finding.code == Code::NoGeometry);
+    if !displaced && memory_bytes > limits.max_memory_bytes {
         findings.push(too_large(slices, plane, memory_bytes, limits));
     }
-    findings.extend(steps::findings(slices, plane, limits, names));
+    findings.extend(placed);
     findings.extend(before.iter().cloned());
     findings.extend(identity::unique_identifiers(slices, names));
     findings.extend(notes::notes(slices, limits, names));
@@ -249,8 +263,9 @@ impl<'a> Candidate<'a> {
     }
 
     /// Compares the slices that share a position, by a digest of each slice's HU (never of stored values: two rescales may give equal HU). Equal ones are
-    /// dropped but one. Different ones are parted by acquisition where that is possible, and refuse the series where it is not. `digest` is called once
-    /// for every slice of `needs_pixels`, in order.
+    /// dropped but one. Different ones are parted by acquisition where that is possible, and refuse the series where it is not. Where none share a
+    /// position once copies are gone, acquisitions that lie in each other are parted as well. `digest` is called once for every slice of `needs_pixels`, in
+    /// order.
     ///
     /// # Errors
     /// Those of `digest`.
@@ -305,25 +320,26 @@ impl<'a> Candidate<'a> {
             Ok(usable) => Settled::Usable(usable),
             Err(findings) => Settled::Refused(Verdict::from_findings(findings)),
         };
-        let conflict = groups.iter().any(|group| group.len() > 1);
-        let interleaved = !conflict && !steps::is_even(&representatives(&groups), &self.limits);
-        if conflict || interleaved {
+        let slices = representatives(&groups);
+        if groups.iter().any(|group| group.len() > 1) {
             let all: Vec<Placed<'a>> = groups.iter().flatten().cloned().collect();
-            match acquisitions::choose(&all, &self.plane, &self.limits, &self.names) {
-                Some((chosen, finding)) if conflict || steps::is_even(&chosen, &self.limits) => {
-                    dropped.push(finding);
-                    return Ok(look(&chosen, &dropped));
-                }
-                _ if conflict => {
-                    let refusal = conflicting(&groups, &self.plane, &self.names);
-                    return Ok(Settled::Refused(Verdict::from_findings(
-                        [vec![refusal], dropped].concat(),
-                    )));
-                }
-                _ => {}
-            }
+            let Some((chosen, finding)) = acquisitions::choose(&all, &self.plane, &self.limits, &self.names) else {
+                let refusal = conflicting(&groups, &self.plane, &self.names);
+                return Ok(Settled::Refused(Verdict::from_findings(
+                    [vec![refusal], dropped].concat(),
+                )));
+            };
+            dropped.push(finding);
+            return Ok(look(&chosen, &dropped));
         }
-        Ok(look(&representatives(&groups), &dropped))
+        // Without copies this was settled by the headers.
+        if !copies.is_empty()
+            && let Some((chosen, finding)) = acquisitions::interleaved(&slices, &self.plane, &self.limits, &self.names)
+        {
+            dropped.push(finding);
+            return Ok(look(&chosen, &dropped));
+        }
+        Ok(look(&slices, &dropped))
     }
 }
 

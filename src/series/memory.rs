@@ -1,7 +1,7 @@
 //! How much memory a series will need, from its headers.
 
 use super::plane::{Placed, Plane};
-use super::vector::{difference, in_plane, length};
+use super::vector::{Vector, dot, spread};
 use super::{Slice, Stack};
 
 /// The reference network's grid (0.8 x 0.8 x 5 mm), for the estimate that is made before a model is known.
@@ -13,61 +13,79 @@ const GRID_BYTES: f64 = 16.0;
 const MASK_BYTES: u64 = 1 + 4;
 
 /// An estimate of the bytes that a series of this shape needs at once: the volume in HU (2 bytes a voxel where every rescale is whole, else 4), the mask
-/// and its components on the source slices, and the network's grid over the same box with its input, sums and weights. The network's own memory is not
-/// in it. Saturates instead of overflowing.
+/// and its components on the source slices, and the network's grid with its input, sums and weights. That grid lies along the slices' own axes or, where
+/// they are turned far, along the patient's; the larger of the two counts. The network's own memory is not in it. Saturates instead of overflowing.
 pub fn estimated_memory_bytes(stack: &Stack, grid_spacing_mm: [f64; 3]) -> u64 {
-    let shape = [stack.rows, stack.columns];
-    estimate(
-        &stack.slices.iter().collect::<Vec<_>>(),
-        shape,
-        stack.pixel_spacing_mm,
-        stack.normal,
-        grid_spacing_mm,
-    )
+    let frame = Frame {
+        rows: stack.rows,
+        columns: stack.columns,
+        spacing_mm: stack.pixel_spacing_mm,
+        axes: [stack.row_direction, stack.column_direction, stack.normal],
+    };
+    estimate(&stack.slices.iter().collect::<Vec<_>>(), &frame, grid_spacing_mm)
 }
 
 pub(super) fn of_slices(slices: &[Placed<'_>], plane: &Plane) -> u64 {
     let slices: Vec<&Slice> = slices.iter().map(|p| &p.slice).collect();
-    estimate(
-        &slices,
-        [plane.rows, plane.columns],
-        plane.pixel_spacing_mm,
-        plane.normal,
-        REFERENCE_GRID_MM,
-    )
+    let frame = Frame {
+        rows: plane.rows,
+        columns: plane.columns,
+        spacing_mm: plane.pixel_spacing_mm,
+        axes: [plane.row, plane.column, plane.normal],
+    };
+    estimate(&slices, &frame, REFERENCE_GRID_MM)
 }
 
-fn estimate(
-    slices: &[&Slice],
-    [rows, columns]: [usize; 2],
+/// What all slices share.
+struct Frame {
+    rows: usize,
+    columns: usize,
     spacing_mm: [f64; 2],
-    normal: [f64; 3],
-    grid_mm: [f64; 3],
-) -> u64 {
+    /// Along a row, down a column, along the normal.
+    axes: [Vector; 3],
+}
+
+impl Frame {
+    /// How far the voxel centres of all slices reach along each of three axes, wherever the slices lie.
+    fn extents_mm(&self, slices: &[&Slice], axes: [Vector; 3]) -> [f64; 3] {
+        let [row, column, _] = self.axes;
+        let width = self.columns.saturating_sub(1) as f64 * self.spacing_mm[1];
+        let height = self.rows.saturating_sub(1) as f64 * self.spacing_mm[0];
+        axes.map(|axis| {
+            spread(slices.iter().map(|slice| dot(slice.origin, axis)))
+                + dot(row, axis).abs() * width
+                + dot(column, axis).abs() * height
+        })
+    }
+}
+
+fn estimate(slices: &[&Slice], frame: &Frame, grid_mm: [f64; 3]) -> u64 {
     let whole = slices
         .iter()
         .all(|s| s.rescale.slope.fract() == 0.0 && s.rescale.intercept.fract() == 0.0);
     let voxels = (slices.len() as u64)
-        .saturating_mul(rows as u64)
-        .saturating_mul(columns as u64);
+        .saturating_mul(frame.rows as u64)
+        .saturating_mul(frame.columns as u64);
     let source = voxels.saturating_mul(if whole { 2 } else { 4 } + MASK_BYTES);
-    let (depth, shear) = match (slices.first(), slices.last()) {
-        (Some(first), Some(last)) => {
-            let way = difference(last.origin, first.origin);
-            (last.position_mm - first.position_mm, length(in_plane(way, normal)))
-        }
-        _ => (0.0, 0.0),
-    };
-    let extent = [
-        rows as f64 * spacing_mm[0] + shear,
-        columns as f64 * spacing_mm[1] + shear,
-        depth.abs(),
-    ];
-    let grid: f64 = extent
-        .iter()
-        .zip(grid_mm)
-        .map(|(mm, step)| (mm / step.max(1e-3)).ceil() + 1.0)
-        .product();
+    let grid = [frame.axes, PATIENT_AXES]
+        .into_iter()
+        .map(|axes| most_voxels(frame.extents_mm(slices, axes), grid_mm))
+        .fold(0.0, f64::max);
     // A float beyond u64 becomes its maximum.
     source.saturating_add((grid * GRID_BYTES) as u64)
+}
+
+const PATIENT_AXES: [Vector; 3] = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];
+
+/// Voxels over a box, whichever spacing each of its sides gets: that depends on the pose and on the network's orientation.
+fn most_voxels(extents_mm: [f64; 3], [a, b, c]: [f64; 3]) -> f64 {
+    let orders = [[a, b, c], [a, c, b], [b, a, c], [b, c, a], [c, a, b], [c, b, a]];
+    let voxels = |steps: [f64; 3]| -> f64 {
+        extents_mm
+            .iter()
+            .zip(steps)
+            .map(|(mm, step)| (mm / step.max(1e-3)).ceil() + 1.0)
+            .product()
+    };
+    orders.into_iter().map(voxels).fold(0.0, f64::max)
 }

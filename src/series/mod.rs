@@ -13,6 +13,7 @@ mod memory;
 mod notes;
 mod plane;
 mod steps;
+mod unreadable;
 mod values;
 pub(crate) mod vector;
 mod wording;
@@ -25,6 +26,7 @@ pub use group::group;
 pub use judge::{Candidate, Judgement, Settled, Usable, judge};
 pub use limits::SeriesLimits;
 pub use memory::{REFERENCE_GRID_MM, estimated_memory_bytes};
+pub use unreadable::put_down_unreadable;
 pub use values::{corrupt_pixels, not_hu};
 
 use crate::dicom::{Instance, Rescale};
@@ -38,6 +40,17 @@ pub struct Series {
     pub series_instance_uid: String,
     /// The instances.
     pub instances: Vec<Instance>,
+    /// Files beside them that could not be read, as far as these can only belong here.
+    pub unreadable: Vec<Unreadable>,
+}
+
+/// A file that could not be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unreadable {
+    /// Its name in its folder.
+    pub name: String,
+    /// Why, in a few words.
+    pub why: String,
 }
 
 /// One slice of a stack: a frame of an instance, and its place.

@@ -5,8 +5,9 @@ use super::findings::Finding;
 use super::limits::{SLACK_MM, SeriesLimits};
 use super::members::Names;
 use super::plane::{Placed, Plane};
-use super::vector::{Vector, difference, dot, in_plane, length};
-use super::wording::count;
+use super::vector::{Vector, difference, dot, in_plane, length, spread};
+use super::wording::{count, share};
+use std::collections::BTreeSet;
 
 /// The usual distance between neighbours: the median step (of an even number, the lower of the two in the middle, so that it is a step that occurs).
 pub(super) fn usual_step_mm(slices: &[Placed<'_>]) -> f64 {
@@ -22,12 +23,17 @@ fn steps_mm(slices: &[Placed<'_>]) -> Vec<f64> {
         .collect()
 }
 
-/// What is found of positions ascending along the normal. A `slices_missing` among the findings refuses the series.
+/// What is found of positions ascending along the normal. A `no_geometry` or `slices_missing` among the findings refuses the series.
 pub(super) fn findings(slices: &[Placed<'_>], plane: &Plane, limits: &SeriesLimits, names: &Names) -> Vec<Finding> {
     let usual = usual_step_mm(slices);
-    let mut findings = holes(slices, usual, plane, limits, names);
+    let mut findings: Vec<Finding> = displaced(slices, plane, names).into_iter().collect();
+    // A displaced slice is told as such alone: no slice is used at such a place.
+    let tilt = match findings.as_slice() {
+        [] => shear(slices, plane, limits),
+        _ => None,
+    };
+    findings.extend(holes(slices, usual, plane, limits, names));
     findings.extend(uneven(slices, usual, limits));
-    let tilt = shear(slices, plane, limits);
     let axial = is_axial(slices, plane, tilt.is_some(), limits);
     findings.extend(tilt);
     if !axial {
@@ -39,6 +45,15 @@ pub(super) fn findings(slices: &[Placed<'_>], plane: &Plane, limits: &SeriesLimi
 /// Whether the steps are even, holes aside.
 pub(super) fn is_even(slices: &[Placed<'_>], limits: &SeriesLimits) -> bool {
     uneven(slices, usual_step_mm(slices), limits).is_none()
+}
+
+/// How many holes there are, narrow or wide.
+pub(super) fn hole_count(slices: &[Placed<'_>], limits: &SeriesLimits) -> usize {
+    let usual = usual_step_mm(slices);
+    steps_mm(slices)
+        .into_iter()
+        .filter(|step| is_hole(*step, usual, limits))
+        .count()
 }
 
 fn is_hole(step: f64, usual: f64, limits: &SeriesLimits) -> bool {
@@ -127,6 +142,43 @@ fn uneven(slices: &[Placed<'_>], usual: f64, limits: &SeriesLimits) -> Option<Fi
         kept.len()
     );
     Some(Finding::new(Code::UnevenSpacing, sentence))
+}
+
+/// `no_geometry`, where slices lie so far aside of each other along their rows or columns that they share nothing. No gantry does this, an origin with a lost
+/// decimal point does; the grid over such a stack would be mostly empty, and cropping it to the body could drop the slices.
+fn displaced(slices: &[Placed<'_>], plane: &Plane, names: &Names) -> Option<Finding> {
+    let field = |n: usize, mm: f64| n.saturating_sub(1).max(1) as f64 * mm;
+    let axes = [
+        (plane.row, field(plane.columns, plane.pixel_spacing_mm[1])),
+        (plane.column, field(plane.rows, plane.pixel_spacing_mm[0])),
+    ];
+    let mut aside: Vec<(f64, &Placed<'_>)> = Vec::new();
+    for (axis, field) in axes {
+        let along = |p: &Placed<'_>| dot(p.slice.origin, axis);
+        // The sign of an origin, once lost, moves a slice by just one field.
+        if spread(slices.iter().map(along)) < field - SLACK_MM {
+            continue;
+        }
+        let mut sorted: Vec<f64> = slices.iter().map(along).collect();
+        sorted.sort_by(f64::total_cmp);
+        // Most slices lie where they should, so the median is such a place; of slices that share nothing one is half a field off it.
+        let usual = sorted.get(sorted.len() / 2).copied().unwrap_or_default();
+        let off = slices.iter().map(|p| ((along(p) - usual).abs(), p));
+        aside.extend(off.filter(|(mm, _)| *mm >= field / 2.0 - SLACK_MM));
+    }
+    aside.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let (farthest, first) = aside.first().copied()?;
+    let mut named = BTreeSet::new();
+    aside.retain(|(_, p)| named.insert((p.slice.instance, p.slice.frame)));
+    let sentence = format!(
+        "The slices cannot be placed in the patient: {} {} aside of the rest, by up to {farthest:.1} mm: {}. A slice is only {:.0} x {:.0} mm wide.",
+        share(aside.len(), slices.len()),
+        if aside.len() == 1 { "lies" } else { "lie" },
+        first.told(plane, names),
+        axes[0].1,
+        axes[1].1
+    );
+    Some(Finding::new(Code::NoGeometry, sentence).about(aside.iter().map(|(_, p)| p.told(plane, names))))
 }
 
 /// The way from the first origin to the last.

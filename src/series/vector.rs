@@ -30,3 +30,11 @@ pub(crate) fn length(a: Vector) -> f64 {
 pub(crate) fn in_plane(v: Vector, normal: Vector) -> Vector {
     difference(v, scaled(normal, dot(v, normal)))
 }
+
+/// From the lowest to the highest of some numbers; 0 of none.
+pub(crate) fn spread(values: impl Iterator<Item = f64>) -> f64 {
+    let (low, high) = values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), value| {
+        (low.min(value), high.max(value))
+    });
+    if low <= high { high - low } else { 0.0 }
+}

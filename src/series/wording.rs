@@ -35,6 +35,18 @@ pub(super) fn are(n: usize) -> &'static str {
     if n == 1 { "is" } else { "are" }
 }
 
+/// "10:11:12.5" of the DICOM time "101112.5"; anything else as it stands.
+pub(super) fn clock(time: &str) -> String {
+    match (time.get(..2), time.get(2..4), time.get(4..)) {
+        (Some(hours), Some(minutes), Some(seconds))
+            if time.starts_with(|c: char| c.is_ascii_digit()) && !seconds.is_empty() =>
+        {
+            format!("{hours}:{minutes}:{seconds}")
+        }
+        _ => time.to_owned(),
+    }
+}
+
 /// "1.5 GB", "230 MB".
 pub(super) fn bytes(n: u64) -> String {
     let mb = n as f64 / 1e6;
@@ -57,6 +69,8 @@ mod tests {
         assert_eq!(share(3, 3), "all 3 slices");
         assert_eq!(sentence_case(&share(1, 3)), "1 of 3 slices");
         assert_eq!(sentence_case("all"), "All");
+        assert_eq!(clock("101112.5"), "10:11:12.5");
+        assert_eq!(clock("10"), "10");
         assert_eq!(bytes(1_500_000_000), "1.5 GB");
     }
 }

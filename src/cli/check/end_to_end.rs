@@ -86,7 +86,8 @@ fn run(settings: &Settings, manifest: &Path) -> anyhow::Result<Run> {
 fn found(folder: &Path) -> anyhow::Result<Series> {
     let discovery = discover(&[folder.to_owned()], &Limits::default())?;
     let mut series = group(discovery.instances);
-    match (series.pop(), series.len(), discovery.skipped.first()) {
+    let lost = discovery.unreadable.first().or(discovery.skipped.first());
+    match (series.pop(), series.len(), lost) {
         (Some(one), 0, None) => Ok(one),
         (_, _, Some(skipped)) => Err(anyhow!("a slice of the phantom is passed over: {}", skipped.why)),
         _ => bail!("the phantom's slices do not make one series"),

@@ -93,6 +93,62 @@ fn slices_that_jump_sideways_and_back_are_told() {
 }
 
 #[test]
+fn a_slice_with_a_lost_decimal_point_is_refused_by_name_wherever_it_lies() {
+    for lost in [0, 9, 19] {
+        let series = framed(20, |k, f| {
+            let x = if k == lost { -18005.0 } else { -180.0 };
+            f.position = Some([x, -170.0, -100.0 + 2.5 * k as f64]);
+        });
+        let verdict = verdict(&series);
+        assert_eq!(codes(&verdict), [Code::NoGeometry], "{verdict:?}");
+        let finding = &verdict.findings[0];
+        let named = format!("{lost:04}.dcm (z = {:.1} mm)", -100.0 + 2.5 * lost as f64);
+        assert_eq!(
+            finding.sentence,
+            format!(
+                "The slices cannot be placed in the patient: 1 of 20 slices lies aside of the rest, by up to 17825.0 mm: {named}. A slice is only 358 x 358 mm wide."
+            )
+        );
+        assert_eq!(finding.concerns, [named]);
+    }
+}
+
+#[test]
+fn a_slice_with_a_lost_sign_is_refused() {
+    let series = framed(20, |k, f| {
+        let y = if k == 4 { 180.0 } else { -180.0 };
+        f.position = Some([-180.0, y, -100.0 + 2.5 * k as f64]);
+    });
+    let sentence = refused(&series, Code::NoGeometry);
+    assert!(sentence.contains("0004.dcm"), "{sentence}");
+}
+
+#[test]
+fn slices_that_drift_by_more_than_their_width_are_refused_and_by_less_are_told() {
+    let drifting = |mm: f64| {
+        framed(20, move |k, f| {
+            f.position = Some([-180.0, -170.0 + mm * k as f64 / 19.0, -100.0 + 2.5 * k as f64])
+        })
+    };
+    let sentence = refused(&drifting(380.0), Code::NoGeometry);
+    assert!(sentence.contains("20 slices lie aside"), "{sentence}");
+    assert!(verdict(&drifting(330.0)).has(Code::GantryTilt));
+}
+
+#[test]
+fn the_memory_of_a_stack_counts_the_slice_that_lies_farthest_aside() {
+    let jumping = |mm: f64| {
+        framed(20, move |k, f| {
+            f.position = Some([-180.0 + if k == 9 { mm } else { 0.0 }, -170.0, -100.0 + 2.5 * k as f64])
+        })
+    };
+    let bytes = |series: &Series| estimated_memory_bytes(candidate(series).stack(), REFERENCE_GRID_MM);
+    // 250 mm more of 448 rows and 11 planes, 0.8 mm a column, 16 bytes each.
+    let more = bytes(&jumping(250.0)) - bytes(&jumping(0.0));
+    assert!(more >= 312 * 448 * 11 * 16, "{more}");
+}
+
+#[test]
 fn coronal_sagittal_and_oblique_slices_are_noted_by_name() {
     let stacked = |orientation: [f64; 6], normal: [f64; 3]| {
         framed(20, move |k, f| {

@@ -5,6 +5,7 @@ mod notes;
 mod properties;
 mod refused;
 mod settled;
+mod unreadable;
 
 use super::*;
 use crate::dicom::{FrameHeader, Header, PatientIdentity, PixelData, PixelFormat, Source};
@@ -17,6 +18,7 @@ pub(super) fn chest(n: usize) -> Series {
         study_instance_uid: "1.2.3".into(),
         series_instance_uid: "1.2.3.4".into(),
         instances,
+        unreadable: Vec::new(),
     }
 }
 

@@ -166,6 +166,109 @@ fn an_acquisition_whose_slices_fall_between_those_of_another_is_left_out() {
     assert_eq!(usable.stack.slices.len(), 20);
 }
 
+/// The chest, and its slices once more half a step higher, changed.
+fn breathed(change: impl Fn(usize, &mut Header)) -> Series {
+    with_copies(chest(20), 0..20, |k, h| {
+        h.sop_instance_uid = format!("1.2.3.4.9.{k}");
+        h.frames[0].position = Some([-180.0, -170.0, -98.75 + 2.5 * k as f64]);
+        change(k, h);
+    })
+}
+
+#[test]
+fn two_breath_holds_half_a_step_apart_are_not_one_scan_although_their_steps_are_even() {
+    let series = breathed(second_acquisition);
+    only(&series, Code::AcquisitionChosen);
+    let usable = usable(settle(&series, |_| false));
+    assert_eq!(codes(&usable.verdict), [Code::AcquisitionChosen]);
+    let sentence = &usable.verdict.findings[0].sentence;
+    assert!(sentence.contains("acquisition 1 (20 slices"), "{sentence}");
+    assert_eq!(usable.stack.slices.len(), 20);
+    assert!(usable.stack.slices.iter().all(|s| s.instance < 20));
+}
+
+#[test]
+fn copies_among_two_breath_holds_do_not_hide_them() {
+    let series = with_copies(breathed(second_acquisition), 3..4, |_, h| {
+        h.sop_instance_uid = "1.2.3.4.4.1".into()
+    });
+    let usable = usable(settle(&series, |_| false));
+    assert_eq!(
+        codes(&usable.verdict),
+        [Code::DuplicateInstancesDropped, Code::AcquisitionChosen]
+    );
+    assert_eq!(usable.stack.slices.len(), 20);
+}
+
+#[test]
+fn breath_holds_of_one_number_are_told_apart_by_their_times() {
+    let mut series = breathed(|_, h| h.acquisition_time = "101512.5".into());
+    for instance in &mut series.instances[..20] {
+        instance.header.acquisition_time = "101409".into();
+    }
+    let usable = usable(settle(&series, |_| false));
+    assert_eq!(codes(&usable.verdict), [Code::AcquisitionChosen]);
+    let sentence = &usable.verdict.findings[0].sentence;
+    assert!(
+        sentence.contains("acquisition of 10:14:09 (20 slices") && sentence.contains("acquisition of 10:15:12.5 (20"),
+        "{sentence}"
+    );
+    assert!(usable.stack.slices.iter().all(|s| s.instance < 20));
+}
+
+fn numbered(k: usize, h: &mut Header, number: usize) {
+    h.acquisition_number = Some(number as i64);
+    h.frames[0].acquisition_number = h.acquisition_number;
+    h.acquisition_time = format!("1014{:02}", k % 60);
+}
+
+#[test]
+fn acquisitions_that_count_up_along_the_table_stay_one_scan() {
+    for per_turn in [1, 2, 4, 10] {
+        let series = all(20, |k, h| numbered(k, h, k / per_turn + 1));
+        let usable = usable(settle(&series, |_| false));
+        assert_eq!(codes(&usable.verdict), [], "{per_turn} slices a turn");
+        assert_eq!(usable.stack.slices.len(), 20);
+    }
+}
+
+#[test]
+fn a_slice_with_another_number_or_none_in_the_middle_of_a_scan_stays() {
+    for number in [Some(2), None] {
+        let series = changed(
+            20,
+            |k| k == 9,
+            |_, h| {
+                h.acquisition_number = number;
+                h.frames[0].acquisition_number = number;
+            },
+        );
+        let usable = usable(settle(&series, |_| false));
+        assert_eq!(codes(&usable.verdict), [], "{number:?}");
+        assert_eq!(usable.stack.slices.len(), 20);
+    }
+}
+
+#[test]
+fn numbers_or_times_that_come_back_along_the_table_tell_no_scans_apart() {
+    let series = all(24, |k, h| numbered(k, h, k / 4 % 2 + 1));
+    assert_eq!(codes(&usable(settle(&series, |_| false)).verdict), []);
+    let series = all(24, |k, h| h.acquisition_time = format!("1014{:02}", k / 4 % 2));
+    assert_eq!(codes(&usable(settle(&series, |_| false)).verdict), []);
+}
+
+#[test]
+fn acquisitions_that_reach_into_each_other_by_one_slice_stay_one_scan() {
+    let series = all(24, |k, h| {
+        numbered(k, h, k / 12 + 1);
+        let z = if k < 12 { 2.5 * k as f64 } else { 2.5 * k as f64 - 3.75 };
+        h.frames[0].position = Some([-180.0, -170.0, z]);
+    });
+    let usable = usable(settle(&series, |_| false));
+    assert!(usable.verdict.has(Code::UnevenSpacing));
+    assert_eq!(usable.stack.slices.len(), 24);
+}
+
 #[test]
 fn an_error_of_the_reader_is_handed_on() {
     let series = with_copies(chest(20), 3..4, |_, _| {});
