@@ -2,8 +2,9 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use hilum::database::{ClusterError, Database, PrivateCluster};
@@ -86,6 +87,55 @@ async fn a_server_that_survived_is_adopted_and_ended() {
     assert_eq!(fs::read_to_string(&pid_file).unwrap().lines().next().unwrap(), pid);
     second.stop();
     assert!(!pid_file.exists());
+}
+
+#[tokio::test]
+async fn a_number_that_is_another_servers_now_is_left_alone_and_our_own_starts() {
+    if !installed() {
+        return;
+    }
+    let (folder, other) = (folder(), folder());
+    drop(start(&folder).await.unwrap());
+    let others = start(&other).await.unwrap();
+    let pid = fs::read_to_string(other.path().join("data/postgres/data/postmaster.pid")).unwrap();
+    let pid_file = folder.path().join("data/postgres/data/postmaster.pid");
+    // As after a machine went down: the number that our server had is the other one's.
+    fs::write(&pid_file, &pid).unwrap();
+    fs::set_permissions(&pid_file, fs::Permissions::from_mode(0o644)).unwrap();
+    let mut cluster = start(&folder).await.unwrap();
+    let ours = fs::read_to_string(&pid_file).unwrap();
+    assert_ne!(ours.lines().next(), pid.lines().next());
+    Database::connect(&cluster.url(), 1).await.unwrap().close().await;
+    cluster.stop();
+    assert!(!pid_file.exists());
+    // Nobody asked the other one to end.
+    let database = Database::connect(&others.url(), 1).await.unwrap();
+    database.close().await;
+    let log = fs::read_to_string(other.path().join("data/postgres/log")).unwrap();
+    assert!(!log.contains("shutdown request"), "{log}");
+}
+
+#[tokio::test]
+async fn a_number_that_is_another_programs_now_keeps_nothing_from_starting() {
+    if !installed() {
+        return;
+    }
+    let folder = folder();
+    drop(start(&folder).await.unwrap());
+    let pid_file = folder.path().join("data/postgres/data/postmaster.pid");
+    for name in ["postgres", "other"] {
+        let program = folder.path().join(name);
+        // The system calls a process by the name that it is started by.
+        symlink("/bin/sleep", &program).unwrap();
+        let mut other = Command::new(&program).arg("1000").spawn().unwrap();
+        fs::write(&pid_file, format!("{}\n", other.id())).unwrap();
+        let started = start(&folder).await.map(|mut cluster| cluster.stop());
+        let ended = other.try_wait().unwrap();
+        other.kill().unwrap();
+        other.wait().unwrap();
+        assert_eq!(ended, None, "{name} was signalled");
+        started.unwrap();
+    }
 }
 
 #[tokio::test]

@@ -1,9 +1,12 @@
 //! What the documents say exists: options, subcommands and files.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+
+use hilum::dicomweb::Pacs;
 
 fn read(name: &str) -> String {
     fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
@@ -70,5 +73,48 @@ fn the_files_that_the_readme_promises_are_those_that_are_made() {
     let readme = read("README.md");
     for name in hilum::segment::ARTIFACT_NAMES {
         assert!(readme.contains(name), "the README says nothing of {name}");
+    }
+}
+
+/// Keys and defaults of the table of `[[pacs]]` in docs/service.md: the first and third column without back quotes.
+fn keys_of_a_pacs() -> Vec<(String, String)> {
+    let page = read("docs/service.md");
+    let chapter = page
+        .split("\n## ")
+        .find(|chapter| chapter.starts_with("Configuration\n"))
+        .unwrap();
+    let rows = chapter.lines().filter(|line| line.starts_with("| `"));
+    rows.map(|row| {
+        let columns: Vec<&str> = row.split('|').map(|column| column.trim().trim_matches('`')).collect();
+        (columns[1].to_owned(), columns[3].to_owned())
+    })
+    .collect()
+}
+
+#[test]
+fn every_key_of_a_pacs_stands_in_the_table_with_its_default() {
+    // What is not known is answered with all that is.
+    let refusal = toml::from_str::<Pacs>("no_such_key = 1").unwrap_err().to_string();
+    let known = refusal.split_once("expected one of").unwrap().1;
+    let known: BTreeSet<&str> = known.split('`').skip(1).step_by(2).collect();
+    assert!(known.len() > 10 && known.contains("look_back_days"), "{refusal}");
+    let table = keys_of_a_pacs();
+    assert_eq!(
+        table.iter().map(|(key, _)| key.as_str()).collect::<BTreeSet<_>>(),
+        known
+    );
+    let must = "name = \"a\"\nurl = \"http://b\"\n";
+    let given = table
+        .iter()
+        .filter(|(_, default)| default != "must be given" && default != "none");
+    let defaults: String = given.map(|(key, default)| format!("{key} = {default}\n")).collect();
+    let spelt_out: Pacs = toml::from_str(&format!("{must}{defaults}")).unwrap();
+    assert!(
+        spelt_out == toml::from_str(must).unwrap(),
+        "a default is another one: {defaults}"
+    );
+    for (key, _) in table.iter().filter(|(_, default)| default == "must be given") {
+        let without = must.replace(key, "username");
+        assert!(toml::from_str::<Pacs>(&without).is_err(), "{key} need not be given");
     }
 }

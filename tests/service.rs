@@ -7,6 +7,8 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::process::Command;
 
+use base64::Engine;
+use base64::prelude::BASE64_STANDARD;
 use hilum::database::testing::scratch;
 use serde_json::Value;
 use service_support::{Orthanc, Service, WHOLE, both, eventually, phantom, ready};
@@ -215,6 +217,43 @@ async fn polling_finds_what_no_rule_sent_also_after_the_source_was_away() {
         assert_eq!(states(&service.jobs_over(1).await), ["done"]);
         tokio::time::sleep(std::time::Duration::from_secs(4)).await;
         assert_eq!(service.jobs().await.len(), 1, "found once, fetched once");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_password_of_a_pacs_never_stands_in_the_log() {
+    if !ready() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let mut service = Service::new(Some(&url));
+        let mut orthanc = Orthanc::start(None).await;
+        let native = format!("orthanc_url = \"http://127.0.0.1:{}\"", orthanc.port);
+        service.beside(
+            &orthanc,
+            &format!("poll = true\npoll_interval_seconds = 1\nlook_back_days = 40000\n{native}\n"),
+        );
+        // All that any library has to say; ONNX Runtime's speaks to no PACS, and much.
+        service.with("HILUM_LOG", "trace,ort=warn");
+        service.up().await;
+        let folder = tempfile::tempdir().unwrap();
+        orthanc.store(&phantom(folder.path(), 9, &[])).await;
+        segmentations(&orthanc, 1).await;
+        // Errors speak as well.
+        orthanc.down();
+        eventually("a failed round of asking", || async {
+            service.log().contains("a PACS cannot be asked now").then_some(())
+        })
+        .await;
+        assert!(service.end());
+        let log = service.log();
+        assert!(log.contains("TRACE"), "{log}");
+        let basic = BASE64_STANDARD.encode(format!("hilum:{}", orthanc.password));
+        for secret in [&orthanc.password, &basic] {
+            let line = log.lines().find(|line| line.contains(secret.as_str()));
+            assert_eq!(line, None);
+        }
     })
     .await;
 }

@@ -3,8 +3,12 @@
 
 mod service_support;
 
+use std::os::unix::process::{CommandExt, ExitStatusExt};
+use std::process::Command;
+
 use hilum::database::testing::scratch;
-use service_support::{Orthanc, Service, eventually, phantom, ready};
+use rustix::process::Signal;
+use service_support::{Orthanc, Service, eventually, phantom, ready, ready_without_pacs, thin_phantom};
 
 const COMPLETE: [(&str, &str); 2] = [("X-Hilum-Series-Complete", "true"), ("X-Hilum-Source", "orthanc")];
 
@@ -77,6 +81,35 @@ deaths! {
     killed_after_the_job_ended_it_is_delivered: "job_ended",
     killed_before_the_delivery_is_sent_it_is_sent: "delivery_claimed",
     killed_after_the_pacs_took_it_there_is_one_segmentation: "delivery_sent",
+}
+
+#[tokio::test]
+async fn a_failpoint_kills_the_whole_process_group_of_the_program() {
+    if !ready_without_pacs() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let mut service = Service::new(Some(&url));
+        service.with("HILUM_FAILPOINT", "ingest_written");
+        service.up().await;
+        // Stands for what the program starts in its group, as decoders.
+        let mut beside = Command::new("sleep")
+            .arg("1000")
+            .process_group(service.pid().as_raw_nonzero().get())
+            .spawn()
+            .unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let slices = thin_phantom(folder.path(), 13);
+        assert!(service.stow(&slices, &COMPLETE).await.is_err());
+        service.dies().await;
+        eventually("the end of the process beside it", || {
+            let ended = beside.try_wait().unwrap();
+            async move { ended }
+        })
+        .await;
+        assert_eq!(beside.wait().unwrap().signal(), Some(Signal::KILL.as_raw()));
+    })
+    .await;
 }
 
 #[tokio::test]

@@ -1,7 +1,7 @@
 //! Any bytes as the pixel data of a small image in one of the transfer syntaxes -> stored values, or an error.
 //!
-//! The decoders of other people run in a child, as they do in service: HILUM_DECODER names the program. Without it they are not started, and what is met is
-//! our own code up to there.
+//! The decoders of other people run in a child, as they do in service: HILUM_DECODER names the program, which fuzz/run.sh sets. Without it they are not started,
+//! and what is met is our own code up to there.
 #![no_main]
 
 use hilum::dicom::{DecodeOptions, FrameReader, Limits, Source, read_header};

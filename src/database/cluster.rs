@@ -109,7 +109,7 @@ pub struct PrivateCluster {
 #[derive(Debug)]
 enum Server {
     Child(Child),
-    Adopted(Pid),
+    Adopted,
     Gone,
 }
 
@@ -139,7 +139,7 @@ impl PrivateCluster {
         }
         let log = home.join("log");
         let server = match running(&data) {
-            Some(pid) => Server::Adopted(pid),
+            Some(_) => Server::Adopted,
             None => Server::Child(launch(&data, &sockets, &programs, &log, user)?),
         };
         let mut cluster = PrivateCluster {
@@ -232,14 +232,14 @@ impl PrivateCluster {
     fn lives(&mut self) -> bool {
         match &mut self.server {
             Server::Child(child) => matches!(child.try_wait(), Ok(None)),
-            Server::Adopted(_) => running(&self.data).is_some(),
+            Server::Adopted => running(&self.data).is_some(),
             Server::Gone => false,
         }
     }
 
     async fn start_again(&mut self) -> Result<(), ClusterError> {
         self.server = match running(&self.data) {
-            Some(pid) => Server::Adopted(pid),
+            Some(_) => Server::Adopted,
             None => Server::Child(launch(
                 &self.data,
                 &self.socket_folder,
@@ -273,8 +273,11 @@ impl PrivateCluster {
                 }
                 let _ = child.wait();
             }
-            Server::Adopted(pid) => {
-                let _ = kill_process(*pid, Signal::INT);
+            Server::Adopted => {
+                // Asked again: of a server that died meanwhile the number may be another's.
+                if let Some(pid) = running(&self.data) {
+                    let _ = kill_process(pid, Signal::INT);
+                }
                 for _ in 0..600 {
                     if running(&self.data).is_none() {
                         return;

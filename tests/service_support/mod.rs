@@ -82,8 +82,13 @@ pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut ask: i
 
 /// What the tests with a PACS need of the machine; says so where it is missing.
 pub fn ready() -> bool {
-    ready_without_pacs()
-        && is_there(orthanc::program().is_some(), "Orthanc is not installed")
+    ready_without_pacs() && ready_pacs()
+}
+
+/// What the tests of an Orthanc alone need.
+pub fn ready_pacs() -> bool {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    is_there(orthanc::program().is_some(), "Orthanc is not installed")
         && is_there(orthanc::loopback().is_file(), ".runtime/loopback.so is not built")
 }
 
@@ -97,7 +102,7 @@ pub fn ready_without_pacs() -> bool {
     )
 }
 
-fn is_there(there: bool, missing: &str) -> bool {
+pub fn is_there(there: bool, missing: &str) -> bool {
     if !there {
         println!("skipped: {missing} (make test sets up what is missing)");
     }

@@ -2,18 +2,20 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
 
 use reqwest::{Method, RequestBuilder};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{eventually, free_port, secret};
+use super::{free_port, secret};
 
 pub struct Orthanc {
     pub port: u16,
     pub dicom_port: u16,
     pub password: String,
     folder: TempDir,
+    configuration: PathBuf,
     child: Option<Child>,
     client: reqwest::Client,
 }
@@ -57,12 +59,24 @@ impl Orthanc {
                 "Timeout": 600, "HttpHeaders": { "X-Hilum-Source": "orthanc" }
             });
         }
-        std::fs::write(folder.path().join("orthanc.json"), configuration.to_string()).unwrap();
+        let file = folder.path().join("orthanc.json");
+        std::fs::write(&file, configuration.to_string()).unwrap();
+        Orthanc::configured(folder, file, [port, dicom_port], password).await
+    }
+
+    /// Starts one with a configuration of somebody's: a file or a folder of files, in which these ports and this password of the user `hilum` stand.
+    pub async fn configured(
+        folder: TempDir,
+        configuration: PathBuf,
+        [port, dicom_port]: [u16; 2],
+        password: String,
+    ) -> Orthanc {
         let mut orthanc = Orthanc {
             port,
             dicom_port,
             password,
             folder,
+            configuration,
             child: None,
             client: reqwest::Client::builder()
                 .no_proxy()
@@ -83,7 +97,7 @@ impl Orthanc {
             .unwrap();
         let child = Command::new(program().unwrap())
             .arg("--verbose")
-            .arg(self.folder.path().join("orthanc.json"))
+            .arg(&self.configuration)
             .env("LD_PRELOAD", loopback())
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
@@ -92,7 +106,16 @@ impl Orthanc {
             .spawn()
             .unwrap();
         self.child = Some(child);
-        eventually("Orthanc to start", || async { self.get("/system").await }).await;
+        let begun = Instant::now();
+        while self.get("/system").await.is_none() {
+            let ended = self.child.as_mut().unwrap().try_wait().unwrap();
+            assert!(
+                ended.is_none() && begun.elapsed() < Duration::from_secs(180),
+                "Orthanc does not start:\n{}",
+                self.log()
+            );
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
     }
 
     /// Ends it, as an outage.

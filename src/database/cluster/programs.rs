@@ -2,7 +2,7 @@
 
 use std::fs::{self, File, Permissions};
 use std::io;
-use std::os::unix::fs::{PermissionsExt, chown};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -211,6 +211,7 @@ pub(super) fn launch(
     log: &Path,
     user: Option<ServerUser>,
 ) -> Result<Child, ClusterError> {
+    forget_stranger(data)?;
     let home = data.parent().unwrap_or(data);
     let out = File::options()
         .create(true)
@@ -240,12 +241,35 @@ pub(super) fn launch(
 
 /// The server that runs on this cluster, by the first line of its `postmaster.pid`.
 pub(super) fn running(data: &Path) -> Option<Pid> {
+    let pid = named_process(data)?;
+    let name = fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero())).ok()?;
+    (name.starts_with("postgres") && works_in(pid, data)?).then_some(pid)
+}
+
+/// Removes a `postmaster.pid` whose number is another process's now, as after the machine went down. PostgreSQL would take one of its own user for the server
+/// of this cluster, and not start.
+fn forget_stranger(data: &Path) -> Result<(), ClusterError> {
+    if named_process(data).and_then(|pid| works_in(pid, data)) == Some(false) {
+        let path = data.join("postmaster.pid");
+        tracing::warn!(path = %path.display(), "the process that it names is no server of this cluster; it is removed");
+        fs::remove_file(&path).map_err(|error| io_error(&path, error))?;
+    }
+    Ok(())
+}
+
+/// The living process that `postmaster.pid` names, whatever it is.
+fn named_process(data: &Path) -> Option<Pid> {
     let text = fs::read_to_string(data.join("postmaster.pid")).ok()?;
     let pid = Pid::from_raw(text.lines().next()?.trim().parse().ok()?)?;
     test_kill_process(pid).ok()?;
-    // Another program may have got the number since.
-    let name = fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero())).ok()?;
-    name.trim().starts_with("postgres").then_some(pid)
+    Some(pid)
+}
+
+/// Whether a process works in this folder, as a server does in the one of its data; `None` where the system does not tell.
+fn works_in(pid: Pid, data: &Path) -> Option<bool> {
+    let theirs = fs::metadata(format!("/proc/{}/cwd", pid.as_raw_nonzero())).ok()?;
+    let ours = fs::metadata(data).ok()?;
+    Some((theirs.dev(), theirs.ino()) == (ours.dev(), ours.ino()))
 }
 
 pub(super) fn last_lines(log: &Path) -> String {
