@@ -243,7 +243,7 @@ fn core(settings: &Settings, data: &Path) -> anyhow::Result<Arc<Core>> {
         manifest,
         session,
         reader,
-        settings.segment(),
+        settings.segment_for_delivery(),
         data.to_owned(),
         data.join("inbox"),
     );

@@ -11,7 +11,7 @@ use crate::database::{Claim, JobEnd, JobSpecification, StoredSlice, failpoint};
 use crate::dicom::{FrameReader, Limits, Source, read_header};
 use crate::inbox::batch_path;
 use crate::model::{CancelFlag, Manifest, Provider, Session};
-use crate::segment::{self, Observer, PIPELINE_REVISION, Preparation, SEGMENTATION, SegmentError, Segmented, Tools};
+use crate::segment::{self, Observer, PIPELINE_REVISION, Preparation, SegmentError, Segmented, Tools};
 use crate::series::{Judgement, Outcome, Series, estimated_memory_bytes, judge};
 
 /// What every job is worked on with. The session is one; everything else may be used by several jobs at once.
@@ -138,20 +138,7 @@ impl Core {
         let segmented = with_predecessor(segmented, claim)?;
         let folder = self.store(claim, &segmented)?;
         failpoint("job_stored");
-        let segmentation_uid = self.segmentation_uid(&folder, &segmented)?;
-        end(&segmented, folder, segmentation_uid)
-    }
-
-    /// The SOP Instance UID of the segmentation as it lies on the disk now.
-    fn segmentation_uid(&self, folder: &str, segmented: &Segmented) -> Result<Option<String>, JobError> {
-        if !segmented.artifacts.iter().any(|artifact| artifact.name == SEGMENTATION) {
-            return Ok(None);
-        }
-        let path = self.data.join(folder).join(SEGMENTATION);
-        let instance = Source::of_file(&path).and_then(|source| read_header(&source, &self.limits));
-        instance
-            .map(|instance| Some(instance.header.sop_instance_uid))
-            .map_err(|error| JobError::World(error.to_string()))
+        end(&segmented, folder)
     }
 
     /// Writes the results under (job, token), synced, and returns the folder relative to the data folder.
@@ -212,7 +199,7 @@ fn with_predecessor(mut segmented: Segmented, claim: &Claim) -> Result<Segmented
 }
 
 /// What the row of the job says in the end.
-fn end(segmented: &Segmented, result_folder: String, segmentation_uid: Option<String>) -> Result<JobEnd, JobError> {
+fn end(segmented: &Segmented, result_folder: String) -> Result<JobEnd, JobError> {
     let report = serde_json::to_value(&segmented.report).map_err(|error| JobError::Ours {
         code: "internal",
         sentence: error.to_string(),
@@ -227,7 +214,7 @@ fn end(segmented: &Segmented, result_folder: String, segmentation_uid: Option<St
         });
     }
     Ok(JobEnd::Done {
-        segmentation_uid,
+        segmentation_uid: segmented.segmentation_uid().map(str::to_owned),
         report,
         result_folder,
     })
