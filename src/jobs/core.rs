@@ -58,12 +58,7 @@ impl Core {
     /// What makes a job of this process the same as another.
     #[must_use]
     pub fn specification(&self) -> JobSpecification {
-        JobSpecification {
-            model: format!("{} {}", self.manifest.name, self.manifest.version),
-            model_digest: self.manifest.weights_sha256.clone(),
-            parameters_digest: self.manifest.parameters().digest(),
-            pipeline_revision: i32::try_from(PIPELINE_REVISION).unwrap_or(i32::MAX),
-        }
+        specification(&self.manifest)
     }
 
     /// The series of a claim, from the headers of its slices.
@@ -185,6 +180,17 @@ impl Core {
         }
         // Only where nothing is left in it.
         let _ = fs::remove_dir(&job);
+    }
+}
+
+/// What makes a job with this network the same as another. The manifest tells it, so a process that does not load the network knows it as well.
+#[must_use]
+pub fn specification(manifest: &Manifest) -> JobSpecification {
+    JobSpecification {
+        model: format!("{} {}", manifest.name, manifest.version),
+        model_digest: manifest.weights_sha256.clone(),
+        parameters_digest: manifest.parameters().digest(),
+        pipeline_revision: i32::try_from(PIPELINE_REVISION).unwrap_or(i32::MAX),
     }
 }
 

@@ -24,7 +24,7 @@ pub struct Report {
     pub pipeline_revision: u32,
     /// Which series it is.
     pub series: SeriesIdentity,
-    /// The service's job for the same series as it stood before more slices came; absent where there is none, and on the command line.
+    /// The service's job for the same series before more slices came or the network changed; absent where there is none, and on the command line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predecessor: Option<String>,
     /// The verdict on the series.
