@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use crate::delivery::DeliverySettings;
 use crate::dicom::DecodeOptions;
-use crate::dicomweb::Pacs;
+use crate::dicomweb::{Deliver, Pacs};
 use crate::http::{ServiceSettings, User};
 use crate::inbox::InboxSettings;
 use crate::jobs::JobSettings;
@@ -131,6 +131,17 @@ impl Settings {
             series: self.series.clone(),
             mask: self.mask.clone(),
             output: self.output.clone(),
+            further_profiles: Vec::new(),
+        }
+    }
+
+    /// What the worker of the service is given: as `segment`, and the profiles of every PACS that gets results.
+    #[must_use]
+    pub fn segment_for_delivery(&self) -> segment::Settings {
+        let gets = self.pacs.iter().filter(|block| block.deliver != Deliver::Nothing);
+        segment::Settings {
+            further_profiles: gets.map(|block| block.profile(self.output.profile())).collect(),
+            ..self.segment()
         }
     }
 }
@@ -213,6 +224,36 @@ mod tests {
     fn a_misspelt_key_is_an_error_that_names_it() {
         let error = with("[series]\nmin_slice = 3").unwrap_err().to_string();
         assert!(error.contains("min_slice"), "{error}");
+    }
+
+    #[test]
+    fn the_service_makes_what_the_pacs_that_get_results_ask_for_and_the_command_line_does_not() {
+        let block = |name: &str, more: &str| format!("[[pacs]]\nname = {name:?}\nurl = \"http://x/\"\n{more}\n");
+        let text = [
+            block("as-output", ""),
+            block("sparse", "frames = \"sparse\""),
+            block("both", "segments = \"left-right\"\ntransfer_syntax = \"deflated\""),
+            block("nothing", "deliver = \"nothing\"\nsegments = \"left-right\""),
+        ]
+        .concat();
+        let settings = with(&format!("{text}[output]\ntransfer_syntax = \"deflated\"")).unwrap();
+        let made: Vec<[&str; 3]> = settings
+            .segment_for_delivery()
+            .profiles()
+            .into_iter()
+            .map(segment::Profile::words)
+            .collect();
+        assert_eq!(
+            made,
+            [
+                ["lung", "full", "deflated"],
+                ["lung", "sparse", "deflated"],
+                ["left-right", "full", "deflated"]
+            ]
+        );
+        assert_eq!(settings.segment().profiles(), [settings.output.profile()]);
+        let misspelt = with(&block("x", "frames = \"some\"")).unwrap_err().to_string();
+        assert!(misspelt.contains("some"), "{misspelt}");
     }
 
     #[test]

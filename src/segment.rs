@@ -21,7 +21,7 @@ use crate::volume::{GridError, Image};
 
 pub use finish::finish;
 pub use prepare::{Preparation, Prepared, prepare};
-pub use settings::{Format, FrameChoice, OutputSettings, Segments, Settings, TransferSyntax};
+pub use settings::{Format, FrameChoice, OutputSettings, Profile, Segments, Settings, TransferSyntax};
 
 /// Goes up with every change to this program that can change a mask.
 pub const PIPELINE_REVISION: u32 = 3;
@@ -196,10 +196,24 @@ impl Segmented {
         }
         Ok(())
     }
+
+    /// SOPInstanceUID of `segmentation.dcm`, where there is one.
+    #[must_use]
+    pub fn segmentation_uid(&self) -> Option<&str> {
+        let file = self.report.files.iter().find(|file| file.name == SEGMENTATION)?;
+        Some(&file.segmentation.as_ref()?.sop_instance_uid)
+    }
 }
 
-/// The names of everything that `finish` can make.
+/// The names of everything that `finish` can make of one profile.
 pub const ARTIFACT_NAMES: [&str; 5] = [SEGMENTATION, MASK, CT, OVERLAY, REPORT];
+
+/// The name of a result, if it is one: segmentations of further profiles have names of their own.
+#[must_use]
+pub fn artifact_name(name: &str) -> Option<&'static str> {
+    let mut known = ARTIFACT_NAMES.into_iter().chain(settings::profile_names());
+    known.find(|known| *known == name)
+}
 
 /// The name of the DICOM Segmentation among the results.
 pub const SEGMENTATION: &str = "segmentation.dcm";

@@ -16,12 +16,12 @@ use tracing::{error, info, warn};
 
 use super::{End, models, say};
 use crate::config::Settings;
-use crate::database::{Database, PrivateCluster, Watcher};
+use crate::database::{Database, JobSpecification, PrivateCluster, Watcher};
 use crate::delivery;
 use crate::dicom::{FrameReader, Limits};
 use crate::http::{self, AppState, ServiceSettings, Users, may_listen, record};
 use crate::inbox::{self, Ingest};
-use crate::jobs::{Core, Worker, worker_name};
+use crate::jobs::{self, Core, Worker, worker_name};
 use crate::model::{Manifest, Session};
 
 /// What `hilum serve` is told.
@@ -184,6 +184,7 @@ async fn serve(arguments: &Arguments, settings: &Settings, data: &Path) -> anyho
         settings: Arc::new(settings.service.clone()),
         data_folder: data.to_owned(),
         users: Users::new(settings.user.clone())?,
+        specification: specification(settings),
         pacs: Arc::clone(&pacs),
         disk_limits: settings.inbox.disk_limits(),
         // The network was opened before anything listens, or is not to be.
@@ -227,10 +228,26 @@ async fn serve(arguments: &Arguments, settings: &Settings, data: &Path) -> anyho
     Ok(ended)
 }
 
+/// What the network is, as the settings have it.
+fn manifest(settings: &Settings) -> anyhow::Result<Manifest> {
+    let path = models::manifest_path(&settings.model.name, &settings.model.folder)?;
+    Ok(Manifest::load(&path)?.with(&settings.overrides)?)
+}
+
+/// What jobs are made with. A process that does not segment needs no network: without its manifest, any job of the same slices answers a wish for one.
+fn specification(settings: &Settings) -> Option<Arc<JobSpecification>> {
+    match manifest(settings) {
+        Ok(manifest) => Some(Arc::new(jobs::specification(&manifest))),
+        Err(error) => {
+            warn!("it is not known here with which network jobs are made: {error:#}");
+            None
+        }
+    }
+}
+
 /// The network, ready.
 fn core(settings: &Settings, data: &Path) -> anyhow::Result<Arc<Core>> {
-    let path = models::manifest_path(&settings.model.name, &settings.model.folder)?;
-    let manifest = Manifest::load(&path)?.with(&settings.overrides)?;
+    let manifest = manifest(settings)?;
     let session = Session::open(&manifest, &settings.model.session_options())?;
     info!(
         "{} {} runs on {}",
@@ -243,7 +260,7 @@ fn core(settings: &Settings, data: &Path) -> anyhow::Result<Arc<Core>> {
         manifest,
         session,
         reader,
-        settings.segment(),
+        settings.segment_for_delivery(),
         data.to_owned(),
         data.join("inbox"),
     );

@@ -33,10 +33,12 @@ pub struct MadeJob {
 
 /// Who makes jobs, in events.
 const ACTOR: &str = "jobs";
+/// Why a job whose slices are the present ones is superseded.
+const OTHER_NETWORK: &str = "another network or other parameters were wished for";
 
 impl Database {
-    /// Takes the series that has been settled for longest and makes its job, or finds the one that it has. A new job supersedes what is queued or running for an earlier
-    /// revision of the series, and names the latest job of the series as its predecessor.
+    /// Takes the series that has been settled for longest and makes its job, or finds the one that it has. A new job supersedes what is queued or running for the
+    /// series, and names the latest job of the series as its predecessor, whether that had other slices or another specification.
     ///
     /// Returns `None` when no series is settled.
     ///
@@ -55,9 +57,8 @@ impl Database {
             return Ok(None);
         };
         let predecessor = sqlx::query_scalar!(
-            "select id from job where series_id = $1 and series_revision <> $2 order by created_at desc limit 1",
-            series.id,
-            series.revision
+            "select id from job where series_id = $1 order by created_at desc limit 1",
+            series.id
         )
         .fetch_optional(&mut *transaction)
         .await?;
@@ -187,23 +188,24 @@ async fn supersede(
     series_id: i64,
     but: Option<Uuid>,
 ) -> Result<usize, DatabaseError> {
-    let gone = sqlx::query_scalar!(
-        "update job set state = 'superseded', token = token + 1, lease_until = null, finished_at = now()
+    let gone = sqlx::query!(
+        r#"update job set state = 'superseded', token = token + 1, lease_until = null, finished_at = now()
          where series_id = $1 and state in ('queued', 'running') and id is distinct from $2
-         returning id",
+         returning id, coalesce(series_revision = (select revision from series where series.id = $1), false) as "same_slices!""#,
         series_id,
         but
     )
     .fetch_all(&mut *transaction)
     .await?;
     for job in &gone {
-        withdraw_deliveries(&mut *transaction, *job, but, ACTOR).await?;
+        withdraw_deliveries(&mut *transaction, job.id, but, ACTOR).await?;
+        let why = if job.same_slices { OTHER_NETWORK } else { MORE_SLICES };
         let event = NewEvent {
             kind: "job_superseded",
             series_id: Some(series_id),
-            job_id: Some(*job),
+            job_id: Some(job.id),
             actor: ACTOR,
-            detail: json!({ "successor": but, "why": MORE_SLICES }),
+            detail: json!({ "successor": but, "why": why }),
             ..NewEvent::default()
         };
         append(transaction, event).await?;

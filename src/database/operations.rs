@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::delivery::tell_deliverers;
-use super::{Database, DatabaseError, NewEvent, append};
+use super::{Database, DatabaseError, JobSpecification, NewEvent, append};
 
 /// How an operation ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -249,12 +249,17 @@ impl Database {
         Ok(())
     }
 
-    /// Wishes for what was received: a job that exists for the series as it stands is named, every other series is settled again, so that it gets one; but for those of which
-    /// nothing was kept, as of our own segmentations that a PACS forwarded.
+    /// Wishes for what was received: a job that exists for the series as it stands with this specification (`None`: with any) is named, every other series is settled again, so
+    /// that it gets one; but for those of which nothing was kept, as of our own segmentations that a PACS forwarded.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn wish_for_received(&self, wish: &Wish, actor: &str) -> Result<Wished, DatabaseError> {
+    pub async fn wish_for_received(
+        &self,
+        wish: &Wish,
+        specification: Option<&JobSpecification>,
+        actor: &str,
+    ) -> Result<Wished, DatabaseError> {
         let mut transaction = self.pool().begin().await?;
         let rows = match &wish.series_uid {
             Some(series_uid) => {
@@ -277,15 +282,23 @@ impl Database {
         };
         let mut wished = Wished::default();
         for id in rows {
-            let job = sqlx::query_scalar!(
-                "select j.id from job j join series s on s.id = j.series_id
-                where s.id = $1 and j.series_revision = s.revision and s.state <> 'receiving' order by j.created_at desc limit 1",
+            let jobs = sqlx::query!(
+                "select j.id, j.model_digest, j.parameters_digest, j.pipeline_revision from job j join series s on s.id = j.series_id
+                where s.id = $1 and j.series_revision = s.revision and s.state <> 'receiving' and j.state <> 'superseded'
+                order by j.created_at desc",
                 id
             )
-            .fetch_optional(&mut *transaction)
+            .fetch_all(&mut *transaction)
             .await?;
+            let job = jobs.into_iter().find(|job| {
+                specification.is_none_or(|present| {
+                    present.model_digest == job.model_digest
+                        && present.parameters_digest == job.parameters_digest
+                        && present.pipeline_revision == job.pipeline_revision
+                })
+            });
             if let Some(job) = job {
-                wished.jobs.push(job);
+                wished.jobs.push(job.id);
                 continue;
             }
             let series = sqlx::query!(

@@ -24,7 +24,7 @@ pub struct Claim {
     pub attempt: i32,
     /// It must run with no other job beside it.
     pub alone: bool,
-    /// The job that this one follows, since other slices came.
+    /// The job that this one follows, since other slices came or the network changed.
     pub predecessor: Option<Uuid>,
 }
 

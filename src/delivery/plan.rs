@@ -2,17 +2,17 @@
 
 use std::sync::Arc;
 
+use serde::Deserialize as _;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::Shared;
 use crate::database::{Backoff, DatabaseError, Failures, PlannedDelivery, UnplannedJob};
 use crate::dicomweb::{Deliver, Pacs};
+use crate::segment::{Profile, SEGMENTATION};
 
 /// Segmentation Storage.
 const SEGMENTATION_STORAGE: &str = "1.2.840.10008.5.1.4.1.1.66.4";
-/// The file among a job's results.
-const FILE: &str = "segmentation.dcm";
 /// Masks with these remarks are kept, and delivered only where a block says `deliver = "all"`.
 const IMPLAUSIBLE: [&str; 2] = ["implausible_volume", "sides_uncertain"];
 
@@ -71,19 +71,22 @@ fn decide(job: &UnplannedJob, pacs: &[Pacs], always_to: &[String]) -> (Vec<Plann
     }
     let (mut planned, mut withheld) = (Vec::new(), Vec::new());
     for name in names {
-        let because = match pacs.iter().find(|block| block.name == *name).map(|block| block.deliver) {
-            None => Some("unknown_destination"),
-            Some(Deliver::Nothing) => Some("deliver_nothing"),
-            Some(Deliver::All) => None,
-            Some(Deliver::Plausible) => IMPLAUSIBLE.into_iter().find(|code| codes.contains(code)),
-        };
-        match because {
-            Some(why) => withheld.push(json!({"destination": name, "why": why})),
-            None => planned.push(PlannedDelivery {
+        let block = pacs.iter().find(|block| block.name == *name);
+        let allowed = block.ok_or("unknown_destination").and_then(|block| {
+            let because = match block.deliver {
+                Deliver::Nothing => Some("deliver_nothing"),
+                Deliver::All => None,
+                Deliver::Plausible => IMPLAUSIBLE.into_iter().find(|code| codes.contains(code)),
+            };
+            because.map_or(Ok(block), Err)
+        });
+        match allowed.and_then(|block| made_for(block, job, uid).ok_or("profile_not_made")) {
+            Err(why) => withheld.push(json!({"destination": name, "why": why})),
+            Ok((file, uid)) => planned.push(PlannedDelivery {
                 destination: name.clone(),
-                file: format!("{folder}/{FILE}"),
+                file: format!("{folder}/{file}"),
                 sop_class_uid: SEGMENTATION_STORAGE.into(),
-                sop_instance_uid: uid.clone(),
+                sop_instance_uid: uid.to_owned(),
             }),
         }
     }
@@ -91,6 +94,23 @@ fn decide(job: &UnplannedJob, pacs: &[Pacs], always_to: &[String]) -> (Vec<Plann
         return nowhere("no_destination");
     }
     (planned, withheld)
+}
+
+/// The file and the SOP Instance UID of the segmentation that a PACS gets, whose `segmentation.dcm` is named `own`; `None` where the job made none of its profile, as one that
+/// ended before the profile was configured.
+fn made_for<'a>(block: &Pacs, job: &'a UnplannedJob, own: &'a str) -> Option<(&'static str, &'a str)> {
+    if !block.has_profile() {
+        return Some((SEGMENTATION, own));
+    }
+    // What `[output]` said when the job ran counts: the report tells it.
+    let files = job.report.as_ref()?.get("files")?.as_array()?;
+    let facts = |name: &str| {
+        let file = files.iter().find(|file| file.get("name").is_some_and(|n| n == name));
+        file?.get("segmentation")
+    };
+    let usual = Profile::deserialize(facts(SEGMENTATION)?).ok()?;
+    let file = block.profile(usual).file_name(usual);
+    Some((file, facts(file)?.get("sop_instance_uid")?.as_str()?))
 }
 
 /// The codes of what is said about the mask.
@@ -155,6 +175,52 @@ mod tests {
         assert_eq!(told(&job(None, &[], true), &blocks, &["b"]).0, ["b"]);
         let (planned, _) = decide(&job(Some("a"), &[], true), &blocks, &[]);
         assert_eq!(planned[0].file, "results/x/segmentation.dcm");
+    }
+
+    #[test]
+    fn every_destination_gets_the_segmentation_of_its_profile() {
+        let made = |name: &str, uid: &str, [segments, frames]: [&str; 2]| {
+            json!({"name": name, "segmentation":
+                {"sop_instance_uid": uid, "segments": segments, "frames": frames, "transfer_syntax": "deflated"}})
+        };
+        let mut job = job(Some("as-output"), &[], true);
+        job.report.as_mut().unwrap()["files"] = json!([
+            made("segmentation.dcm", "2.25.1", ["lung", "full"]),
+            made("segmentation-lung-sparse-deflated.dcm", "2.25.2", ["lung", "sparse"]),
+            {"name": "mask.nii.gz"},
+        ]);
+        let blocks: Vec<Pacs> = [
+            ("as-output", ""),
+            ("sparse", "frames = \"sparse\""),
+            ("sparse-too", "frames = \"sparse\"\nsegments = \"lung\""),
+            ("full", "frames = \"full\""),
+            ("both", "segments = \"left-right\""),
+        ]
+        .iter()
+        .map(|(name, keys)| toml::from_str(&format!("name = {name:?}\nurl = \"http://x/\"\n{keys}")).unwrap())
+        .collect();
+        let others: Vec<String> = blocks[1..].iter().map(|block| block.name.clone()).collect();
+        let (planned, withheld) = decide(&job, &blocks, &others);
+        let planned: Vec<[&str; 3]> = planned
+            .iter()
+            .map(|one| [&one.destination[..], &one.file, &one.sop_instance_uid])
+            .collect();
+        let sparse = ["results/x/segmentation-lung-sparse-deflated.dcm", "2.25.2"];
+        assert_eq!(
+            planned,
+            [
+                ["as-output", "results/x/segmentation.dcm", "2.25.1"],
+                ["sparse", sparse[0], sparse[1]],
+                ["sparse-too", sparse[0], sparse[1]],
+                ["full", "results/x/segmentation.dcm", "2.25.1"],
+            ]
+        );
+        assert_eq!(withheld, [json!({"destination": "both", "why": "profile_not_made"})]);
+        // The report of an older version does not tell the profile.
+        job.report = Some(json!({"files": [{"name": "segmentation.dcm"}]}));
+        let (planned, withheld) = decide(&job, &blocks, &others[..1]);
+        assert_eq!((planned.len(), &planned[0].sop_instance_uid[..]), (1, "2.25.1"));
+        assert_eq!(withheld, [json!({"destination": "sparse", "why": "profile_not_made"})]);
     }
 
     #[test]

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+use crate::segment::{FrameChoice, Profile, Segments, TransferSyntax};
+
 /// A `[[pacs]]` block.
 #[derive(Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,9 +50,36 @@ pub struct Pacs {
     /// Which results go back to it.
     #[serde(default)]
     pub deliver: Deliver,
+    /// Segments of the segmentations that go to it; absent, as for the two after it: as `[output]` says.
+    #[serde(default)]
+    pub segments: Option<Segments>,
+    /// Frames of the segmentations that go to it.
+    #[serde(default)]
+    pub frames: Option<FrameChoice>,
+    /// Coding of the segmentations that go to it.
+    #[serde(default)]
+    pub transfer_syntax: Option<TransferSyntax>,
     /// Its server is an Orthanc: the fate of each series is written to it as metadata, by its native REST interface below `orthanc_url`.
     #[serde(default)]
     pub orthanc_url: Option<String>,
+}
+
+impl Pacs {
+    /// Whether it says anything of the profile of the segmentations that go to it.
+    #[must_use]
+    pub fn has_profile(&self) -> bool {
+        self.segments.is_some() || self.frames.is_some() || self.transfer_syntax.is_some()
+    }
+
+    /// The profile of the segmentations that go to it: what it says, over the usual one.
+    #[must_use]
+    pub fn profile(&self, usual: Profile) -> Profile {
+        Profile {
+            segments: self.segments.unwrap_or(usual.segments),
+            frames: self.frames.unwrap_or(usual.frames),
+            transfer_syntax: self.transfer_syntax.unwrap_or(usual.transfer_syntax),
+        }
+    }
 }
 
 /// Which results go to a PACS.

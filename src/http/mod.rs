@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 use tokio::sync::Semaphore;
 
-use crate::database::{Database, Watcher};
+use crate::database::{Database, JobSpecification, Watcher};
 use crate::inbox::DiskLimits;
 
 pub use access::{Access, Users, may_listen};
@@ -48,6 +48,8 @@ pub struct AppState {
     pub watcher: Watcher,
     /// A permit for each stream of events that may be open.
     pub event_streams: Arc<Semaphore>,
+    /// What jobs are made with now; `None`: not known in this process.
+    pub specification: Option<Arc<JobSpecification>>,
     /// Names of the `[[pacs]]` blocks.
     pub pacs: Arc<Vec<String>>,
     /// From when on the disk of the data folder is too full for uploads.

@@ -92,7 +92,8 @@ fn uid(text: &str) -> Result<(), Problem> {
     }
 }
 
-/// Asks for a study or series to be segmented: fetched from a PACS, or as it was received. A job that exists is answered (200); else 202.
+/// Asks for a study or series to be segmented: fetched from a PACS, or as it was received. A job that exists for the series as it stands, with the
+/// network and parameters of now, is answered (200); else 202.
 #[utoipa::path(post, path = "/api/v1/jobs", tag = "jobs", operation_id = "submit", request_body = Submission,
     responses((status = 200, body = Submitted), (status = 202, body = Submitted),
         (status = "4XX", body = Problem, content_type = "application/problem+json")))]
@@ -125,7 +126,10 @@ pub(crate) async fn submit(
         submitted.retrieval = Some(retrievals::find(&state.database, id).await?);
         return Ok((StatusCode::ACCEPTED, Json(submitted)));
     }
-    let wished = state.database.wish_for_received(&wish, &caller).await?;
+    let wished = state
+        .database
+        .wish_for_received(&wish, state.specification.as_deref(), &caller)
+        .await?;
     if wished.jobs.is_empty() && wished.series.is_empty() {
         return Err(if !wished.removed.is_empty() {
             Problem::conflict(

@@ -235,7 +235,7 @@ fn facts(job: &Job) -> Markup {
             @for (name, value) in rows { @if !value.is_empty() { div { dt { (name) } dd { (value) } } } }
             div { dt { "Attempts" } dd { (job.attempts) @if job.deaths > 0 { ", workers lost: " (job.deaths) } } }
             @if let Some(before) = job.predecessor {
-                div { dt { "Follows" } dd { a href=(format!("/jobs/{before}")) { (before) } " (more slices came)" } }
+                div { dt { "Follows" } dd { a href=(format!("/jobs/{before}")) { (before) } } }
             }
         }
     }

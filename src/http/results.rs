@@ -13,7 +13,7 @@ use uuid::Uuid;
 use super::AppState;
 use super::problem::{Path, Problem};
 use crate::database::JobRow;
-use crate::segment::ARTIFACT_NAMES;
+use crate::segment::{ARTIFACT_NAMES, artifact_name};
 
 fn media_type(name: &str) -> &'static str {
     match name.rsplit('.').next() {
@@ -47,7 +47,7 @@ fn absent(job: &JobRow, name: &str) -> Problem {
     Problem::not_found("result_missing", format!("{name} is gone from the data folder."))
 }
 
-/// A file of the results: segmentation.dcm, report.json, overlay.png, mask.nii.gz, ct.nii.gz.
+/// A file of the results: segmentation.dcm, report.json, overlay.png, mask.nii.gz, ct.nii.gz, and the segmentations of other profiles that the links of the job name.
 #[utoipa::path(get, path = "/api/v1/jobs/{id}/result/{name}", tag = "jobs", operation_id = "get_result",
     params(("id" = Uuid, Path), ("name" = String, Path)),
     responses((status = 200, description = "The file"), (status = 304, description = "It is the one that If-None-Match names"),
@@ -57,10 +57,13 @@ pub(crate) async fn result(
     Path((id, name)): Path<(Uuid, String)>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let Some(name) = ARTIFACT_NAMES.into_iter().find(|known| *known == name) else {
+    let Some(name) = artifact_name(&name) else {
         return Err(Problem::not_found(
             "no_such_result",
-            format!("A result is one of {}.", ARTIFACT_NAMES.join(", ")),
+            format!(
+                "A result is one of {}, or a segmentation of another profile that the links of the job name.",
+                ARTIFACT_NAMES.join(", ")
+            ),
         ));
     };
     let job = state

@@ -39,7 +39,7 @@ pub(crate) struct Job {
     #[schema(value_type = Option<Object>)]
     pub(crate) measurements: Option<Value>,
     pub(crate) model: Model,
-    /// The job that this one follows, since more slices came.
+    /// The job of the series that this one follows, since more slices came or the network changed.
     pub(crate) predecessor: Option<Uuid>,
     pub(crate) segmentation_uid: Option<String>,
     pub(crate) deliveries: Vec<Delivery>,

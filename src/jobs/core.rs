@@ -11,7 +11,7 @@ use crate::database::{Claim, JobEnd, JobSpecification, StoredSlice, failpoint};
 use crate::dicom::{FrameReader, Limits, Source, read_header};
 use crate::inbox::batch_path;
 use crate::model::{CancelFlag, Manifest, Provider, Session};
-use crate::segment::{self, Observer, PIPELINE_REVISION, Preparation, SEGMENTATION, SegmentError, Segmented, Tools};
+use crate::segment::{self, Observer, PIPELINE_REVISION, Preparation, SegmentError, Segmented, Tools};
 use crate::series::{Judgement, Outcome, Series, estimated_memory_bytes, judge};
 
 /// What every job is worked on with. The session is one; everything else may be used by several jobs at once.
@@ -58,12 +58,7 @@ impl Core {
     /// What makes a job of this process the same as another.
     #[must_use]
     pub fn specification(&self) -> JobSpecification {
-        JobSpecification {
-            model: format!("{} {}", self.manifest.name, self.manifest.version),
-            model_digest: self.manifest.weights_sha256.clone(),
-            parameters_digest: self.manifest.parameters().digest(),
-            pipeline_revision: i32::try_from(PIPELINE_REVISION).unwrap_or(i32::MAX),
-        }
+        specification(&self.manifest)
     }
 
     /// The series of a claim, from the headers of its slices.
@@ -139,20 +134,7 @@ impl Core {
         let segmented = with_predecessor(segmented, claim)?;
         let folder = self.store(claim, &segmented)?;
         failpoint("job_stored");
-        let segmentation_uid = self.segmentation_uid(&folder, &segmented)?;
-        end(&segmented, folder, segmentation_uid)
-    }
-
-    /// The SOP Instance UID of the segmentation as it lies on the disk now.
-    fn segmentation_uid(&self, folder: &str, segmented: &Segmented) -> Result<Option<String>, JobError> {
-        if !segmented.artifacts.iter().any(|artifact| artifact.name == SEGMENTATION) {
-            return Ok(None);
-        }
-        let path = self.data.join(folder).join(SEGMENTATION);
-        let instance = Source::of_file(&path).and_then(|source| read_header(&source, &self.limits));
-        instance
-            .map(|instance| Some(instance.header.sop_instance_uid))
-            .map_err(|error| JobError::World(error.to_string()))
+        end(&segmented, folder)
     }
 
     /// Writes the results under (job, token), synced, and returns the folder relative to the data folder.
@@ -202,6 +184,17 @@ impl Core {
     }
 }
 
+/// What makes a job with this network the same as another. The manifest tells it, so a process that does not load the network knows it as well.
+#[must_use]
+pub fn specification(manifest: &Manifest) -> JobSpecification {
+    JobSpecification {
+        model: format!("{} {}", manifest.name, manifest.version),
+        model_digest: manifest.weights_sha256.clone(),
+        parameters_digest: manifest.parameters().digest(),
+        pipeline_revision: i32::try_from(PIPELINE_REVISION).unwrap_or(i32::MAX),
+    }
+}
+
 /// The same, its report naming the job that this one follows.
 fn with_predecessor(mut segmented: Segmented, claim: &Claim) -> Result<Segmented, JobError> {
     if let Some(predecessor) = claim.predecessor {
@@ -213,7 +206,7 @@ fn with_predecessor(mut segmented: Segmented, claim: &Claim) -> Result<Segmented
 }
 
 /// What the row of the job says in the end.
-fn end(segmented: &Segmented, result_folder: String, segmentation_uid: Option<String>) -> Result<JobEnd, JobError> {
+fn end(segmented: &Segmented, result_folder: String) -> Result<JobEnd, JobError> {
     let report = serde_json::to_value(&segmented.report).map_err(|error| JobError::Ours {
         code: "internal",
         sentence: error.to_string(),
@@ -228,7 +221,7 @@ fn end(segmented: &Segmented, result_folder: String, segmentation_uid: Option<St
         });
     }
     Ok(JobEnd::Done {
-        segmentation_uid,
+        segmentation_uid: segmented.segmentation_uid().map(str::to_owned),
         report,
         result_folder,
     })

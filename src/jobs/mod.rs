@@ -10,7 +10,7 @@ mod settings;
 mod sweep;
 mod worker;
 
-pub use self::core::Core;
+pub use self::core::{Core, specification};
 pub use error::JobError;
 pub use settings::JobSettings;
 pub use worker::{Worker, host_name, worker_name};

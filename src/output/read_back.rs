@@ -30,12 +30,13 @@ struct Frame {
     source_frame: Option<usize>,
 }
 
-/// Checks that `bytes` is a DICOM Segmentation of exactly the request's mask on `grid`, and that every frame names the source slice at its place.
-pub fn verify(bytes: &[u8], request: &SegmentationRequest, grid: &Grid) -> Result<(), OutputError> {
+/// Checks that `bytes` is a DICOM Segmentation of exactly the request's mask on `grid`, and that every frame names the source slice at its place. Returns its
+/// SOPInstanceUID.
+pub fn verify(bytes: &[u8], request: &SegmentationRequest, grid: &Grid) -> Result<String, OutputError> {
     compare(bytes, request, grid).map_err(OutputError::ReadBack)
 }
 
-fn compare(bytes: &[u8], request: &SegmentationRequest, grid: &Grid) -> Result<(), String> {
+fn compare(bytes: &[u8], request: &SegmentationRequest, grid: &Grid) -> Result<String, String> {
     let object = OpenFileOptions::new()
         .from_reader(Cursor::new(bytes))
         .map_err(|error| format!("not a DICOM file: {error}"))?;
@@ -47,9 +48,10 @@ fn compare(bytes: &[u8], request: &SegmentationRequest, grid: &Grid) -> Result<(
     expect("Rows", number(&object, tags::ROWS)?, rows)?;
     expect("Columns", number(&object, tags::COLUMNS)?, columns)?;
     expect("BitsAllocated", number(&object, tags::BITS_ALLOCATED)?, 1)?;
+    let uid = text(&object, tags::SOP_INSTANCE_UID)?;
     expect(
         "SOPInstanceUID",
-        text(&object, tags::SOP_INSTANCE_UID)?.as_str(),
+        uid.as_str(),
         object.meta().media_storage_sop_instance_uid(),
     )?;
     segments(&object, request)?;
@@ -123,7 +125,7 @@ fn compare(bytes: &[u8], request: &SegmentationRequest, grid: &Grid) -> Result<(
             ));
         }
     }
-    Ok(())
+    Ok(uid)
 }
 
 /// The index of the slice on which a frame lies: its first voxel and three of its corners coincide with those of the slice.

@@ -24,7 +24,7 @@ pub struct Report {
     pub pipeline_revision: u32,
     /// Which series it is.
     pub series: SeriesIdentity,
-    /// The service's job for the same series as it stood before more slices came; absent where there is none, and on the command line.
+    /// The service's job for the same series before more slices came or the network changed; absent where there is none, and on the command line.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub predecessor: Option<String>,
     /// The verdict on the series.
@@ -152,6 +152,22 @@ pub struct FileFacts {
     /// What has to be known of it; empty if nothing.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub note: String,
+    /// Of a DICOM Segmentation: which object it is, and the profile that was asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub segmentation: Option<SegmentationFacts>,
+}
+
+/// A DICOM Segmentation among the files, in the words of the configuration.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SegmentationFacts {
+    /// SOPInstanceUID.
+    pub sop_instance_uid: String,
+    /// lung or left-right; one segment stands in for two where the sides are uncertain.
+    pub segments: &'static str,
+    /// full or sparse.
+    pub frames: &'static str,
+    /// explicit or deflated.
+    pub transfer_syntax: &'static str,
 }
 
 impl Report {
@@ -322,6 +338,12 @@ mod tests {
                 seconds: 0.1,
                 verified_seconds: Some(0.1),
                 note: "resampled".into(),
+                segmentation: Some(SegmentationFacts {
+                    sop_instance_uid: "2.25.1".into(),
+                    segments: "lung",
+                    frames: "full",
+                    transfer_syntax: "explicit",
+                }),
             }],
             notice: "Research use only. Not for diagnosis.",
         }

@@ -2,9 +2,11 @@
 
 use std::time::Instant;
 
+use rayon::prelude::*;
+
 use super::{
-    Artifact, CT, Format, MASK, OVERLAY, OutputSettings, PIPELINE_REVISION, Predicted, REPORT, SEGMENTATION,
-    SegmentError, Segmented, Segments, Stage, Timings, Tools, TransferSyntax,
+    Artifact, CT, Format, MASK, OVERLAY, PIPELINE_REVISION, Predicted, Profile, REPORT, SegmentError, Segmented,
+    Segments, Stage, Timings, Tools, TransferSyntax,
 };
 use crate::lungs::{
     BoundaryReport, CleanReport, Measurements, Sides, clean, drop_fat, follow_boundary, judge_mask, measure, sides,
@@ -12,7 +14,7 @@ use crate::lungs::{
 use crate::model::{Manifest, MaskBack, Provider};
 use crate::output::overlay::Caption;
 use crate::output::report::{
-    FileFacts, ModelFacts, Report, SCHEMA, SeriesIdentity, StageSeconds, VolumeFacts, WindowFacts,
+    FileFacts, ModelFacts, Report, SCHEMA, SegmentationFacts, SeriesIdentity, StageSeconds, VolumeFacts, WindowFacts,
 };
 use crate::output::segmentation::{build, content_description, default_series_number};
 use crate::output::{
@@ -205,6 +207,7 @@ struct Made {
     bytes: Vec<u8>,
     note: String,
     verified_seconds: Option<f64>,
+    segmentation: Option<SegmentationFacts>,
 }
 
 impl Made {
@@ -213,6 +216,7 @@ impl Made {
             bytes,
             note: String::new(),
             verified_seconds: None,
+            segmentation: None,
         }
     }
 }
@@ -238,22 +242,26 @@ fn make(
                 seconds: begun.elapsed().as_secs_f64() - made.verified_seconds.unwrap_or_default(),
                 verified_seconds: made.verified_seconds,
                 note: made.note,
+                segmentation: made.segmentation,
             };
             let bytes = made.bytes;
             (Artifact { name, bytes }, facts)
         }))
     };
     // What the closures need of the tools; the observer may not be shared between threads.
-    let (output, manifest) = (&tools.settings.output, tools.manifest);
+    let (profiles, manifest) = (tools.settings.profiles(), tools.manifest);
     let exported = |image: nifti::Nifti| Made {
         note: resampled(image.resampled),
         ..Made::plain(image.bytes)
     };
-    let segmentation = || {
+    let segmentations = || {
         let wanted = wants(Format::Seg) && found && usable.identity_valid;
-        one(wanted, SEGMENTATION, &|| {
-            segmentation(series, usable, volume, lungs, model, output, manifest)
-        })
+        let each = profiles.par_iter().map(|profile| {
+            one(wanted, profile.file_name(profiles[0]), &|| {
+                segmentation(series, usable, volume, lungs, model, *profile, manifest)
+            })
+        });
+        each.collect::<Result<Vec<_>, _>>()
     };
     let mask = || {
         one(wants(Format::Nifti) && found, MASK, &|| {
@@ -267,11 +275,12 @@ fn make(
             Ok(Made::plain(overlay::draw(volume, &lungs.mask, &caption)?))
         })
     };
-    let ((segmentation, mask), (ct, picture)) =
-        rayon::join(|| rayon::join(segmentation, mask), || rayon::join(ct, picture));
+    let ((segmentations, mask), (ct, picture)) =
+        rayon::join(|| rayon::join(segmentations, mask), || rayon::join(ct, picture));
     let mut artifacts = Vec::new();
     let mut files = Vec::new();
-    for (artifact, facts) in [segmentation?, mask?, ct?, picture?].into_iter().flatten() {
+    let others = [mask?, ct?, picture?];
+    for (artifact, facts) in segmentations?.into_iter().chain(others).flatten() {
         artifacts.push(artifact);
         files.push(facts);
     }
@@ -320,14 +329,14 @@ fn resampled(resampled: bool) -> String {
     }
 }
 
-/// The DICOM Segmentation, read back by other code and held against the mask.
+/// The DICOM Segmentation of one profile, read back by other code and held against the mask.
 fn segmentation(
     series: &Series,
     usable: &Usable,
     volume: &Volume,
     lungs: &Lungs,
     model: &ModelFacts,
-    output: &OutputSettings,
+    profile: Profile,
     manifest: &Manifest,
 ) -> Result<Made, SegmentError> {
     let findings: Vec<Finding> = lungs.findings.iter().chain(&usable.verdict.findings).cloned().collect();
@@ -336,9 +345,9 @@ fn segmentation(
         series,
         stack: &usable.stack,
         mask: &lungs.mask,
-        segments: segments(output.segments, lungs, manifest),
-        frames: Frames::from(output.frames),
-        deflated: output.transfer_syntax == TransferSyntax::Deflated,
+        segments: segments(profile.segments, lungs, manifest),
+        frames: Frames::from(profile.frames),
+        deflated: profile.transfer_syntax == TransferSyntax::Deflated,
         series_number: default_series_number(header.and_then(|h| h.series_number)),
         series_description: "Hilum lungs".to_owned(),
         content_description: content_description(&findings),
@@ -351,9 +360,16 @@ fn segmentation(
     };
     let bytes = build(&request)?;
     let built = Instant::now();
-    read_back::verify(&bytes, &request, &volume.grid)?;
+    let sop_instance_uid = read_back::verify(&bytes, &request, &volume.grid)?;
+    let [segments, frames, transfer_syntax] = profile.words();
     Ok(Made {
         verified_seconds: Some(built.elapsed().as_secs_f64()),
+        segmentation: Some(SegmentationFacts {
+            sop_instance_uid,
+            segments,
+            frames,
+            transfer_syntax,
+        }),
         ..Made::plain(bytes)
     })
 }

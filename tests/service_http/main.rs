@@ -23,7 +23,7 @@ use base64::prelude::BASE64_STANDARD;
 use futures_util::StreamExt;
 use hilum::config::Settings;
 use hilum::database::testing::scratch;
-use hilum::database::{Database, RetrievalFault, Watcher};
+use hilum::database::{Database, JobSpecification, RetrievalFault, Watcher};
 use hilum::http::{Access, AppState, Role, ServiceSettings, User, Users, record, router, table};
 use hilum::inbox::DiskLimits;
 use http_body_util::BodyExt;
@@ -82,6 +82,7 @@ impl Service {
             }),
             data_folder: folder.path().to_owned(),
             users: Users::new(users).unwrap(),
+            specification: Some(Arc::new(specification())),
             pacs: Arc::new(vec!["orthanc".to_owned()]),
             disk_limits: DiskLimits {
                 reserve_bytes: 1,
@@ -161,6 +162,16 @@ impl Service {
     async fn stop(self) {
         self.end.cancel();
         self.pool.close().await;
+    }
+}
+
+/// What the seeded jobs were made with.
+fn specification() -> JobSpecification {
+    JobSpecification {
+        model: "tiny".into(),
+        model_digest: "d".into(),
+        parameters_digest: "p".into(),
+        pipeline_revision: 1,
     }
 }
 

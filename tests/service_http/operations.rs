@@ -182,6 +182,60 @@ async fn a_wish_for_a_study_makes_no_job_of_what_is_no_ct() {
 }
 
 #[tokio::test]
+async fn an_old_series_gets_a_new_job_where_the_network_or_its_parameters_changed() {
+    scratch(|database, url| async move {
+        let service = Service::start(database.clone(), &url, Vec::new()).await;
+        service.seed(8).await;
+        let mut before = job(1);
+        // The pipeline's revision counts as well as the digests.
+        for changed in ["model_digest = 'old'", "parameters_digest = 'old'", "pipeline_revision = 0"] {
+            service
+                .sql(&format!("update job set state = 'done', {changed} where id = '{before}'"))
+                .await;
+            let wish = json!({"study_uid": "1.2.0", "series_uid": "1.3.1", "priority": 3});
+            let wished = service.post("/api/v1/jobs", &wish).await;
+            assert_eq!((wished.status.as_u16(), &wished.json()["jobs"]), (202, &json!([])), "{changed}");
+            assert_eq!(wished.json()["series"][0]["state"], "settled");
+            let made = database.make_job(&specification()).await.unwrap().unwrap();
+            assert!(made.new, "{changed}");
+            for _ in 0..2 {
+                let known = service.post("/api/v1/jobs", &wish).await;
+                assert_eq!(known.status, 200, "{changed}");
+                let jobs = known.json()["jobs"].clone();
+                assert_eq!(jobs.as_array().unwrap().len(), 1);
+                assert_eq!((&jobs[0]["id"], &jobs[0]["predecessor"]), (&json!(made.id), &json!(before)));
+                assert_eq!((&jobs[0]["state"], &jobs[0]["priority"]), (&json!("queued"), &json!(3)));
+            }
+            before = made.id.to_string();
+        }
+        // What waits is superseded by what is wished for now, and says why; back again, it waits again.
+        let other = JobSpecification {
+            model_digest: "other".into(),
+            ..specification()
+        };
+        service.sql("update series set state = 'settled', settled_at = now() where series_uid = '1.3.1'").await;
+        database.make_job(&other).await.unwrap().unwrap();
+        let why: String = sqlx::query_scalar("select detail ->> 'why' from event where kind = 'job_superseded'")
+            .fetch_one(&service.pool)
+            .await
+            .unwrap();
+        assert!(why.contains("another network"), "{why}");
+        let wished = service.post("/api/v1/jobs", &json!({"study_uid": "1.2.0", "series_uid": "1.3.1"})).await;
+        assert_eq!(wished.status, 202);
+        let again = database.make_job(&specification()).await.unwrap().unwrap();
+        assert_eq!((again.id.to_string(), again.new), (before.clone(), false));
+        // Slices that are gone make no job, and the answer says so.
+        service
+            .sql(&format!("update job set state = 'done', model_digest = 'older' where id = '{before}'; update series set folded = '[]'"))
+            .await;
+        let gone = service.post("/api/v1/jobs", &json!({"study_uid": "1.2.0", "series_uid": "1.3.1"})).await;
+        assert_eq!((gone.status.as_u16(), gone.code().as_str()), (409, "slices_removed"));
+        service.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_retrieval_says_how_far_it_is_and_where_its_jobs_are() {
     scratch(|database, url| async move {
         let service = Service::start(database.clone(), &url, Vec::new()).await;
