@@ -182,7 +182,8 @@ impl Database {
         })
     }
 
-    /// Ends a job. Returns false where the claim had been lost: then nothing changed, and what the worker stored is garbage.
+    /// Ends a job. Returns false where nothing changed: the claim had been lost, or it had ended the job already, as where the answer to an earlier call was lost.
+    /// `result_folder` tells whether what the worker stored is garbage.
     ///
     /// # Errors
     /// Those of the database.
@@ -371,7 +372,7 @@ impl Database {
         .await?)
     }
 
-    /// Result folders that a job's row names, of jobs with this id: what else lies there is garbage of a lost claim.
+    /// The folder of results that a job's row names: what else its claims stored up to the present one is garbage.
     ///
     /// # Errors
     /// Those of the database.

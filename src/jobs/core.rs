@@ -183,7 +183,7 @@ impl Core {
         Ok(name)
     }
 
-    /// Removes what this claim stored, after it turned out to be lost, or what lost claims of a job left before.
+    /// Removes what this claim and the ones before it stored for a job, but for the folder that its row names.
     pub fn forget(&self, claim: &Claim, but: Option<&str>) {
         let job = self.data.join("results").join(claim.id.to_string());
         let Ok(entries) = fs::read_dir(&job) else { return };

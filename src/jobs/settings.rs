@@ -33,3 +33,13 @@ impl JobSettings {
         }
     }
 }
+
+#[cfg(test)]
+impl JobSettings {
+    /// Those of the file of defaults.
+    #[allow(clippy::unwrap_used)]
+    pub(super) fn defaults() -> JobSettings {
+        let defaults: toml::Table = toml::from_str(include_str!("../../config/default.toml")).unwrap();
+        defaults["jobs"].clone().try_into().unwrap()
+    }
+}

@@ -266,18 +266,19 @@ impl Worker {
         stopped: Option<Stopped>,
     ) -> Result<(), DatabaseError> {
         let name = self.name.as_str();
-        let kept = match (worked, stopped) {
-            (_, Some(Stopped::Lost)) => {
-                info!("job {}: it is no longer ours", claim.id);
-                false
-            }
+        match (worked, stopped) {
+            (_, Some(Stopped::Lost)) => info!("job {}: it is no longer ours", claim.id),
             // What was finished before the wish to cancel came through is kept.
-            (Ok(end), _) => self.database.end_job(claim, name, end).await?,
-            (Err(_), Some(Stopped::Canceled)) => self.database.end_job(claim, name, &JobEnd::Canceled).await?,
+            (Ok(end), _) => {
+                self.database.end_job(claim, name, end).await?;
+            }
+            (Err(_), Some(Stopped::Canceled)) => {
+                self.database.end_job(claim, name, &JobEnd::Canceled).await?;
+            }
             (Err(_), Some(Stopped::Draining)) => {
                 self.database
                     .hand_back_job(claim, name, "this worker ends", 0.0, false)
-                    .await?
+                    .await?;
             }
             (Err(JobError::Ours { code, sentence }), None) => {
                 error!("job {}: {code}: {sentence}", claim.id);
@@ -285,16 +286,15 @@ impl Worker {
                     code: (*code).to_owned(),
                     sentence: sentence.clone(),
                 };
-                self.database.end_job(claim, name, &end).await?
+                self.database.end_job(claim, name, &end).await?;
             }
-            (Err(failure), None) => self.again_or_fail(claim, failure).await?,
-        };
+            (Err(failure), None) => {
+                self.again_or_fail(claim, failure).await?;
+            }
+        }
         failpoint("job_ended");
-        let folder = if kept && worked.is_ok() {
-            self.database.result_folder(claim.id).await?
-        } else {
-            None
-        };
+        // Whether the row was written by us just now does not tell: a write before it may have come through although its answer was lost. The row itself tells.
+        let folder = self.database.result_folder(claim.id).await?;
         let (core, claim) = (Arc::clone(&self.core), claim.clone());
         let _ = tokio::task::spawn_blocking(move || core.forget(&claim, folder.as_deref())).await;
         Ok(())
@@ -409,10 +409,89 @@ async fn pause(longest: Duration, end: &CancellationToken) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::path::Path;
+
     use super::*;
+    use crate::database::testing::scratch;
+    use crate::dicom::{DecodeOptions, FrameReader};
+    use crate::lungs::MaskLimits;
+    use crate::model::{Device, Manifest, Session, SessionOptions, find_library};
+    use crate::segment::{OutputSettings, Settings};
+    use crate::series::SeriesLimits;
 
     #[test]
     fn no_two_workers_have_one_name() {
         assert_ne!(worker_name(), worker_name());
+    }
+
+    /// A worker whose network is never asked. `None`, and said: ONNX Runtime's library is missing.
+    #[expect(clippy::print_stdout, reason = "a skipped test says so")]
+    fn worker(database: &Database, data: &Path) -> Option<Worker> {
+        let library = match find_library(None) {
+            Ok(library) => library,
+            Err(error) => {
+                assert!(std::env::var_os("CI").is_none(), "{error}");
+                println!("skipped: {error}");
+                return None;
+            }
+        };
+        let network = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/networks/position.toml");
+        let manifest = Manifest::load(&network).unwrap();
+        let options = SessionOptions {
+            device: Device::Cpu,
+            runtime_library: Some(library),
+            threads: Some(1),
+            ..SessionOptions::default()
+        };
+        let session = Session::open(&manifest, &options).unwrap();
+        let settings = Settings {
+            series: SeriesLimits::default(),
+            mask: MaskLimits::default(),
+            output: OutputSettings::default(),
+        };
+        let reader = FrameReader::new(DecodeOptions::default());
+        let core = Core::new(manifest, session, reader, settings, data.to_owned(), data.join("inbox"));
+        let (core, name) = (Arc::new(core), "w".to_owned());
+        Some(Worker::new(database.clone(), core, JobSettings::defaults(), name))
+    }
+
+    /// A claimed job of a series without slices.
+    async fn claimed(worker: &Worker) -> Claim {
+        let database = &worker.database;
+        sqlx::query("insert into series (study_uid, series_uid, state, revision, settled_at) values ('1.2', '1.3', 'settled', 'a', now())")
+            .execute(database.pool())
+            .await
+            .unwrap();
+        database.make_job(&worker.core.specification()).await.unwrap().unwrap();
+        database.claim_job(&worker.name, 60.0, true).await.unwrap().unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_job_whose_end_was_written_but_not_acknowledged_keeps_its_results() {
+        scratch(|database, _| async move {
+            let data = tempfile::tempdir().unwrap();
+            let Some(worker) = worker(&database, data.path()) else {
+                return;
+            };
+            let claim = claimed(&worker).await;
+            let folder = |token| format!("results/{}/{token}", claim.id);
+            // What an earlier claim left, and the result.
+            for token in [claim.token - 1, claim.token] {
+                std::fs::create_dir_all(data.path().join(folder(token))).unwrap();
+            }
+            let end = JobEnd::Done {
+                report: serde_json::json!({}),
+                result_folder: folder(claim.token),
+                segmentation_uid: None,
+            };
+            // The connection died before this was answered, so that the worker tries again.
+            assert!(database.end_job(&claim, &worker.name, &end).await.unwrap());
+            worker.settle(&claim, Ok(end), None).await;
+            assert!(data.path().join(folder(claim.token)).is_dir(), "the row names it");
+            assert!(!data.path().join(folder(claim.token - 1)).exists());
+        })
+        .await;
     }
 }
