@@ -224,8 +224,6 @@ async fn a_full_disk_refuses_uploads_loses_nothing_and_all_goes_on_when_there_is
         return;
     };
     service.with("HILUM_INBOX__DISK_RESERVE_BYTES", "60000000");
-    // No job is given up while the disk is full.
-    service.with("HILUM_JOBS__BACKOFF_SECONDS", "2.0");
     service.up().await;
     let folder = tempfile::tempdir().unwrap();
     let series = [31, 32, 33, 34].map(|seed| thin_phantom(&folder.path().join(seed.to_string()), seed));

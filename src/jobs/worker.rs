@@ -303,15 +303,14 @@ impl Worker {
     /// The world's fault: again later, with a wait that doubles and is spread, until the attempts are used up.
     async fn again_or_fail(&self, claim: &Claim, failure: &JobError) -> Result<bool, DatabaseError> {
         let attempt = u32::try_from(claim.attempt).unwrap_or(u32::MAX);
-        if attempt >= self.settings.max_attempts {
+        let Some(wait) = self.settings.next_wait(attempt) else {
             let end = JobEnd::Failed {
                 code: "attempts_used_up".to_owned(),
                 sentence: format!("{failure} (after {attempt} attempts)"),
             };
             error!("job {}: given up: {failure}", claim.id);
             return self.database.end_job(claim, &self.name, &end).await;
-        }
-        let wait = self.settings.backoff().seconds(attempt);
+        };
         warn!("job {}: again in {wait:.0} s: {failure}", claim.id);
         let why = failure.to_string();
         self.database.hand_back_job(claim, &self.name, &why, wait, true).await
