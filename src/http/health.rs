@@ -67,6 +67,10 @@ fn describe() {
         "hilum_unknown_sources_total",
         "Requests whose X-Hilum-Source no [[pacs]] block has as its name."
     );
+    describe_counter!(
+        "hilum_series_passed_over_total",
+        "Series that polling passed over for a round, since their PACS could not be asked about them, by PACS."
+    );
     describe_histogram!("hilum_stage_seconds", "Seconds of each stage of a series, by stage.");
     describe_counter!("hilum_windows_total", "Windows that the network saw.");
     describe_gauge!("hilum_series", "Series by state.");

@@ -59,6 +59,8 @@ pub struct Served {
 pub struct Inside {
     pub stow: VecDeque<Stow>,
     pub wado: VecDeque<Wado>,
+    /// Status and body that are answered about a series: `SERIES/metadata`, `SERIES/instances`.
+    pub odd: HashMap<String, (u16, String)>,
     pub series: Vec<Served>,
     /// Most rows of one answer.
     pub page: usize,
@@ -239,6 +241,9 @@ async fn instances(
     Query(asked): Asked,
 ) -> Response {
     let inside = inside.lock().unwrap();
+    if let Some(answer) = odd(&inside, &series, "instances") {
+        return answer;
+    }
     let number = |name: &str| asked.get(name).and_then(|value| value.parse::<usize>().ok());
     let rows: Vec<Value> = inside
         .series
@@ -256,9 +261,18 @@ async fn instances(
     dicom_json(StatusCode::OK, &Value::Array(rows))
 }
 
+/// What is answered where a test wants something odd.
+fn odd(inside: &Inside, series: &str, what: &str) -> Option<Response> {
+    let (status, body) = inside.odd.get(&format!("{series}/{what}"))?;
+    Some((StatusCode::from_u16(*status).unwrap(), body.clone()).into_response())
+}
+
 async fn metadata(State(inside): State<Shared>, Path((study, series)): Path<(String, String)>) -> Response {
     let mut inside = inside.lock().unwrap();
     inside.metadata_requests += 1;
+    if let Some(answer) = odd(&inside, &series, "metadata") {
+        return answer;
+    }
     let found = inside
         .series
         .iter()

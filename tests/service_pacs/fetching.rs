@@ -214,6 +214,60 @@ async fn a_series_that_has_our_segmentation_is_left_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_series_about_which_the_pacs_answers_nonsense_hides_none_behind_it() {
+    scratch(|database, _| async move {
+        let server = QuirkServer::start().await;
+        let block = pacs(&server.url(), "");
+        let client = Client::new(&block).unwrap();
+        let answers = [
+            (500, String::new()),
+            (200, "[".to_owned()),
+            (200, " ".repeat(33 << 20)),
+            (404, String::new()),
+            // It has no time: whether the study has our segmentation is not known.
+            (503, String::new()),
+        ];
+        {
+            let mut inside = server.inside();
+            let mut countless = served("1.3.9", "1.3.9.1", 2);
+            countless.tells_count = false;
+            inside.series.push(countless);
+            inside.odd.insert("1.3.9.1/instances".into(), (500, String::new()));
+            for (at, answer) in answers.into_iter().enumerate() {
+                let (study, segmentation) = (format!("1.3.{at}"), format!("1.3.{at}.2"));
+                inside.series.push(served(&study, &format!("1.3.{at}.1"), 2));
+                inside.series.push(Served {
+                    modality: "SEG",
+                    ..served(&study, &segmentation, 1)
+                });
+                inside.odd.insert(format!("{segmentation}/metadata"), answer);
+            }
+            inside.series.push(served("1.4", "1.4.1", 2));
+        }
+        let looked = poller::look(&database, &client, &block, 3600.0).await.unwrap();
+        assert_eq!((looked.listed, looked.seen, looked.passed_over), (7, 5, 2));
+        // They are taken up where it answers.
+        server.inside().odd.clear();
+        let looked = poller::look(&database, &client, &block, 3600.0).await.unwrap();
+        assert_eq!((looked.seen, looked.passed_over), (7, 0));
+        // A PACS that says nothing at all, one series after the other, is away.
+        {
+            let mut inside = server.inside();
+            inside.series.clear();
+            for at in 0..4 {
+                let mut countless = served("1.5", &format!("1.5.{at}"), 2);
+                countless.tells_count = false;
+                inside.series.push(countless);
+                inside.odd.insert(format!("1.5.{at}/instances"), (503, String::new()));
+            }
+        }
+        let away = poller::look(&database, &client, &block, 3600.0).await.unwrap_err();
+        assert!(away.to_string().contains("503"), "{away}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_wished_study_is_fetched_from_a_pacs_that_is_not_polled() {
     let set_up = |server: &QuirkServer| {
         let mut silent = served(STUDY, SERIES, 3);

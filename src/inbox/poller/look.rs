@@ -16,6 +16,8 @@ use crate::dicomweb::{Client, ClientError, Pacs, SeriesFilters, SeriesRow};
 const PAGE: u32 = 200;
 /// Most series of one round: a server that pages for ever is left there.
 const MOST_SERIES: usize = 200_000;
+/// So many series in a row about which a PACS said nothing: it is away, and the round ends.
+const AWAY_IN_A_ROW: usize = 3;
 /// What our segmentations say as their Manufacturer.
 const OURS: &str = "Hilum";
 const DATE: &[BorrowedFormatItem<'_>] = format_description!("[year][month][day]");
@@ -31,18 +33,61 @@ pub struct Looked {
     pub pending: usize,
     /// Those that have our segmentation already.
     pub segmented: usize,
+    /// Those that wait for the next round, since the PACS could not be asked about them.
+    pub passed_over: usize,
+}
+
+/// Series that are passed over until the next round, so that one about which a PACS does not answer hides none behind it.
+struct PassedOver<'a> {
+    pacs: &'a Pacs,
+    series: usize,
+    away_in_a_row: usize,
+}
+
+impl PassedOver<'_> {
+    /// One more.
+    ///
+    /// # Errors
+    /// The PACS is away altogether.
+    fn one(&mut self, study_uid: &str, series_uid: &str, error: ClientError) -> Result<(), PollError> {
+        let pacs = self.pacs.name.clone();
+        tracing::warn!(pacs, study_uid, series_uid, %error, "a series is passed over in this round");
+        metrics::counter!("hilum_series_passed_over_total", "pacs" => pacs.clone()).increment(1);
+        self.series += 1;
+        self.away_in_a_row = if is_away(&error) { self.away_in_a_row + 1 } else { 0 };
+        if self.away_in_a_row >= AWAY_IN_A_ROW {
+            return Err(PollError::Pacs { name: pacs, error });
+        }
+        Ok(())
+    }
+
+    /// The PACS answers.
+    fn answered(&mut self) {
+        self.away_in_a_row = 0;
+    }
+}
+
+/// Whether a PACS is away or has no time, as opposed to what it says about one series being of no use, now and later: 500 is what servers say about files that they lost.
+fn is_away(error: &ClientError) -> bool {
+    error.is_transient() && !matches!(error, ClientError::Status(500))
 }
 
 /// Asks a PACS for CT series and notes those that are to be retrieved. Two answers count as two where `apart_seconds` lie between them.
 ///
 /// # Errors
-/// A PACS that cannot be asked, or the database. What was noted before stays.
+/// A PACS that cannot be asked, or the database. What was noted before stays. That one series cannot be asked about is no error.
 pub async fn look(database: &Database, client: &Client, pacs: &Pacs, apart_seconds: f64) -> Result<Looked, PollError> {
-    let failed = |error| PollError::Pacs {
-        name: pacs.name.clone(),
-        error,
+    let rows = all_series(client, &filters(pacs))
+        .await
+        .map_err(|error| PollError::Pacs {
+            name: pacs.name.clone(),
+            error,
+        })?;
+    let mut passed_over = PassedOver {
+        pacs,
+        series: 0,
+        away_in_a_row: 0,
     };
-    let rows = all_series(client, &filters(pacs)).await.map_err(failed)?;
     let mut looked = Looked {
         listed: rows.len(),
         ..Looked::default()
@@ -53,13 +98,16 @@ pub async fn look(database: &Database, client: &Client, pacs: &Pacs, apart_secon
             Some(count) => count,
             // Asking for every instance of what is held, round after round, would be too much; late slices of such a PACS come by its sender.
             None if database.is_held(&row.study_uid, &row.series_uid).await? => continue,
-            None => {
-                let instances = client
-                    .search_instances(&row.study_uid, &row.series_uid)
-                    .await
-                    .map_err(failed)?;
-                u32::try_from(instances.len()).unwrap_or(u32::MAX)
-            }
+            None => match client.search_instances(&row.study_uid, &row.series_uid).await {
+                Ok(instances) => {
+                    passed_over.answered();
+                    u32::try_from(instances.len()).unwrap_or(u32::MAX)
+                }
+                Err(error) => {
+                    passed_over.one(&row.study_uid, &row.series_uid, error)?;
+                    continue;
+                }
+            },
         };
         if count > 0 {
             listed.push(ListedSeries {
@@ -72,8 +120,16 @@ pub async fn look(database: &Database, client: &Client, pacs: &Pacs, apart_secon
     let mut segmented = HashMap::new();
     for series in database.not_yet_held(&pacs.name, &listed).await? {
         if !segmented.contains_key(&series.study_uid) {
-            let found = segmented_series(client, &series.study_uid).await.map_err(failed)?;
-            segmented.insert(series.study_uid.clone(), found);
+            match segmented_series(client, &series.study_uid).await {
+                Ok(found) => {
+                    passed_over.answered();
+                    segmented.insert(series.study_uid.clone(), found);
+                }
+                Err(error) => {
+                    passed_over.one(&series.study_uid, &series.series_uid, error)?;
+                    continue;
+                }
+            }
         }
         let ours = segmented.get(&series.study_uid);
         if ours.is_some_and(|ours| ours.contains(&(series.series_uid.clone(), series.count as usize))) {
@@ -89,6 +145,7 @@ pub async fn look(database: &Database, client: &Client, pacs: &Pacs, apart_secon
             RetrievalState::Running | RetrievalState::Done | RetrievalState::Failed => {}
         }
     }
+    looked.passed_over = passed_over.series;
     Ok(looked)
 }
 
@@ -134,7 +191,11 @@ fn fits(row: &SeriesRow, filters: &SeriesFilters) -> bool {
     }
 }
 
-/// The series of a study that have a segmentation of ours, with the number of slices that it refers to.
+/// The series of a study that have a segmentation of ours, with the number of slices that it refers to. What a PACS says nothing useful about counts as none of ours: at
+/// the worst a series is segmented once more, to the same bytes.
+///
+/// # Errors
+/// A PACS that is away: what it holds is not known.
 async fn segmented_series(client: &Client, study_uid: &str) -> Result<HashSet<(String, usize)>, ClientError> {
     let filters = SeriesFilters {
         study_uid: Some(study_uid.to_owned()),
@@ -142,7 +203,8 @@ async fn segmented_series(client: &Client, study_uid: &str) -> Result<HashSet<(S
         ..SeriesFilters::default()
     };
     let mut found = HashSet::new();
-    for row in all_series(client, &filters).await? {
+    let rows = unless_away(all_series(client, &filters).await, study_uid, "")?;
+    for row in rows.unwrap_or_default() {
         // A server that does not tell the manufacturer may still hold a segmentation of ours; its metadata tells.
         if row
             .manufacturer
@@ -151,7 +213,8 @@ async fn segmented_series(client: &Client, study_uid: &str) -> Result<HashSet<(S
         {
             continue;
         }
-        let metadata = client.series_metadata(study_uid, &row.series_uid).await?;
+        let metadata = client.series_metadata(study_uid, &row.series_uid).await;
+        let metadata = unless_away(metadata, study_uid, &row.series_uid)?.unwrap_or_default();
         for set in metadata
             .iter()
             .filter(|set| set.text(MANUFACTURER).as_deref() == Some(OURS))
@@ -164,4 +227,18 @@ async fn segmented_series(client: &Client, study_uid: &str) -> Result<HashSet<(S
         }
     }
     Ok(found)
+}
+
+/// What came; `None`, and told: an answer of no use.
+///
+/// # Errors
+/// A PACS that is away.
+fn unless_away<T>(answer: Result<T, ClientError>, study_uid: &str, series_uid: &str) -> Result<Option<T>, ClientError> {
+    match answer {
+        Err(error) if !is_away(&error) => {
+            tracing::warn!(study_uid, series_uid, %error, "segmentations cannot be read: they count as none of ours");
+            Ok(None)
+        }
+        answer => answer.map(Some),
+    }
 }
