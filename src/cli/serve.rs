@@ -198,11 +198,12 @@ async fn serve(arguments: &Arguments, settings: &Settings, data: &Path) -> anyho
     let address = listener.local_addr()?;
     say(format!("hilum listens on http://{address}/"));
     let head = Duration::try_from_secs_f64(settings.service.head_seconds).context("service.head_seconds")?;
-    let server = tokio::spawn(http::listen(listener, router, head, drain.clone()));
+    // Uploads that are under way are waited for, as jobs in hand are.
+    tasks.spawn(http::listen(listener, router, head, drain.clone(), end.clone()));
 
-    let stopped = tokio::select! {
-        signal = wait_for_signal() => signal?,
-        () = drain.cancelled() => "a part cannot run",
+    let (stopped, ended) = tokio::select! {
+        signal = wait_for_signal() => (signal?, End::Done),
+        () = drain.cancelled() => ("a part cannot run", End::Failed),
     };
     info!("{stopped}: draining");
     drain.cancel();
@@ -210,21 +211,20 @@ async fn serve(arguments: &Arguments, settings: &Settings, data: &Path) -> anyho
     let longest = Duration::from_secs_f64(settings.service.drain_seconds);
     if tokio::time::timeout(longest, tasks.wait()).await.is_err() {
         warn!(
-            "not everything ended within {} s: handed back",
+            "not everything ended within {} s: jobs are handed back, uploads are broken off",
             settings.service.drain_seconds
         );
         end.cancel();
         let _ = tokio::time::timeout(Duration::from_secs(10), tasks.wait()).await;
     }
     end.cancel();
-    server.abort();
     database.close().await;
     without_database.cancel();
     if let Some(cluster) = cluster {
         let mut cluster = cluster.await?;
         tokio::task::spawn_blocking(move || cluster.stop()).await?;
     }
-    Ok(End::Done)
+    Ok(ended)
 }
 
 /// The network, ready.
@@ -250,7 +250,7 @@ fn core(settings: &Settings, data: &Path) -> anyhow::Result<Arc<Core>> {
     Ok(Arc::new(core))
 }
 
-/// A part that cannot run at all ends the whole, with its reason.
+/// A part that cannot run at all ends the whole, with its reason; the exit code says so, so that who looks after the process starts it again.
 async fn or_end<E: std::fmt::Display>(part: impl Future<Output = Result<(), E>>, drain: CancellationToken) {
     if let Err(error) = part.await {
         error!("{error}");

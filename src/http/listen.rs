@@ -20,9 +20,15 @@ const HEAD_BYTES: usize = 64 << 10;
 /// After an error of the system (no file left), so long.
 const AFTER_ERROR: Duration = Duration::from_secs(1);
 
-/// Serves until `drain` is canceled, then ends each connection with its present request. `head` is the time that a request's head may take, and that a
-/// connection may stay open between two requests.
-pub async fn listen(listener: TcpListener, router: Router, head: Duration, drain: CancellationToken) {
+/// Serves until `drain` is canceled, then ends each connection with its present request, or at once when `end` is canceled as well. `head` is the time that a
+/// request's head may take, and that a connection may stay open between two requests.
+pub async fn listen(
+    listener: TcpListener,
+    router: Router,
+    head: Duration,
+    drain: CancellationToken,
+    end: CancellationToken,
+) {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
         .header_read_timeout(head)
@@ -42,7 +48,7 @@ pub async fn listen(listener: TcpListener, router: Router, head: Duration, drain
             () = drain.cancelled() => break,
         };
         let connection = http.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router.clone()));
-        let drain = drain.clone();
+        let (drain, end) = (drain.clone(), end.clone());
         connections.spawn(async move {
             let _place = place;
             let mut connection = pin!(connection);
@@ -50,7 +56,10 @@ pub async fn listen(listener: TcpListener, router: Router, head: Duration, drain
                 ended = connection.as_mut() => ended,
                 () = drain.cancelled() => {
                     connection.as_mut().graceful_shutdown();
-                    connection.await
+                    tokio::select! {
+                        ended = connection => ended,
+                        () = end.cancelled() => return,
+                    }
                 }
             };
             if let Err(error) = ended {

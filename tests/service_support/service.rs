@@ -133,6 +133,11 @@ impl Service {
         self.child.take().unwrap().wait().unwrap().success()
     }
 
+    /// Waits for an end that nobody asked for; true if it says that it went well.
+    pub fn ends_by_itself(&mut self) -> bool {
+        self.child.take().unwrap().wait().unwrap().success()
+    }
+
     /// Waits for a death that a failpoint brings.
     pub async fn dies(&mut self) {
         let begun = Instant::now();
