@@ -46,6 +46,8 @@ pub struct Wished {
     pub series: Vec<i64>,
     /// Series whose slices retention removed.
     pub removed: Vec<i64>,
+    /// Series that are no CT, and of which nothing was kept.
+    pub ignored: Vec<i64>,
 }
 
 /// A job under lock, its series locked before it, as everyone locks them.
@@ -247,7 +249,8 @@ impl Database {
         Ok(())
     }
 
-    /// Wishes for what was received: a job that exists for the series as it stands is named, every other series is settled again, so that it gets one.
+    /// Wishes for what was received: a job that exists for the series as it stands is named, every other series is settled again, so that it gets one; but for those of which
+    /// nothing was kept, as of our own segmentations that a PACS forwarded.
     ///
     /// # Errors
     /// Those of the database.
@@ -285,13 +288,17 @@ impl Database {
                 wished.jobs.push(job);
                 continue;
             }
-            let open = sqlx::query_scalar!(
-                r#"select state in ('receiving', 'settled') as "open!" from series where id = $1"#,
+            let series = sqlx::query!(
+                r#"select state in ('receiving', 'settled') as "open!", state = 'ignored' and instances = 0 as "nothing_kept!" from series where id = $1"#,
                 id
             )
             .fetch_one(&mut *transaction)
             .await?;
-            if !open && slices_removed(&mut transaction, id).await? {
+            if series.nothing_kept {
+                wished.ignored.push(id);
+                continue;
+            }
+            if !series.open && slices_removed(&mut transaction, id).await? {
                 wished.removed.push(id);
                 continue;
             }

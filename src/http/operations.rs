@@ -127,15 +127,17 @@ pub(crate) async fn submit(
     }
     let wished = state.database.wish_for_received(&wish, &caller).await?;
     if wished.jobs.is_empty() && wished.series.is_empty() {
-        return Err(if wished.removed.is_empty() {
-            Problem::not_found(
-                "series_not_found",
-                "No such series was received; name a PACS to fetch it from.",
-            )
-        } else {
+        return Err(if !wished.removed.is_empty() {
             Problem::conflict(
                 "slices_removed",
                 "Its slices were removed by retention: send the series again, or name a PACS to fetch it from.",
+            )
+        } else if !wished.ignored.is_empty() {
+            Problem::conflict("not_ct", "What was received of it is no CT, and was not kept.")
+        } else {
+            Problem::not_found(
+                "series_not_found",
+                "No such series was received; name a PACS to fetch it from.",
             )
         });
     }

@@ -124,7 +124,7 @@ async fn results_are_delivered_again_the_queue_pauses_and_wishes_are_kept() {
 
         let known = service.post("/api/v1/jobs", &json!({"study_uid": "1.2.0", "series_uid": "1.3.1"})).await;
         assert_eq!((known.status.as_u16(), &known.json()["jobs"][0]["id"]), (200, &json!(job(1))));
-        service.sql("update series set state = 'ignored', revision = '\\x02', finding_code = 'x' where series_uid = '1.3.1'").await;
+        service.sql("update series set state = 'ignored', revision = '\\x02', finding_code = 'x', instances = 3 where series_uid = '1.3.1'").await;
         let wished = service.post("/api/v1/jobs", &json!({"study_uid": "1.2.0", "series_uid": "1.3.1", "priority": 5})).await;
         assert_eq!(wished.status, 202);
         assert_eq!(wished.json()["series"][0]["state"], "settled");
@@ -142,6 +142,40 @@ async fn results_are_delivered_again_the_queue_pauses_and_wishes_are_kept() {
         let id: i64 = sqlx::query_scalar("select id from series where series_uid = '1.3.2'").fetch_one(&service.pool).await.unwrap();
         let closed = service.post(&format!("/api/v1/series/{id}/finalize"), &json!({})).await.json();
         assert_eq!((&closed["state"], &closed["settled_by"]), (&json!("settled"), &json!("finalize")));
+        service.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_wish_for_a_study_makes_no_job_of_what_is_no_ct() {
+    scratch(|database, url| async move {
+        let service = Service::start(database, &url, Vec::new()).await;
+        service
+            .sql(
+                "insert into series (study_uid, series_uid, state, modality, instances, finding_code)
+                 values ('1.5', '1.5.1', 'ignored', 'SEG', 0, 'not_ct'), ('1.5', '1.5.2', 'receiving', 'CT', 3, null)",
+            )
+            .await;
+        let wished = service.post("/api/v1/jobs", &json!({"study_uid": "1.5"})).await;
+        assert_eq!(wished.status, 202);
+        let series: Vec<Value> = wished.json()["series"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|series| series["series_uid"].clone())
+            .collect();
+        assert_eq!(series, [json!("1.5.2")]);
+        let alone = service
+            .post("/api/v1/jobs", &json!({"study_uid": "1.5", "series_uid": "1.5.1"}))
+            .await;
+        assert_eq!((alone.status.as_u16(), alone.code().as_str()), (409, "not_ct"));
+        let kept: String =
+            sqlx::query_scalar("select state::text || ' ' || finding_code from series where series_uid = '1.5.1'")
+                .fetch_one(&service.pool)
+                .await
+                .unwrap();
+        assert_eq!(kept, "ignored not_ct");
         service.stop().await;
     })
     .await;
