@@ -1,6 +1,6 @@
 //! What became of the series of a PACS, as far as it is decided.
 
-use super::{Database, DatabaseError};
+use super::{Database, DatabaseError, Place};
 
 /// What became of a series.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,31 +31,21 @@ impl SeriesFate {
 }
 
 impl Database {
-    /// The fates of series of these PACS that events after `after` (`None`: of the last hour) touched, and the number of the last event that was looked at.
+    /// The fates of series of these PACS that events after `after` (`None`: of the last hour) touched, and the place of the last event that was looked at.
     ///
     /// # Errors
     /// Those of the database.
     pub async fn series_fates(
         &self,
         sources: &[String],
-        after: Option<i64>,
-    ) -> Result<(Vec<SeriesFate>, i64), DatabaseError> {
+        after: Option<Place>,
+    ) -> Result<(Vec<SeriesFate>, Place), DatabaseError> {
         let after = match after {
             Some(after) => after,
-            None => sqlx::query_scalar!(
-                r#"select coalesce((select min(id) - 1 from event where at > now() - interval '1 hour'), (select max(id) from event), 0) as "id!""#
-            )
-            .fetch_one(self.pool())
-            .await?,
+            None => self.before_the_last_hour().await?,
         };
-        // Rows may commit out of order: none is looked at that an open transaction may still stand before.
-        let last = sqlx::query_scalar!(
-            r#"select coalesce(max(id), $1) as "last!" from event
-               where id > $1 and transaction < pg_snapshot_xmin(pg_current_snapshot())"#,
-            after
-        )
-        .fetch_one(self.pool())
-        .await?;
+        // Up to this place nothing is added any more, as it may be in the order of ids: an event that got its number first may commit last.
+        let last = self.last_place().await?.max(after);
         let fates = sqlx::query_as!(
             SeriesFate,
             r#"select series.id as series_id, study_uid, series_uid, source as "source!",
@@ -64,14 +54,33 @@ impl Database {
                from series left join lateral (select state, error_code from job where series_id = series.id order by created_at desc limit 1) job on true
                where source = any($1)
                    and series.id in (select coalesce(event.series_id, touched.series_id) from event
-                                     left join job touched on touched.id = event.job_id where event.id > $2 and event.id <= $3)
+                                     left join job touched on touched.id = event.job_id
+                                     where (event.transaction, event.id) > ($2::text::xid8, $3) and (event.transaction, event.id) <= ($4::text::xid8, $5))
                    and (series.state = 'ignored' or series.state = 'taken' and job.state in ('done', 'refused', 'failed', 'canceled'))"#,
             sources,
-            after,
-            last
+            after.transaction.to_string(),
+            after.id,
+            last.transaction.to_string(),
+            last.id
         )
         .fetch_all(self.pool())
         .await?;
         Ok((fates, last))
+    }
+
+    /// The place before the first event of the last hour; where there is none, of the last event.
+    async fn before_the_last_hour(&self) -> Result<Place, DatabaseError> {
+        let first = sqlx::query!(
+            r#"select id, transaction::text as "transaction!" from event where at > now() - interval '1 hour' order by transaction, id limit 1"#
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        match first {
+            Some(first) => Ok(Place {
+                transaction: first.transaction.parse().unwrap_or(0),
+                id: first.id - 1,
+            }),
+            None => self.last_place().await,
+        }
     }
 }

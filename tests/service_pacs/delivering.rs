@@ -384,3 +384,47 @@ async fn a_frozen_sender_past_its_lease_changes_nothing() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_fate_of_a_series_whose_event_commits_after_later_ones_is_told() {
+    scratch(|database, url| async move {
+        let pool = PgPool::connect(&url).await.unwrap();
+        // A transaction of another test may hold events back for a moment.
+        let told = async |mut after| {
+            for _ in 0..200 {
+                let (fates, last) = database.series_fates(&["one".to_owned()], after).await.unwrap();
+                after = Some(last);
+                if let [fate] = &fates[..] {
+                    return (format!("{} {}", fate.series_uid, fate.text()), after);
+                }
+                assert!(fates.is_empty(), "{fates:?}");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            (String::new(), after)
+        };
+        let ignored = "insert into series (study_uid, series_uid, source, state, finding_code) values ('1.2', $1, 'one', 'ignored', 'not_ct') returning id";
+        let mut ids: Vec<i64> = Vec::new();
+        for series in ["1.2.1", "1.2.2", "1.2.3"] {
+            ids.push(sqlx::query_scalar(ignored).bind(series).fetch_one(&pool).await.unwrap());
+        }
+        let event = "insert into event (kind, series_id, actor) values ('series_ignored', $1, 'test')";
+        sqlx::query(event).bind(ids[0]).execute(&pool).await.unwrap();
+        let (fate, after) = told(None).await;
+        assert_eq!(fate, "1.2.1 ignored:not_ct");
+        // The older transaction writes its event second and is over first.
+        let (mut older, mut younger) = (pool.begin().await.unwrap(), pool.begin().await.unwrap());
+        sqlx::query("select pg_current_xact_id()").execute(&mut *older).await.unwrap();
+        sqlx::query(event).bind(ids[1]).execute(&mut *younger).await.unwrap();
+        sqlx::query(event).bind(ids[2]).execute(&mut *older).await.unwrap();
+        older.commit().await.unwrap();
+        let (fate, after) = told(after).await;
+        assert_eq!(fate, "1.2.3 ignored:not_ct");
+        younger.commit().await.unwrap();
+        let (fate, after) = told(after).await;
+        assert_eq!(fate, "1.2.2 ignored:not_ct");
+        let (fates, _) = database.series_fates(&["one".to_owned()], after).await.unwrap();
+        assert!(fates.is_empty(), "{fates:?}");
+        pool.close().await;
+    })
+    .await;
+}
