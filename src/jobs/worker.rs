@@ -337,6 +337,8 @@ impl Worker {
             Ok((series, bytes))
         })
         .await?;
+        // A series that is taken fits (`series.max_memory_bytes` is not more); only where the network's grid is finer than the one that it was judged by may it need more, and then
+        // it runs with nothing beside it.
         let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES))
             .unwrap_or(u32::MAX)
             .clamp(1, self.permits);
