@@ -281,6 +281,37 @@ async fn every_change_is_told_by_an_event_of_its_own_transaction() {
     .await;
 }
 
+#[tokio::test]
+async fn the_time_left_goes_by_the_pace_of_the_present_attempt() {
+    scratch(|database, url| async move {
+        settle(&url, "1", "a", 0).await;
+        database.make_job(&specification()).await.unwrap();
+        let first = claim(&database, "w").await;
+        // An hour ago.
+        execute(&url, "update job set started_at = now() - interval '1 hour'").await;
+        assert!(
+            database
+                .hand_back_job(&first, "w", "disk full", 0.0, true)
+                .await
+                .unwrap()
+        );
+        let second = claim(&database, "w").await;
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        let progress = JobProgress {
+            stage: Some("windows"),
+            windows_done: 1,
+            windows_total: 2,
+        };
+        assert_eq!(
+            database.renew_job(&second, 60.0, &progress).await.unwrap(),
+            Renewal::Held
+        );
+        let left = database.job(second.id).await.unwrap().unwrap().seconds_left.unwrap();
+        assert!(left < 60.0, "{left}");
+    })
+    .await;
+}
+
 /// What a random walk may do to one job.
 #[derive(Clone, Copy, Debug)]
 enum Step {

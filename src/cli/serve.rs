@@ -65,8 +65,21 @@ struct State {
 pub(super) fn run(arguments: &Arguments, mut settings: Settings) -> anyhow::Result<End> {
     settings.service.insecure |= arguments.insecure;
     may_listen(&settings.service, &settings.user)?;
+    if arguments.roles.contains(&ProcessRole::Work) {
+        memory_holds_a_series(&settings)?;
+    }
     let data = data_folder(&settings.service.data_folder)?;
     runtime()?.block_on(serve(arguments, &settings, &data))
+}
+
+/// A series that is taken has to fit into the memory that the jobs share: there is no smaller share for it, so that it would run and go beyond it.
+pub(super) fn memory_holds_a_series(settings: &Settings) -> anyhow::Result<()> {
+    let (jobs, series) = (settings.jobs.memory_bytes, settings.series.max_memory_bytes);
+    anyhow::ensure!(
+        jobs >= series,
+        "jobs.memory_bytes is {jobs}, and one series may need {series} (series.max_memory_bytes): raise the one or lower the other"
+    );
+    Ok(())
 }
 
 pub(super) fn migrate(settings: &Settings) -> anyhow::Result<End> {
@@ -282,4 +295,29 @@ async fn wait_for_signal() -> anyhow::Result<&'static str> {
         _ = terminate.recv() => "SIGTERM",
         _ = interrupt.recv() => "SIGINT",
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    #[test]
+    fn jobs_that_share_less_memory_than_one_series_may_need_are_refused_at_the_start() {
+        let mut settings = Settings::load(None).unwrap();
+        assert!(memory_holds_a_series(&settings).is_ok());
+        settings.jobs.memory_bytes = 1 << 30;
+        let roles = vec![ProcessRole::Work];
+        let insecure = false;
+        let refused = run(&Arguments { roles, insecure }, settings.clone())
+            .unwrap_err()
+            .to_string();
+        assert!(
+            refused.contains("jobs.memory_bytes") && refused.contains("series.max_memory_bytes"),
+            "{refused}"
+        );
+        settings.series.max_memory_bytes = 1 << 30;
+        assert!(memory_holds_a_series(&settings).is_ok());
+    }
 }

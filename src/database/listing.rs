@@ -87,7 +87,7 @@ pub struct JobRow {
     pub stage: Option<String>,
     pub windows_done: i32,
     pub windows_total: i32,
-    /// Seconds until it is done, by the pace so far; null where nothing is known yet.
+    /// Seconds until it is done, by the pace of this attempt so far; null where nothing is known yet.
     pub seconds_left: Option<f64>,
     pub model: String,
     pub model_digest: String,
@@ -100,6 +100,7 @@ pub struct JobRow {
     pub result_folder: Option<String>,
     pub removed: Option<Value>,
     pub created_at: OffsetDateTime,
+    /// When its latest attempt began.
     pub started_at: Option<OffsetDateTime>,
     pub finished_at: Option<OffsetDateTime>,
     /// No later job is of the same series.

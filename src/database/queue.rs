@@ -99,7 +99,8 @@ impl JobEnd {
 const DEATHS_BEFORE_ALONE: i32 = 2;
 
 impl Database {
-    /// Claims the next job: by priority, then by age. `idle` says that the worker holds no other, so that it may take one that must run alone.
+    /// Claims the next job: by priority, then by age. `idle` says that the worker holds no other, so that it may take one that must run alone. The job counts as started now,
+    /// since what an earlier attempt took says nothing about the time that is left.
     ///
     /// # Errors
     /// Those of the database.
@@ -112,7 +113,7 @@ impl Database {
         let mut transaction = self.pool().begin().await?;
         let claimed = sqlx::query!(
             r#"update job set state = 'running', token = token + 1, worker = $1, lease_until = now() + make_interval(secs => $2), attempts = attempts + 1,
-                              started_at = coalesce(started_at, now()), stage = null, windows_done = 0, windows_total = 0, progress_at = now()
+                              started_at = now(), stage = null, windows_done = 0, windows_total = 0, progress_at = now()
                from series
                where series.id = job.series_id and job.id = (
                    select id from job

@@ -25,7 +25,7 @@ pub(crate) struct Job {
     pub(crate) stage: Option<String>,
     pub(crate) windows_done: i32,
     pub(crate) windows_total: i32,
-    /// By the pace so far.
+    /// By the pace of this attempt so far.
     pub(crate) seconds_left: Option<f64>,
     /// Why it was refused or failed.
     pub(crate) error: Option<Reason>,
@@ -48,6 +48,7 @@ pub(crate) struct Job {
     pub(crate) removed: Option<Value>,
     #[serde(with = "time::serde::rfc3339")]
     pub(crate) created_at: OffsetDateTime,
+    /// When its latest attempt began.
     #[serde(with = "time::serde::rfc3339::option")]
     pub(crate) started_at: Option<OffsetDateTime>,
     #[serde(with = "time::serde::rfc3339::option")]

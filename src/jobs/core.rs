@@ -3,7 +3,8 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, TryLockError};
+use std::time::Duration;
 
 use super::error::JobError;
 use super::figures;
@@ -13,6 +14,9 @@ use crate::inbox::batch_path;
 use crate::model::{CancelFlag, Manifest, Provider, Session};
 use crate::segment::{self, Observer, PIPELINE_REVISION, Preparation, SegmentError, Segmented, Tools};
 use crate::series::{Judgement, Outcome, Series, estimated_memory_bytes, judge};
+
+/// While another job has the session, a waiting one looks so often whether it has it still, and whether it was stopped itself.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// What every job is worked on with. The session is one; everything else may be used by several jobs at once.
 pub struct Core {
@@ -118,11 +122,7 @@ impl Core {
             Preparation::Ready(prepared) => {
                 failpoint("job_prepared");
                 let predicted = {
-                    // A session that a panic left behind answers with an error of its own if it is not whole.
-                    let mut session = self.session.lock().unwrap_or_else(PoisonError::into_inner);
-                    if cancel.is_canceled() {
-                        return Err(JobError::Stopped);
-                    }
+                    let mut session = self.session(cancel).ok_or(JobError::Stopped)?;
                     segment::predict(*prepared, &mut *session, &tools)?
                 };
                 failpoint("job_predicted");
@@ -135,6 +135,21 @@ impl Core {
         let folder = self.store(claim, &segmented)?;
         failpoint("job_stored");
         end(&segmented, folder)
+    }
+
+    /// The session, once no other job has it; `None`: this one was stopped while it waited.
+    pub(super) fn session(&self, cancel: &CancelFlag) -> Option<MutexGuard<'_, Session>> {
+        loop {
+            if cancel.is_canceled() {
+                return None;
+            }
+            match self.session.try_lock() {
+                Ok(session) => return Some(session),
+                // A session that a panic left behind answers with an error of its own if it is not whole.
+                Err(TryLockError::Poisoned(left)) => return Some(left.into_inner()),
+                Err(TryLockError::WouldBlock) => std::thread::sleep(LOOK_AGAIN),
+            }
+        }
     }
 
     /// Writes the results under (job, token), synced, and returns the folder relative to the data folder.

@@ -12,7 +12,7 @@ pub struct JobSettings {
     pub at_once: usize,
     /// A worker that has not renewed its lease for so long has lost its job.
     pub lease_seconds: f64,
-    /// Most memory that the jobs in hand may need together, in bytes, by the estimate made before decoding.
+    /// Most memory that the jobs in hand may need together, in bytes, by the estimate made before decoding; not less than one series may need (`series.max_memory_bytes`).
     pub memory_bytes: u64,
     /// Attempts for the world's faults (disk full, database away) before a job is failed.
     pub max_attempts: u32,
@@ -38,7 +38,7 @@ impl JobSettings {
 #[cfg(test)]
 impl JobSettings {
     /// Those of the file of defaults.
-    #[expect(clippy::unwrap_used, reason = "for tests")]
+    #[allow(clippy::unwrap_used)]
     pub(super) fn defaults() -> JobSettings {
         let defaults: toml::Table = toml::from_str(include_str!("../../config/default.toml")).unwrap();
         defaults["jobs"].clone().try_into().unwrap()

@@ -226,14 +226,15 @@ impl Worker {
             "job {} attempt {}: series {}",
             claim.id, claim.attempt, claim.series_uid
         );
-        let (progress, cancel) = (Watched::default(), CancelFlag::default());
-        let work = self.work(&claim, &progress, &cancel);
+        let (progress, cancel, stop) = (Watched::default(), CancelFlag::default(), CancellationToken::new());
+        let work = self.work(&claim, &progress, &cancel, &stop);
         let keep = self.keep(&claim, &progress, &cancel, wake.subscribe(), end);
         tokio::pin!(work, keep);
         let (worked, stopped) = tokio::select! {
             worked = &mut work => (worked, None),
             stopped = &mut keep => {
                 cancel.cancel();
+                stop.cancel();
                 (work.await, Some(stopped))
             }
         };
@@ -316,8 +317,14 @@ impl Worker {
         self.database.hand_back_job(claim, &self.name, &why, wait, true).await
     }
 
-    /// Reads, waits for its share of memory, and runs the core on a thread.
-    async fn work(&self, claim: &Claim, progress: &Watched, cancel: &CancelFlag) -> Result<JobEnd, JobError> {
+    /// Reads, waits for its share of memory, and runs the core on a thread. `cancel` tells the thread to stop, `stop` whoever waits here.
+    async fn work(
+        &self,
+        claim: &Claim,
+        progress: &Watched,
+        cancel: &CancelFlag,
+        stop: &CancellationToken,
+    ) -> Result<JobEnd, JobError> {
         failpoint("job_claimed");
         let slices = self.database.slices_of(claim.series_id).await?;
         let held = self.database.instances_held(claim.series_id).await?;
@@ -337,12 +344,16 @@ impl Worker {
             Ok((series, bytes))
         })
         .await?;
+        // A series that is taken fits (`series.max_memory_bytes` is not more); only where the network's grid is finer than the one that it was judged by may it need more, and then
+        // it runs with nothing beside it.
         let permits = u32::try_from(bytes.div_ceil(PERMIT_BYTES))
             .unwrap_or(u32::MAX)
             .clamp(1, self.permits);
         let wanted = if claim.alone { self.permits } else { permits };
-        let share = Arc::clone(&self.memory).acquire_many_owned(wanted).await;
-        let share = share.map_err(|_| JobError::Stopped)?;
+        let share = tokio::select! {
+            share = Arc::clone(&self.memory).acquire_many_owned(wanted) => share.map_err(|_| JobError::Stopped)?,
+            () = stop.cancelled() => return Err(JobError::Stopped),
+        };
         let (core, claim, progress, cancel) = (Arc::clone(&self.core), claim.clone(), progress.clone(), cancel.clone());
         on_thread(move || {
             let _share = share;
@@ -426,7 +437,6 @@ mod tests {
     }
 
     /// A worker whose network is never asked. `None`, and said: ONNX Runtime's library is missing.
-    #[expect(clippy::print_stdout, reason = "a skipped test says so")]
     fn worker(database: &Database, data: &Path) -> Option<Worker> {
         let library = match find_library(None) {
             Ok(library) => library,
@@ -490,6 +500,55 @@ mod tests {
             worker.settle(&claim, Ok(end), None).await;
             assert!(data.path().join(folder(claim.token)).is_dir(), "the row names it");
             assert!(!data.path().join(folder(claim.token - 1)).exists());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_job_that_waits_for_memory_is_canceled_at_once() {
+        scratch(|database, _| async move {
+            let data = tempfile::tempdir().unwrap();
+            let Some(worker) = worker(&database, data.path()) else {
+                return;
+            };
+            let claim = claimed(&worker).await;
+            let id = claim.id;
+            // Another job has all of it.
+            let _all = Arc::clone(&worker.memory)
+                .acquire_many_owned(worker.permits)
+                .await
+                .unwrap();
+            let (wake, _) = watch::channel(());
+            let end = CancellationToken::new();
+            let canceled = async {
+                tokio::time::sleep(Duration::from_millis(200)).await;
+                database.cancel_job(id, "test").await.unwrap();
+            };
+            let both = async { tokio::join!(worker.one(claim, &wake, &end), canceled) };
+            timeout(Duration::from_secs(20), both).await.unwrap();
+            assert_eq!(database.job(id).await.unwrap().unwrap().state, "canceled");
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_job_that_waits_for_the_network_stops_at_once() {
+        scratch(|database, _| async move {
+            let data = tempfile::tempdir().unwrap();
+            let Some(worker) = worker(&database, data.path()) else {
+                return;
+            };
+            let cancel = CancelFlag::default();
+            let others = worker.core.session(&cancel).unwrap();
+            std::thread::scope(|scope| {
+                let waiting = scope.spawn(|| worker.core.session(&cancel).is_some());
+                std::thread::sleep(Duration::from_millis(50));
+                assert!(!waiting.is_finished());
+                cancel.cancel();
+                assert!(!waiting.join().unwrap(), "it was stopped");
+            });
+            drop(others);
+            assert!(worker.core.session(&CancelFlag::default()).is_some());
         })
         .await;
     }

@@ -153,12 +153,15 @@ async fn lists_use_their_indexes_under_generic_plans() {
             }
             looked_at += 1;
             let parameters = statement["describe"]["parameters"]["Left"].as_array().unwrap().len();
-            let nulls = vec!["null"; parameters].join(", ");
+            let nulls = match parameters {
+                0 => String::new(),
+                _ => format!("({})", vec!["null"; parameters].join(", ")),
+            };
             sqlx::raw_sql(AssertSqlSafe(format!("deallocate all; prepare looked_at as {sql}")))
                 .execute(&mut *connection)
                 .await
                 .unwrap();
-            let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(format!("explain execute looked_at({nulls})")))
+            let plan: Vec<String> = sqlx::query_scalar(AssertSqlSafe(format!("explain execute looked_at{nulls}")))
                 .persistent(false)
                 .fetch_all(&mut *connection)
                 .await

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Context;
 use serde_json::Value;
 
-use crate::cli::serve::named_database;
+use crate::cli::serve::{memory_holds_a_series, named_database};
 use crate::config::Settings;
 use crate::database::Database;
 use crate::dicomweb::{Client, ClientError, Deliver, Pacs, SeriesFilters};
@@ -21,6 +21,10 @@ pub(super) fn check(settings: &Settings, checks: &mut Checks) -> anyhow::Result<
         .enable_all()
         .build()
         .context("cannot start the clients")?;
+    if let Err(error) = memory_holds_a_series(settings) {
+        let to_do = "the service does not start as it is: mend [jobs] or [series] of the configuration";
+        checks.push(Check::problem("memory of the jobs", error.to_string(), to_do));
+    }
     checks.push(runtime.block_on(database(settings)));
     checks.push(runtime.block_on(service(settings.service.listen)));
     for block in &settings.pacs {
