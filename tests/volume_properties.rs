@@ -3,6 +3,8 @@
 
 mod random_stacks;
 
+use hilum::dicom::Rescale;
+use hilum::series::{Slice, Stack, estimated_memory_bytes};
 use hilum::volume::{
     AIR_HU, Grid, GridSpecification, Image, Mask, RegularGrid, Volume, VoxelBox, Voxels, Way, even_grid, mask_back,
     network_grid, resample, resample_hu, resample_labels,
@@ -173,6 +175,35 @@ proptest! {
                 }
             }
         }
+    }
+
+    /// However the stack lies in the patient, and wherever one of its slices was moved to.
+    #[test]
+    fn no_grid_for_the_network_needs_more_memory_than_was_estimated(case in case(), which in 0..9_usize, aside in -300.0..300.0_f64) {
+        let mut case = case;
+        let (count, row) = (case.grid.origins.len(), case.grid.row_direction);
+        for (coordinate, direction) in case.grid.origins[which % count].iter_mut().zip(row) {
+            *coordinate += aside * direction;
+        }
+        let grid = &case.grid;
+        let slices = grid.origins.iter().zip(grid.positions_mm()).enumerate();
+        let stack = Stack {
+            slices: slices.map(|(instance, (origin, position_mm))| Slice {
+                instance,
+                frame: 0,
+                origin: *origin,
+                position_mm,
+                rescale: Rescale { slope: 1.0, intercept: -1024.0 },
+            }).collect(),
+            rows: grid.rows,
+            columns: grid.columns,
+            pixel_spacing_mm: grid.spacing_mm,
+            row_direction: grid.row_direction,
+            column_direction: grid.column_direction,
+            normal: grid.normal,
+        };
+        // Sixteen bytes a voxel: input, sums and weights.
+        prop_assert!(case.network().voxel_count() as u64 * 16 <= estimated_memory_bytes(&stack, case.spacing_mm));
     }
 
     #[test]
