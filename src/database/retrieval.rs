@@ -223,6 +223,34 @@ impl Database {
         Ok(())
     }
 
+    /// Settles a series again that had its job before and was fetched whole: where the network changed since, it gets a new job, else it keeps the one that it has.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn settle_fetched(&self, series_id: i64, actor: &str) -> Result<(), DatabaseError> {
+        let mut transaction = self.pool().begin().await?;
+        let settled = sqlx::query!(
+            "update series set state = 'settled', settled_at = now() where id = $1 and state = 'taken'
+                 and not exists (select from instance where series_id = $1 and newest and batch_id is null)",
+            series_id
+        )
+        .execute(&mut *transaction)
+        .await?
+        .rows_affected();
+        if settled > 0 {
+            let event = NewEvent {
+                kind: "series_submitted",
+                series_id: Some(series_id),
+                actor,
+                detail: json!({ "by": "retrieval" }),
+                ..NewEvent::default()
+            };
+            append(&mut transaction, event).await?;
+        }
+        transaction.commit().await?;
+        Ok(())
+    }
+
     /// Notes that a series was retrieved whole. False: the lease was lost, nothing is changed.
     ///
     /// # Errors

@@ -174,6 +174,7 @@ async fn fetch(source: &Source, claimed: &ClaimedRetrieval) -> Result<u32, PollE
             .database
             .count_answered(touched.id, Some(came), 0.0, ACTOR)
             .await?;
+        source.database.settle_fetched(touched.id, ACTOR).await?;
     }
     Ok(came)
 }
