@@ -59,6 +59,9 @@ pub struct Report {
     pub timings: Vec<StageSeconds>,
     /// The files that were made beside this report.
     pub files: Vec<FileFacts>,
+    /// What was asked for and could not be made, although the rest could; absent if nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
     /// Research use only.
     pub notice: &'static str,
 }
@@ -152,6 +155,15 @@ pub struct FileFacts {
     /// What has to be known of it; empty if nothing.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub note: String,
+}
+
+/// A file that could not be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// Its name.
+    pub name: &'static str,
+    /// Why, as a sentence.
+    pub sentence: String,
 }
 
 impl Report {
@@ -323,6 +335,10 @@ mod tests {
                 verified_seconds: Some(0.1),
                 note: "resampled".into(),
             }],
+            left_out: vec![LeftOut {
+                name: "ct.nii.gz",
+                sentence: "It cannot be made.".into(),
+            }],
             notice: "Research use only. Not for diagnosis.",
         }
     }
@@ -416,6 +432,7 @@ mod tests {
             windows: None,
             timings: Vec::new(),
             files: Vec::new(),
+            left_out: Vec::new(),
             ..full()
         };
         let value = serde_json::from_slice(&report.to_json().unwrap()).unwrap();

@@ -12,11 +12,11 @@ use crate::lungs::{
 use crate::model::{Manifest, MaskBack, Provider};
 use crate::output::overlay::Caption;
 use crate::output::report::{
-    FileFacts, ModelFacts, Report, SCHEMA, SeriesIdentity, StageSeconds, VolumeFacts, WindowFacts,
+    FileFacts, LeftOut, ModelFacts, Report, SCHEMA, SeriesIdentity, StageSeconds, VolumeFacts, WindowFacts,
 };
 use crate::output::segmentation::{build, content_description, default_series_number};
 use crate::output::{
-    Concept, Frames, ModelIdentity, SegmentDescription, SegmentationRequest, nifti, overlay, read_back,
+    Concept, Frames, ModelIdentity, OutputError, SegmentDescription, SegmentationRequest, nifti, overlay, read_back,
 };
 use crate::series::{Code, Finding, Series, Usable, Verdict};
 use crate::volume::{Mask, Volume, Way, mask_back};
@@ -81,7 +81,11 @@ pub fn finish(
     let made = timings.measure(Stage::Outputs, tools.observer, || {
         make(series, &usable, &volume, &lungs, &model, tools)
     });
-    let (mut artifacts, files) = made?;
+    let Results {
+        mut artifacts,
+        files,
+        left_out,
+    } = made?;
     let empty = lungs.found(Code::LungsNotFound);
     let report = Report {
         mask_findings: lungs.findings,
@@ -113,6 +117,7 @@ pub fn finish(
             })
             .collect(),
         files,
+        left_out,
         ..blank(series, usable.verdict)
     };
     if tools.settings.output.wants(Format::Json) {
@@ -168,6 +173,7 @@ fn blank(series: &Series, verdict: Verdict) -> Report {
         windows: None,
         timings: Vec::new(),
         files: Vec::new(),
+        left_out: Vec::new(),
         notice: NOTICE,
     }
 }
@@ -217,7 +223,15 @@ impl Made {
     }
 }
 
-/// Every result but the report, made side by side.
+/// Every result but the report.
+#[derive(Default)]
+struct Results {
+    artifacts: Vec<Artifact>,
+    files: Vec<FileFacts>,
+    left_out: Vec<LeftOut>,
+}
+
+/// Makes every result but the report, side by side. A NIfTI image that cannot be made is left out: the others do not depend on it, and it is not what is sent to a PACS.
 fn make(
     series: &Series,
     usable: &Usable,
@@ -225,7 +239,7 @@ fn make(
     lungs: &Lungs,
     model: &ModelFacts,
     tools: &Tools,
-) -> Result<(Vec<Artifact>, Vec<FileFacts>), SegmentError> {
+) -> Result<Results, SegmentError> {
     let wants = |format| tools.settings.output.wants(format);
     let found = !lungs.found(Code::LungsNotFound);
     let one = |wanted: bool, name: &'static str, make: &dyn Fn() -> Result<Made, SegmentError>| {
@@ -240,15 +254,26 @@ fn make(
                 note: made.note,
             };
             let bytes = made.bytes;
-            (Artifact { name, bytes }, facts)
+            Ok((Artifact { name, bytes }, facts))
         }))
+    };
+    let image = |wanted: bool, name: &'static str, make: &dyn Fn() -> Result<nifti::Nifti, OutputError>| {
+        let exported = one(wanted, name, &|| {
+            let image = make()?;
+            Ok(Made {
+                note: resampled(&image),
+                ..Made::plain(image.bytes)
+            })
+        });
+        exported.unwrap_or_else(|error| {
+            Some(Err(LeftOut {
+                name,
+                sentence: format!("The NIfTI image cannot be made and is left out: {error}."),
+            }))
+        })
     };
     // What the closures need of the tools; the observer may not be shared between threads.
     let (output, manifest) = (&tools.settings.output, tools.manifest);
-    let exported = |image: nifti::Nifti| Made {
-        note: resampled(image.resampled),
-        ..Made::plain(image.bytes)
-    };
     let segmentation = || {
         let wanted = wants(Format::Seg) && found && usable.identity_valid;
         one(wanted, SEGMENTATION, &|| {
@@ -256,11 +281,11 @@ fn make(
         })
     };
     let mask = || {
-        one(wants(Format::Nifti) && found, MASK, &|| {
-            Ok(exported(nifti::mask(&lungs.mask, &volume.grid)?))
+        image(wants(Format::Nifti) && found, MASK, &|| {
+            nifti::mask(&lungs.mask, &volume.grid)
         })
     };
-    let ct = || one(wants(Format::Ct), CT, &|| Ok(exported(nifti::ct(volume)?)));
+    let ct = || image(wants(Format::Ct), CT, &|| nifti::ct(volume));
     let picture = || {
         one(wants(Format::Png), OVERLAY, &|| {
             let caption = caption(series, usable, lungs, model);
@@ -269,13 +294,17 @@ fn make(
     };
     let ((segmentation, mask), (ct, picture)) =
         rayon::join(|| rayon::join(segmentation, mask), || rayon::join(ct, picture));
-    let mut artifacts = Vec::new();
-    let mut files = Vec::new();
-    for (artifact, facts) in [segmentation?, mask?, ct?, picture?].into_iter().flatten() {
-        artifacts.push(artifact);
-        files.push(facts);
+    let mut results = Results::default();
+    for made in [segmentation?, mask, ct, picture?].into_iter().flatten() {
+        match made {
+            Ok((artifact, facts)) => {
+                results.artifacts.push(artifact);
+                results.files.push(facts);
+            }
+            Err(left_out) => results.left_out.push(left_out),
+        }
     }
-    Ok((artifacts, files))
+    Ok(results)
 }
 
 /// What stands beside the picture: nothing that names a person, and no free text.
@@ -312,9 +341,12 @@ fn caption(series: &Series, usable: &Usable, lungs: &Lungs, model: &ModelFacts) 
 }
 
 /// What has to be known of an image whose slices no affine can place.
-fn resampled(resampled: bool) -> String {
-    if resampled {
-        "the slices are not evenly spaced or not straight: resampled to an even grid at the smallest step".to_owned()
+fn resampled(image: &nifti::Nifti) -> String {
+    if image.resampled {
+        format!(
+            "the slices are not evenly spaced or not straight: resampled to an even grid, {:.3} mm from slice to slice",
+            image.step_mm
+        )
     } else {
         String::new()
     }
