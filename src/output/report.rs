@@ -214,6 +214,7 @@ mod tests {
             },
         )
         .unwrap()
+        .noting(&Verdict::from_findings(vec![Finding::new(Code::SharpKernel, "Sharp.")]))
     }
 
     /// A report in which nothing is absent.

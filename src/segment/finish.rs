@@ -89,7 +89,7 @@ pub fn finish(
     let empty = lungs.found(Code::LungsNotFound);
     let report = Report {
         mask_findings: lungs.findings,
-        measurements: (!empty).then_some(lungs.measured),
+        measurements: (!empty).then(|| lungs.measured.noting(&usable.verdict)),
         sides: (!empty).then_some(lungs.sides),
         clean_up: Some(lungs.cleaned),
         boundary: Some(lungs.boundary),
