@@ -7,7 +7,8 @@ use super::{
     SegmentError, Segmented, Segments, Stage, Timings, Tools, TransferSyntax,
 };
 use crate::lungs::{
-    BoundaryReport, CleanReport, Measurements, Sides, clean, drop_fat, follow_boundary, judge_mask, measure, sides,
+    BoundaryReport, CleanReport, Measurements, Sides, clean, drop_fat, follow_boundary, join_sides, judge_mask,
+    measure, sides,
 };
 use crate::model::{Manifest, MaskBack, Provider};
 use crate::output::overlay::Caption;
@@ -194,7 +195,12 @@ fn lungs(mut mask: Mask, volume: &Volume, timings: &mut Timings, tools: &Tools) 
         let measured = measure(&mask, volume)?;
         let findings = judge_mask(&mask, volume, &cleaned, &told, &measured, &tools.settings.mask)?;
         let uncertain = findings.iter().any(|finding| finding.code == Code::SidesUncertain);
-        let measured = if uncertain { measured.without_sides() } else { measured };
+        let measured = if uncertain {
+            join_sides(&mut mask);
+            measured.without_sides()
+        } else {
+            measured
+        };
         Ok(Lungs {
             mask,
             cleaned,
@@ -412,3 +418,6 @@ fn segments(wanted: Segments, lungs: &Lungs, manifest: &Manifest) -> Vec<Segment
     }
     vec![lung]
 }
+
+#[cfg(test)]
+mod tests;
