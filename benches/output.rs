@@ -74,6 +74,7 @@ fn series() -> (Series, Stack) {
         study_instance_uid: "1.2.826.0.1.3680043.9.2".into(),
         series_instance_uid: "1.2.826.0.1.3680043.9.3".into(),
         instances: (0..SHAPE[0]).map(instance).collect(),
+        unreadable: Vec::new(),
     };
     (series, stack)
 }

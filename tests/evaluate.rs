@@ -3,7 +3,10 @@
 
 use std::io::Write;
 
-use hilum::evaluate::{CaseScores, Grids, LabelImage, compare, hausdorff_mm, read_mask, summarise};
+use hilum::evaluate::{
+    CaseScores, Grids, LabelImage, SideLabels, Unpaired, compare, hausdorff_mm, read_mask, summarise,
+    without_prediction,
+};
 use proptest::prelude::*;
 use serde::Deserialize;
 
@@ -122,7 +125,7 @@ fn dice_and_surface_distances_agree_with_monai_and_simpleitk() {
 #[test]
 fn segmentations_by_highdicom_and_a_nifti_by_nibabel_hold_the_same_lungs() {
     let nifti = read_mask(&golden("evaluate_mask.nii.gz")).unwrap();
-    assert!(nifti.sided);
+    assert_eq!(nifti.sides, SideLabels::Apart);
     for name in [
         "evaluate_binary.dcm",
         "evaluate_deflated.dcm",
@@ -215,12 +218,135 @@ fn the_summary_reads_as_on_the_reference_card() {
     let dice: Vec<f64> = cases.iter().map(|case| case.lungs.dice).collect();
     let mean = dice.iter().sum::<f64>() / 3.0;
     let sd = (dice.iter().map(|d| (d - mean).powi(2)).sum::<f64>() / 2.0).sqrt();
-    let summary = summarise(cases);
+    let summary = summarise(cases, Unpaired::default());
     let expected = format!("Dice {mean:.2} ({:.2}-1.00, sd {sd:.2})", dice[2]);
     assert!(summary.table().contains(&expected), "{}", summary.table());
     assert_eq!(summary.csv().unwrap().lines().count(), 4);
     let json: serde_json::Value = serde_json::from_str(&summary.json().unwrap()).unwrap();
     assert_eq!(json["dice"]["cases"], 3);
+}
+
+/// A right and a left lung with these labels.
+fn lungs(right: u8, left: u8) -> LabelImage {
+    let shape = [6, 10, 20];
+    let of = |centre: f64| mask(shape, &[([2.5, 4.5, centre], [2.5, 4.0, 4.0])], 0, 0);
+    let voxels: Vec<u8> = of(4.5)
+        .iter()
+        .zip(of(14.5))
+        .map(|(r, l)| r * right + l * left)
+        .collect();
+    image(shape, [2.0, 1.0, 1.0], &voxels)
+}
+
+#[test]
+fn a_lung_that_the_prediction_lacks_has_dice_0() {
+    let reference = lungs(1, 2);
+    let sides = |predicted: &LabelImage| {
+        let scores = compare("case", predicted, &reference);
+        [scores.right, scores.left].map(|side| side.map(|side| side.dice))
+    };
+    assert_eq!(sides(&lungs(1, 2)), [Some(1.0), Some(1.0)]);
+    assert_eq!(sides(&lungs(0, 2)), [Some(0.0), Some(1.0)]);
+    assert_eq!(sides(&lungs(2, 0)), [Some(0.0), Some(0.0)], "label 2 is the left lung");
+    assert_eq!(sides(&lungs(1, 0)), [Some(1.0), Some(0.0)]);
+    assert_eq!(sides(&lungs(0, 0)), [Some(0.0), Some(0.0)]);
+    assert_eq!(sides(&lungs(1, 1)), [None, None], "undivided lung is of neither side");
+    assert_eq!(sides(&lungs(255, 255)), [None, None]);
+    let undivided = compare("case", &lungs(1, 2), &lungs(1, 1));
+    assert_eq!((undivided.right, undivided.left), (None, None));
+}
+
+#[test]
+fn a_lung_that_neither_has_is_not_scored() {
+    let scores = compare("case", &lungs(0, 2), &lungs(0, 2));
+    assert_eq!((scores.right, scores.left.unwrap().dice), (None, 1.0));
+}
+
+#[test]
+fn a_reference_without_a_prediction_counts_as_an_empty_mask_unless_such_are_skipped() {
+    let reference = lungs(1, 2);
+    let of = |skip_missing| {
+        let cases = vec![compare("b", &reference, &reference)];
+        let no_prediction = [("a", &reference), ("c", &lungs(0, 0))]
+            .map(|(case, reference)| without_prediction(case, reference))
+            .to_vec();
+        let no_reference = vec!["x".to_owned()];
+        summarise(
+            cases,
+            Unpaired {
+                no_prediction,
+                no_reference,
+                skip_missing,
+            },
+        )
+    };
+    let counted = of(false);
+    for (dice, name) in [
+        (counted.dice, "both"),
+        (counted.dice_right, "right"),
+        (counted.dice_left, "left"),
+    ] {
+        let dice = dice.unwrap();
+        assert_eq!((dice.cases, dice.mean, dice.min), (2, 0.5, 0.0), "{name}");
+    }
+    assert_eq!(counted.hd95_mm.unwrap().cases, 1);
+    let table = counted.table();
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(
+        lines[1].starts_with("a  ") && lines[1].contains(" 0.000 ") && lines[1].ends_with("-100.0  no prediction"),
+        "{table}"
+    );
+    assert!(lines[2].starts_with("b  "), "{table}");
+    assert!(
+        lines[3].starts_with("c  ") && lines[3].ends_with("-  no prediction"),
+        "{table}"
+    );
+    for line in [
+        "HD95 in mm 0.0 (0.0-0.0, sd 0.0), 1 of 2 cases",
+        "No prediction for 2 of 3 references; counted as empty masks (Dice 0): 1",
+        "Predictions without a reference, not counted: x",
+    ] {
+        assert!(lines.contains(&line), "{line} is not in\n{table}");
+    }
+    let csv = counted.csv().unwrap();
+    let rows: Vec<Vec<&str>> = csv.lines().map(|line| line.split(',').collect()).collect();
+    assert!(rows.iter().all(|row| row.len() == 24), "{csv}");
+    assert_eq!((rows[1][0], rows[1][1], rows[1][22]), ("a", "0", "no_prediction"));
+    assert_eq!((rows[3][0], rows[3][1], rows[3][22]), ("c", "", "no_prediction"));
+    let json: serde_json::Value = serde_json::from_str(&counted.json().unwrap()).unwrap();
+    assert_eq!(json["cases"][0]["grids"], "no_prediction");
+    assert_eq!(
+        json["no_prediction"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|m| m["counted"].clone())
+            .collect::<Vec<_>>(),
+        [true, false]
+    );
+    assert_eq!(json["no_reference"][0], "x");
+
+    let undivided = summarise(
+        vec![compare("b", &lungs(1, 1), &reference)],
+        Unpaired {
+            no_prediction: vec![without_prediction("a", &reference)],
+            ..Unpaired::default()
+        },
+    );
+    assert_eq!(undivided.dice.unwrap().cases, 2);
+    assert_eq!((undivided.dice_right, undivided.dice_left), (None, None));
+
+    let skipped = of(true);
+    let dice = skipped.dice.unwrap();
+    assert_eq!((dice.cases, dice.mean), (1, 1.0));
+    assert!(
+        skipped
+            .table()
+            .contains("No prediction for 2 of 3 references; counted as empty masks (Dice 0): 0"),
+        "{}",
+        skipped.table()
+    );
+    assert_eq!(skipped.csv().unwrap().matches("no_prediction").count(), 2);
 }
 
 #[test]

@@ -126,6 +126,55 @@ fn a_phantom_becomes_a_segmentation_an_image_a_picture_and_a_report_and_twice_th
 }
 
 #[test]
+fn what_distorts_densities_stands_beside_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let series = phantom(folder.path(), &["--kernel", "sharp"]);
+    let out = folder.path().join("out");
+    let output = segment(&series, &out, &["--format", "json"]);
+    ends_with(&output, 0);
+    let printed = text(&output.stdout);
+    assert!(
+        printed.contains("  densities are distorted by: sharp_kernel\n"),
+        "{printed}"
+    );
+    let report: Value = serde_json::from_slice(&fs::read(result(&out).join("report.json")).unwrap()).unwrap();
+    assert_eq!(
+        report["measurements"]["density_notes"],
+        serde_json::json!(["sharp_kernel"])
+    );
+}
+
+#[test]
+fn masks_without_a_partner_are_named_and_counted() {
+    let folder = tempfile::tempdir().unwrap();
+    phantom(folder.path(), &[]);
+    let truth = folder.path().join("phantom/mask.nii.gz");
+    let [predicted, reference] = ["predicted", "reference"].map(|name| folder.path().join(name));
+    for path in [&predicted, &reference] {
+        fs::create_dir(path).unwrap();
+    }
+    for path in ["predicted/a", "predicted/x", "reference/a", "reference/b"] {
+        fs::copy(&truth, folder.path().join(format!("{path}.nii.gz"))).unwrap();
+    }
+    let evaluate = |more: &[&str]| {
+        let mut arguments = vec!["evaluate", predicted.to_str().unwrap(), reference.to_str().unwrap()];
+        arguments.extend(more);
+        let output = hilum(&arguments);
+        ends_with(&output, 0);
+        let named = text(&output.stderr);
+        assert!(named.contains("references without a prediction: b\n"), "{named}");
+        assert!(named.contains("predictions without a reference: x\n"), "{named}");
+        text(&output.stdout)
+    };
+    let table = evaluate(&[]);
+    assert!(table.contains("Dice 0.50 (0.00-1.00"), "{table}");
+    assert!(table.contains("  no prediction\n"), "{table}");
+    let table = evaluate(&["--skip-missing"]);
+    assert!(table.contains("Dice 1.00 (1.00-1.00"), "{table}");
+    assert!(table.contains("  no prediction\n"), "{table}");
+}
+
+#[test]
 fn the_formats_that_are_asked_for_are_made_and_what_an_earlier_run_left_goes() {
     let folder = tempfile::tempdir().unwrap();
     let series = phantom(folder.path(), &[]);

@@ -395,6 +395,13 @@ fn summary(report: &Report, folder: &Path, artifacts: &[Artifact]) {
             });
             say(format!("  {name}: {:.0} mL{density}", lung.volume_ml));
         }
+        if !measurements.density_notes.is_empty() {
+            let codes: Vec<String> = measurements.density_notes.iter().map(ToString::to_string).collect();
+            say(format!("  densities are distorted by: {}", codes.join(", ")));
+        }
+    }
+    for left_out in &report.left_out {
+        say(format!("  {}: {}", left_out.name, left_out.sentence));
     }
     for artifact in artifacts {
         say(format!("  {}", folder.join(artifact.name).display()));

@@ -15,10 +15,21 @@ pub struct LabelImage {
     pub grid: Grid,
     /// One label a voxel, `[slice][row][column]`: 0 is background.
     pub labels: Vec<u8>,
-    /// 1 is the right lung and 2 the left one; otherwise every label but 0 is lung.
-    pub sided: bool,
+    /// What the labels say of right and left.
+    pub sides: SideLabels,
     /// Thickness of a slice that stands alone.
     pub(super) lone_thickness_mm: f64,
+}
+
+/// What the labels of an image say of right and left. Every label but 0 is lung.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SideLabels {
+    /// 1 is the right lung and 2 the left one; a lung whose label does not occur is not there.
+    Apart,
+    /// Nothing.
+    Undivided,
+    /// 1 alone, or no label at all: the right lung without the left one, or both undivided.
+    Unknown,
 }
 
 /// How two images came onto one grid.
@@ -31,6 +42,8 @@ pub enum Grids {
     SlicesAdded,
     /// The predicted labels were looked up at the centres of the reference's voxels.
     Resampled,
+    /// There is no prediction; an empty mask on the reference's grid stands for it.
+    NoPrediction,
 }
 
 /// Both on one grid.
@@ -45,7 +58,7 @@ pub(super) struct Paired {
 }
 
 impl LabelImage {
-    /// An image in canonical order. Labels 1 and 2, if both occur and no other, are taken for right and left.
+    /// An image in canonical order, the meaning of its labels told by which of them occur.
     pub(super) fn new(grid: Grid, labels: Vec<u8>) -> Result<Self, EvaluateError> {
         if labels.len() != grid.origins.len() * grid.rows * grid.columns {
             return Err(EvaluateError::Damaged(
@@ -56,11 +69,15 @@ impl LabelImage {
         for label in &labels {
             seen[usize::from(*label)] = true;
         }
-        let sided = seen[1] && seen[2] && !seen[3..].iter().any(|seen| *seen);
+        let sides = match (seen[2], seen[3..].contains(&true)) {
+            (_, true) => SideLabels::Undivided,
+            (true, false) => SideLabels::Apart,
+            (false, false) => SideLabels::Unknown,
+        };
         let mut image = Self {
             grid,
             labels,
-            sided,
+            sides,
             lone_thickness_mm: 1.0,
         };
         image.reorder();
@@ -80,6 +97,18 @@ impl LabelImage {
             length(difference(*origin, expected)) < 2e-3
         });
         (even && length(step) > 1e-6).then_some(step)
+    }
+
+    /// No lung, on the same planes.
+    pub(super) fn emptied(&self) -> Self {
+        Self {
+            grid: Grid {
+                origins: Vec::new(),
+                ..self.grid.clone()
+            },
+            labels: Vec::new(),
+            ..*self
+        }
     }
 
     fn reorder(&mut self) {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::grid::LabelImage;
+use super::grid::{LabelImage, SideLabels};
 use super::{EvaluateError, nifti};
 use crate::dicom::segmentation_reader::{SegmentLabel, SegmentationObject, is_dicom, read_segmentation};
 use crate::series::vector::{cross, dot};
@@ -70,7 +70,7 @@ fn meanings(segments: &[SegmentLabel]) -> BTreeMap<u16, Meaning> {
 fn from_segmentation(object: &SegmentationObject) -> Result<LabelImage, EvaluateError> {
     let meanings = meanings(&object.segments);
     let Some(first) = object.frames.first() else {
-        return empty(object);
+        return empty(object, sides(&meanings));
     };
     let direction = |at: usize| {
         let v = [
@@ -142,16 +142,22 @@ fn from_segmentation(object: &SegmentationObject) -> Result<LabelImage, Evaluate
         spacing_mm: first.pixel_spacing_mm,
     };
     let mut image = LabelImage::new(grid, labels)?;
-    image.sided = sided(&meanings);
+    image.sides = sides(&meanings);
     Ok(image)
 }
 
-fn sided(meanings: &BTreeMap<u16, Meaning>) -> bool {
-    let has = |wanted| meanings.values().any(|meaning| *meaning == wanted);
-    has(Meaning::Right) && has(Meaning::Left) && !has(Meaning::Lung)
+/// What the segments say of right and left: one of the two is enough to tell, since a lung that is missing has no segment.
+fn sides(meanings: &BTreeMap<u16, Meaning>) -> SideLabels {
+    if meanings.is_empty() {
+        SideLabels::Unknown
+    } else if meanings.values().any(|meaning| *meaning == Meaning::Lung) {
+        SideLabels::Undivided
+    } else {
+        SideLabels::Apart
+    }
 }
 
-fn empty(object: &SegmentationObject) -> Result<LabelImage, EvaluateError> {
+fn empty(object: &SegmentationObject, sides: SideLabels) -> Result<LabelImage, EvaluateError> {
     let grid = Grid {
         rows: object.rows,
         columns: object.columns,
@@ -161,7 +167,9 @@ fn empty(object: &SegmentationObject) -> Result<LabelImage, EvaluateError> {
         normal: [0.0, 0.0, 1.0],
         spacing_mm: [1.0, 1.0],
     };
-    LabelImage::new(grid, Vec::new())
+    let mut image = LabelImage::new(grid, Vec::new())?;
+    image.sides = sides;
+    Ok(image)
 }
 
 /// A sparse segmentation leaves empty slices out. Where every distance is a multiple of the smallest one they are put back, so that volumes keep their thickness;
@@ -197,4 +205,25 @@ fn left_out(origins: &[[f64; 3]], normal: [f64; 3]) -> Vec<([f64; 3], Option<usi
         out.push((b, Some(k + 1)));
     }
     out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_lungs_segment_alone_tells_its_side() {
+        use Meaning::{Left, Lung, Right};
+        for (segments, expected) in [
+            (vec![Right, Left], SideLabels::Apart),
+            (vec![Right], SideLabels::Apart),
+            (vec![Left], SideLabels::Apart),
+            (vec![Lung], SideLabels::Undivided),
+            (vec![Right, Lung], SideLabels::Undivided),
+            (vec![], SideLabels::Unknown),
+        ] {
+            let meanings: BTreeMap<u16, Meaning> = (1..).zip(segments).collect();
+            assert_eq!(sides(&meanings), expected, "{} segments", meanings.len());
+        }
+    }
 }

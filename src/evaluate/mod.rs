@@ -9,10 +9,10 @@ mod nifti;
 mod scores;
 mod summary;
 
-pub use grid::{Grids, LabelImage};
+pub use grid::{Grids, LabelImage, SideLabels};
 pub use mask_file::read_mask;
-pub use scores::{CaseScores, Scores, compare, hausdorff_mm};
-pub use summary::{Spread, Summary, summarise};
+pub use scores::{CaseScores, Scores, compare, hausdorff_mm, without_prediction};
+pub use summary::{NoPrediction, Spread, Summary, Unpaired, summarise};
 
 /// Why masks could not be compared.
 #[derive(Debug, thiserror::Error)]

@@ -459,6 +459,7 @@ mod tests {
             series: SeriesLimits::default(),
             mask: MaskLimits::default(),
             output: OutputSettings::default(),
+            further_profiles: Vec::new(),
         };
         let reader = FrameReader::new(DecodeOptions::default());
         let core = Core::new(manifest, session, reader, settings, data.to_owned(), data.join("inbox"));

@@ -101,11 +101,12 @@ pub fn judge_mask(
     let cuts = Cuts::of(mask, volume)?;
     let cut = lungs_cut(&cuts, &volume.grid, limits);
     let mut findings = Vec::new();
-    findings.extend(one_lung_missing(sides, limits));
+    let uncertain = sides_uncertain(sides, limits);
+    findings.extend(one_lung_missing(sides, uncertain.is_none(), limits));
     findings.extend(implausible_volume(total_ml, cut.is_some(), limits));
     findings.extend(cut);
     findings.extend(many_components(cleaned, limits));
-    findings.extend(sides_uncertain(sides, limits));
+    findings.extend(uncertain);
     Ok(findings)
 }
 
@@ -117,12 +118,13 @@ fn finding(code: Code, sentence: String) -> Finding {
     }
 }
 
-fn one_lung_missing(sides: &Sides, limits: &MaskLimits) -> Option<Finding> {
+/// Says which lung is missing where the sides are certain.
+fn one_lung_missing(sides: &Sides, certain: bool, limits: &MaskLimits) -> Option<Finding> {
     let total = sides.right_ml + sides.left_ml;
-    let (missing, ml) = if sides.right_ml < sides.left_ml {
-        ("right", sides.right_ml)
-    } else {
-        ("left", sides.left_ml)
+    let (missing, ml) = match sides.right_ml < sides.left_ml {
+        _ if !certain => ("other", sides.right_ml.min(sides.left_ml)),
+        true => ("right", sides.right_ml),
+        false => ("left", sides.left_ml),
     };
     if ml >= limits.smaller_lung_share * total {
         return None;
@@ -491,6 +493,11 @@ mod tests {
         );
         let middle = case(&[[5..35, 15..50, 30..52]]);
         assert_eq!(codes(&middle), vec![Code::OneLungMissing, Code::SidesUncertain]);
+        assert!(
+            middle[0].sentence.contains("the other one is missing"),
+            "{}",
+            middle[0].sentence
+        );
     }
 
     #[test]

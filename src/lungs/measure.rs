@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::runs::Runs;
 use super::{LungsError, check_shape, slabs};
+use crate::series::{Code, Verdict};
 use crate::volume::{Mask, Volume, Voxels};
 
 /// Of the lungs of a mask. Volumes are true ones, with the thickness of every slice.
@@ -21,9 +22,24 @@ pub struct Measurements {
     /// The left lung, if it was told from the right.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub left: Option<LungMeasurements>,
+    /// Findings on the series that distort its densities.
+    #[serde(default)]
+    pub density_notes: Vec<Code>,
 }
 
+/// The findings on a series that make its density figures incomparable; `docs/measurements.md` says which figures, and how.
+const DISTORT_DENSITY: [Code; 3] = [Code::SharpKernel, Code::Contrast, Code::ThickSlices];
+
 impl Measurements {
+    /// The same, with what the verdict on the series says of the densities beside them.
+    #[must_use]
+    pub fn noting(self, verdict: &Verdict) -> Measurements {
+        Measurements {
+            density_notes: DISTORT_DENSITY.into_iter().filter(|code| verdict.has(*code)).collect(),
+            ..self
+        }
+    }
+
     /// The total alone: for a mask whose sides are uncertain.
     pub fn without_sides(self) -> Measurements {
         Measurements {
@@ -136,6 +152,7 @@ pub fn measure(mask: &Mask, volume: &Volume) -> Result<Measurements, LungsError>
         total: of(&total),
         right: Some(of(&right)),
         left: Some(of(&left)),
+        density_notes: Vec::new(),
     })
 }
 

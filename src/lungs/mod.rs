@@ -26,7 +26,7 @@ pub use clean::{CleanReport, clean};
 pub use fat::{Fat, drop_fat};
 pub use judge::{MaskLimits, judge_mask};
 pub use measure::{Density, LungMeasurements, Measurements, PercentilesHu, measure};
-pub use sides::{Sides, Told, sides};
+pub use sides::{Sides, Told, join_sides, sides};
 
 use serde::{Deserialize, Serialize};
 

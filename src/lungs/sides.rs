@@ -110,6 +110,13 @@ pub fn sides(mask: &mut Mask, grid: &Grid) -> Result<Sides, LungsError> {
     Ok(pieces.summary(&labels, &midline, doubtful_ml))
 }
 
+/// Labels both lungs 1: for a mask whose sides are uncertain, so that nothing made of it claims a side.
+pub fn join_sides(mask: &mut Mask) {
+    mask.labels
+        .par_iter_mut()
+        .for_each(|label| *label = (*label).min(RIGHT));
+}
+
 impl Sides {
     fn none() -> Sides {
         Sides {

@@ -35,6 +35,18 @@ pub enum OutputError {
         /// Columns of a frame.
         columns: usize,
     },
+    /// More voxels along an axis than a NIfTI-1 header can say.
+    #[error(
+        "{columns} x {rows} x {slices} voxels are more than NIfTI-1 can say, which has at most 32767 along an axis"
+    )]
+    ImageTooLarge {
+        /// Columns.
+        columns: usize,
+        /// Rows.
+        rows: usize,
+        /// Slices.
+        slices: usize,
+    },
     /// What was written does not say what the mask says, or cannot be read.
     #[error("the segmentation read back is not the mask: {0}")]
     ReadBack(String),

@@ -1,7 +1,7 @@
 //! A mask or a volume and its grid in, a compressed NIfTI-1 image (`.nii.gz`) out.
 //!
-//! NIfTI knows one affine, so a stack that is sheared or uneven is first brought onto an even grid at its smallest step; what comes out says whether that was
-//! so. Voxels stand as in memory: i is the column, j the row, k the slice. The affine is in RAS millimetres, where DICOM's is in LPS.
+//! NIfTI knows one affine, so a stack that is sheared or uneven is first brought onto an even grid (`even_grid` says at which step); what comes out says whether that
+//! was so. Voxels stand as in memory: i is the column, j the row, k the slice. The affine is in RAS millimetres, where DICOM's is in LPS.
 //! `header.rs` writes the header, and reads it for those who take NIfTI in.
 
 mod header;
@@ -16,18 +16,20 @@ pub(crate) use header::{Datatype, HEADER_BYTES, Header, HeaderError};
 const CT_LEVEL: u32 = 1;
 
 /// A NIfTI image.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Nifti {
     /// The bytes of a `.nii.gz` file.
     pub bytes: Vec<u8>,
     /// Whether the voxels are not the source's own, but were resampled onto an even grid.
     pub resampled: bool,
+    /// Millimetres from slice to slice.
+    pub step_mm: f64,
 }
 
 /// Labels on the grid of their volume, as unsigned bytes.
 ///
 /// # Errors
-/// Mask and grid do not fit each other, or no even grid can be made of the stack.
+/// Mask and grid do not fit each other, no even grid can be made of the stack, or it is larger than NIfTI-1 can say.
 pub fn mask(mask: &Mask, grid: &Grid) -> Result<Nifti, OutputError> {
     if mask.shape != grid.shape() || mask.labels.len() != grid.voxel_count() {
         let message = format!(
@@ -51,13 +53,17 @@ pub fn mask(mask: &Mask, grid: &Grid) -> Result<Nifti, OutputError> {
         [0.0, f32::from(highest)],
         deflate::LEVEL,
     )
-    .map(|bytes| Nifti { bytes, resampled })
+    .map(|bytes| Nifti {
+        bytes,
+        resampled,
+        step_mm: even.spacing_mm[2],
+    })
 }
 
 /// A volume in Hounsfield units, as 16-bit integers where that is exact and as 32-bit floats where it is not. Padding keeps its values.
 ///
 /// # Errors
-/// Voxels and grid do not fit each other, or no even grid can be made of the stack.
+/// Voxels and grid do not fit each other, no even grid can be made of the stack, or it is larger than NIfTI-1 can say.
 pub fn ct(volume: &Volume) -> Result<Nifti, OutputError> {
     const LUNG_WINDOW: [f32; 2] = [-1350.0, 150.0];
     let grid = &volume.grid;
@@ -84,7 +90,11 @@ pub fn ct(volume: &Volume) -> Result<Nifti, OutputError> {
             CT_LEVEL,
         ),
     };
-    bytes.map(|bytes| Nifti { bytes, resampled })
+    bytes.map(|bytes| Nifti {
+        bytes,
+        resampled,
+        step_mm: even.spacing_mm[2],
+    })
 }
 
 fn even(grid: &Grid) -> Result<RegularGrid, OutputError> {

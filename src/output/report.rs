@@ -59,6 +59,9 @@ pub struct Report {
     pub timings: Vec<StageSeconds>,
     /// The files that were made beside this report.
     pub files: Vec<FileFacts>,
+    /// What was asked for and could not be made, although the rest could; absent if nothing.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<LeftOut>,
     /// Research use only.
     pub notice: &'static str,
 }
@@ -170,6 +173,15 @@ pub struct SegmentationFacts {
     pub transfer_syntax: &'static str,
 }
 
+/// A file that could not be made.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct LeftOut {
+    /// Its name.
+    pub name: &'static str,
+    /// Why, as a sentence.
+    pub sentence: String,
+}
+
 impl Report {
     /// The report as JSON text.
     ///
@@ -218,6 +230,7 @@ mod tests {
             },
         )
         .unwrap()
+        .noting(&Verdict::from_findings(vec![Finding::new(Code::SharpKernel, "Sharp.")]))
     }
 
     /// A report in which nothing is absent.
@@ -345,6 +358,10 @@ mod tests {
                     transfer_syntax: "explicit",
                 }),
             }],
+            left_out: vec![LeftOut {
+                name: "ct.nii.gz",
+                sentence: "It cannot be made.".into(),
+            }],
             notice: "Research use only. Not for diagnosis.",
         }
     }
@@ -438,6 +455,7 @@ mod tests {
             windows: None,
             timings: Vec::new(),
             files: Vec::new(),
+            left_out: Vec::new(),
             ..full()
         };
         let value = serde_json::from_slice(&report.to_json().unwrap()).unwrap();

@@ -9,16 +9,18 @@ use super::{
     Segments, Stage, Timings, Tools, TransferSyntax,
 };
 use crate::lungs::{
-    BoundaryReport, CleanReport, Measurements, Sides, clean, drop_fat, follow_boundary, judge_mask, measure, sides,
+    BoundaryReport, CleanReport, Measurements, Sides, clean, drop_fat, follow_boundary, join_sides, judge_mask,
+    measure, sides,
 };
 use crate::model::{Manifest, MaskBack, Provider};
 use crate::output::overlay::Caption;
 use crate::output::report::{
-    FileFacts, ModelFacts, Report, SCHEMA, SegmentationFacts, SeriesIdentity, StageSeconds, VolumeFacts, WindowFacts,
+    FileFacts, LeftOut, ModelFacts, Report, SCHEMA, SegmentationFacts, SeriesIdentity, StageSeconds, VolumeFacts,
+    WindowFacts,
 };
 use crate::output::segmentation::{build, content_description, default_series_number};
 use crate::output::{
-    Concept, Frames, ModelIdentity, SegmentDescription, SegmentationRequest, nifti, overlay, read_back,
+    Concept, Frames, ModelIdentity, OutputError, SegmentDescription, SegmentationRequest, nifti, overlay, read_back,
 };
 use crate::series::{Code, Finding, Series, Usable, Verdict};
 use crate::volume::{Mask, Volume, Way, mask_back};
@@ -83,11 +85,15 @@ pub fn finish(
     let made = timings.measure(Stage::Outputs, tools.observer, || {
         make(series, &usable, &volume, &lungs, &model, tools)
     });
-    let (mut artifacts, files) = made?;
+    let Results {
+        mut artifacts,
+        files,
+        left_out,
+    } = made?;
     let empty = lungs.found(Code::LungsNotFound);
     let report = Report {
         mask_findings: lungs.findings,
-        measurements: (!empty).then_some(lungs.measured),
+        measurements: (!empty).then(|| lungs.measured.noting(&usable.verdict)),
         sides: (!empty).then_some(lungs.sides),
         clean_up: Some(lungs.cleaned),
         boundary: Some(lungs.boundary),
@@ -115,6 +121,7 @@ pub fn finish(
             })
             .collect(),
         files,
+        left_out,
         ..blank(series, usable.verdict)
     };
     if tools.settings.output.wants(Format::Json) {
@@ -170,6 +177,7 @@ fn blank(series: &Series, verdict: Verdict) -> Report {
         windows: None,
         timings: Vec::new(),
         files: Vec::new(),
+        left_out: Vec::new(),
         notice: NOTICE,
     }
 }
@@ -190,7 +198,12 @@ fn lungs(mut mask: Mask, volume: &Volume, timings: &mut Timings, tools: &Tools) 
         let measured = measure(&mask, volume)?;
         let findings = judge_mask(&mask, volume, &cleaned, &told, &measured, &tools.settings.mask)?;
         let uncertain = findings.iter().any(|finding| finding.code == Code::SidesUncertain);
-        let measured = if uncertain { measured.without_sides() } else { measured };
+        let measured = if uncertain {
+            join_sides(&mut mask);
+            measured.without_sides()
+        } else {
+            measured
+        };
         Ok(Lungs {
             mask,
             cleaned,
@@ -221,7 +234,15 @@ impl Made {
     }
 }
 
-/// Every result but the report, made side by side.
+/// Every result but the report.
+#[derive(Default)]
+struct Results {
+    artifacts: Vec<Artifact>,
+    files: Vec<FileFacts>,
+    left_out: Vec<LeftOut>,
+}
+
+/// Makes every result but the report, side by side. A NIfTI image that cannot be made is left out: the others do not depend on it, and it is not what is sent to a PACS.
 fn make(
     series: &Series,
     usable: &Usable,
@@ -229,7 +250,7 @@ fn make(
     lungs: &Lungs,
     model: &ModelFacts,
     tools: &Tools,
-) -> Result<(Vec<Artifact>, Vec<FileFacts>), SegmentError> {
+) -> Result<Results, SegmentError> {
     let wants = |format| tools.settings.output.wants(format);
     let found = !lungs.found(Code::LungsNotFound);
     let one = |wanted: bool, name: &'static str, make: &dyn Fn() -> Result<Made, SegmentError>| {
@@ -245,15 +266,26 @@ fn make(
                 segmentation: made.segmentation,
             };
             let bytes = made.bytes;
-            (Artifact { name, bytes }, facts)
+            Ok((Artifact { name, bytes }, facts))
         }))
+    };
+    let image = |wanted: bool, name: &'static str, make: &dyn Fn() -> Result<nifti::Nifti, OutputError>| {
+        let exported = one(wanted, name, &|| {
+            let image = make()?;
+            Ok(Made {
+                note: resampled(&image),
+                ..Made::plain(image.bytes)
+            })
+        });
+        exported.unwrap_or_else(|error| {
+            Some(Err(LeftOut {
+                name,
+                sentence: format!("The NIfTI image cannot be made and is left out: {error}."),
+            }))
+        })
     };
     // What the closures need of the tools; the observer may not be shared between threads.
     let (profiles, manifest) = (tools.settings.profiles(), tools.manifest);
-    let exported = |image: nifti::Nifti| Made {
-        note: resampled(image.resampled),
-        ..Made::plain(image.bytes)
-    };
     let segmentations = || {
         let wanted = wants(Format::Seg) && found && usable.identity_valid;
         let each = profiles.par_iter().map(|profile| {
@@ -264,11 +296,11 @@ fn make(
         each.collect::<Result<Vec<_>, _>>()
     };
     let mask = || {
-        one(wants(Format::Nifti) && found, MASK, &|| {
-            Ok(exported(nifti::mask(&lungs.mask, &volume.grid)?))
+        image(wants(Format::Nifti) && found, MASK, &|| {
+            nifti::mask(&lungs.mask, &volume.grid)
         })
     };
-    let ct = || one(wants(Format::Ct), CT, &|| Ok(exported(nifti::ct(volume)?)));
+    let ct = || image(wants(Format::Ct), CT, &|| nifti::ct(volume));
     let picture = || {
         one(wants(Format::Png), OVERLAY, &|| {
             let caption = caption(series, usable, lungs, model);
@@ -277,14 +309,17 @@ fn make(
     };
     let ((segmentations, mask), (ct, picture)) =
         rayon::join(|| rayon::join(segmentations, mask), || rayon::join(ct, picture));
-    let mut artifacts = Vec::new();
-    let mut files = Vec::new();
-    let others = [mask?, ct?, picture?];
-    for (artifact, facts) in segmentations?.into_iter().chain(others).flatten() {
-        artifacts.push(artifact);
-        files.push(facts);
+    let mut results = Results::default();
+    for made in segmentations?.into_iter().chain([mask, ct, picture?]).flatten() {
+        match made {
+            Ok((artifact, facts)) => {
+                results.artifacts.push(artifact);
+                results.files.push(facts);
+            }
+            Err(left_out) => results.left_out.push(left_out),
+        }
     }
-    Ok((artifacts, files))
+    Ok(results)
 }
 
 /// What stands beside the picture: nothing that names a person, and no free text.
@@ -321,9 +356,12 @@ fn caption(series: &Series, usable: &Usable, lungs: &Lungs, model: &ModelFacts) 
 }
 
 /// What has to be known of an image whose slices no affine can place.
-fn resampled(resampled: bool) -> String {
-    if resampled {
-        "the slices are not evenly spaced or not straight: resampled to an even grid at the smallest step".to_owned()
+fn resampled(image: &nifti::Nifti) -> String {
+    if image.resampled {
+        format!(
+            "the slices are not evenly spaced or not straight: resampled to an even grid, {:.3} mm from slice to slice",
+            image.step_mm
+        )
     } else {
         String::new()
     }
@@ -396,3 +434,6 @@ fn segments(wanted: Segments, lungs: &Lungs, manifest: &Manifest) -> Vec<Segment
     }
     vec![lung]
 }
+
+#[cfg(test)]
+mod tests;

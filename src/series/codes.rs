@@ -457,7 +457,7 @@ impl Code {
             Code::SidesUncertain => (
                 "sides_uncertain",
                 Kind::Mask,
-                "Right and left lung could not be told apart with confidence; one segment for both is written.",
+                "Right and left lung could not be told apart with confidence; both have one segment, one label and one volume.",
                 "Use the total only.",
             ),
         }

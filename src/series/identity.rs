@@ -126,9 +126,11 @@ pub(super) fn unique_identifiers(slices: &[Placed<'_>], names: &Names) -> Option
     let mut faults: Vec<String> = Vec::new();
     let mut concerned: BTreeSet<String> = BTreeSet::new();
     type Part = fn(&crate::dicom::Header) -> &str;
-    let parts: [(&str, Part); 3] = [
+    let parts: [(&str, Part); 4] = [
         ("study", |h| &h.study_instance_uid),
         ("series", |h| &h.series_instance_uid),
+        // A reference names the class beside the instance (PS3.3 10.8).
+        ("SOP class", |h| &h.sop_class_uid),
         ("SOP instance", |h| &h.sop_instance_uid),
     ];
     for (what, part) in parts {

@@ -64,7 +64,7 @@ pub struct Volume {
     pub padding_hu: Vec<Option<(f32, f32)>>,
 }
 
-/// Labels on the grid of a volume, `[slice][row][column]`: 0 background, 1 lung or right lung, 2 left lung.
+/// Labels on the grid of a volume, `[slice][row][column]`: 0 background, 1 right lung (or both, where they are not told apart), 2 left lung.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mask {
     /// Slices, rows, columns.

@@ -13,8 +13,12 @@ const SPACING_TOLERANCE_MM: f64 = 1e-3;
 const TIE: f64 = 1e-6;
 /// No network is given more voxels than this.
 const MOST_VOXELS: f64 = 2e9;
+/// An even grid has at most so many slices for each of the source's: two slices that nearly coincide would else make thousands of it.
+const MOST_SLICES_EACH: usize = 4;
+/// And never more than this: the most that a NIfTI-1 header can say.
+const MOST_EVEN_SLICES: usize = 32_767;
 
-/// Why a stack has no grid for the network.
+/// Why a stack has no grid for the network, or none to be exported on.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum GridError {
     /// The orientation is not three letters, one of each pair.
@@ -24,7 +28,7 @@ pub enum GridError {
     #[error("spacing {0:?} mm is not three positive numbers")]
     Spacing([f64; 3]),
     /// The grid would be absurdly large.
-    #[error("the network's grid would have {0:.3e} voxels")]
+    #[error("the grid would have {0:.3e} voxels")]
     TooLarge(f64),
 }
 
@@ -97,10 +101,11 @@ pub fn network_grid(grid: &Grid, specification: &GridSpecification) -> Result<Re
 }
 
 /// The even, orthogonal grid on which a stack is exported where one affine cannot describe it: the stack's own axes and pixel spacing, the smallest step
-/// between slices, covering every voxel centre. A stack that is regular keeps its voxels.
+/// between slices, covering every voxel centre. Where that step would make more than four times the source's slices, or more than 32,767, the step is as much larger.
+/// A stack that is regular keeps its voxels.
 ///
 /// # Errors
-/// The smallest step makes an absurdly large grid.
+/// Two slices coincide, or the grid would be absurdly large.
 pub fn even_grid(grid: &Grid) -> Result<RegularGrid, GridError> {
     let axes = [grid.row_direction, grid.column_direction, grid.normal];
     let slices = grid.origins.len();
@@ -111,6 +116,10 @@ pub fn even_grid(grid: &Grid) -> Result<RegularGrid, GridError> {
     }
     if slices == 1 {
         step = 1.0;
+    }
+    let most = slices.saturating_mul(MOST_SLICES_EACH).min(MOST_EVEN_SLICES);
+    if !grid.is_even() && step > 0.0 {
+        step = step.max(height / (most - 1) as f64);
     }
     let spacing_mm = [grid.spacing_mm[1], grid.spacing_mm[0], step];
     if !spacing_mm.iter().all(|s| s.is_finite() && *s > 0.0) {
@@ -432,5 +441,41 @@ mod tests {
         assert!((made.spacing_mm[2] - 1.5).abs() < 1e-9);
         let regular = even_grid(&upright(5, 1.3)).unwrap();
         assert_eq!(regular.shape, [5, 512, 512]);
+    }
+
+    #[test]
+    fn slices_that_nearly_coincide_do_not_multiply_the_even_grid() {
+        // 330 mm in steps of 2.5 mm, and one slice 0.03 mm from its neighbour: 11,001 slices at the smallest step.
+        let mut grid = upright(133, 2.5);
+        grid.origins[61][2] = grid.origins[60][2] + 0.03;
+        for sheared in [false, true] {
+            if sheared {
+                for (k, origin) in grid.origins.iter_mut().enumerate() {
+                    origin[1] += 0.5 * k as f64;
+                }
+            }
+            let made = even_grid(&grid).unwrap();
+            assert_eq!(made.shape[0], 4 * 133);
+            let top = made.centre(4.0 * 133.0 - 1.0, 0.0, 0.0)[2];
+            assert!((top - grid.origins[132][2]).abs() < 1e-6, "the last slice is reached");
+        }
+    }
+
+    #[test]
+    fn an_even_grid_has_no_more_slices_than_nifti_can_say() {
+        let mut grid = Grid {
+            rows: 1,
+            columns: 1,
+            ..upright(9000, 1.0)
+        };
+        grid.origins[1][2] -= 0.9;
+        assert_eq!(even_grid(&grid).unwrap().shape, [32_767, 1, 1]);
+    }
+
+    #[test]
+    fn slices_that_coincide_have_no_even_grid() {
+        let mut grid = upright(4, 3.0);
+        grid.origins[1] = grid.origins[0];
+        assert!(matches!(even_grid(&grid), Err(GridError::Spacing(_))));
     }
 }

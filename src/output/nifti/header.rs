@@ -109,7 +109,7 @@ impl Datatype {
 /// The header of an image on an even grid, in little endian; `shown` are the values that a viewer shows as black and as white.
 ///
 /// # Errors
-/// [`OutputError::TooLarge`] where a dimension does not fit 15 bits.
+/// [`OutputError::ImageTooLarge`] where a dimension does not fit 15 bits.
 pub(super) fn bytes(grid: &RegularGrid, datatype: Datatype, shown: [f32; 2]) -> Result<[u8; VOXELS_AT], OutputError> {
     const SCANNER: i16 = 1;
     const MILLIMETRES: u8 = 2;
@@ -119,11 +119,7 @@ pub(super) fn bytes(grid: &RegularGrid, datatype: Datatype, shown: [f32; 2]) -> 
     put(DIM, &3_i16.to_le_bytes());
     let [slices, rows, columns] = grid.shape;
     for (axis, length) in [columns, rows, slices, 1, 1, 1, 1].into_iter().enumerate() {
-        let length = i16::try_from(length).map_err(|_| OutputError::TooLarge {
-            frames: slices,
-            rows,
-            columns,
-        })?;
+        let length = i16::try_from(length).map_err(|_| OutputError::ImageTooLarge { columns, rows, slices })?;
         put(DIM + 2 + 2 * axis, &length.to_le_bytes());
     }
     put(DATATYPE, &datatype.code().to_le_bytes());

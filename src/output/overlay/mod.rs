@@ -92,7 +92,7 @@ pub fn draw(volume: &Volume, mask: &Mask, caption: &Caption) -> Result<Vec<u8>, 
         );
         return Err(OutputError::Disagreement(message));
     }
-    let views = Views::through(volume, mask);
+    let views = Views::through(volume, mask, caption.lungs);
     let sampler = Sampler::new(volume, mask);
     let scale = pixels_per_mm(&views);
     let planes = View::ALL.map(|view| views.plane(view, scale));

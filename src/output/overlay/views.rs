@@ -2,6 +2,7 @@
 
 use rayon::prelude::*;
 
+use super::Lungs;
 use super::planes::{Plane, bounds};
 use crate::volume::{Mask, Volume, Voxels};
 
@@ -14,7 +15,7 @@ pub(super) struct Views {
     pub(super) cuts: [f64; 3],
     /// What is shown along x, y, z.
     pub(super) shown: [[f64; 2]; 3],
-    /// What the sagittal plane goes through.
+    /// What the sagittal plane goes through; empty where right and left are not told apart.
     pub(super) sagittal_side: &'static str,
     /// Number of the slice that the axial plane shows, from 1, where the stack is axial.
     pub(super) slice: Option<usize>,
@@ -70,20 +71,19 @@ impl View {
 
 impl Views {
     /// Planes through the middle of the lungs; where there are none, through the middle of the body.
-    pub(super) fn through(volume: &Volume, mask: &Mask) -> Views {
+    pub(super) fn through(volume: &Volume, mask: &Mask, lungs: Lungs) -> Views {
         let all = bounds(&volume.grid);
         let [right, left] = Sums::of(volume, mask);
         let body = body(volume, all);
         let middle = body.map(|[low, high]| 0.5 * (low + high));
-        let (centre, side) = match (right.centre(), left.centre()) {
-            (Some(right_centre), Some(_)) => {
-                let both = right.join(left).centre().unwrap_or(right_centre);
-                ([right_centre[0], both[1], both[2]], "right lung")
-            }
-            (Some(centre), None) => (centre, "lung"),
-            (None, Some(centre)) => (centre, "left lung"),
+        let apart = matches!(lungs, Lungs::Apart { .. });
+        let (centre, side) = match (right.join(left).centre(), right.centre()) {
+            (Some(both), Some(right)) if apart => ([right[0], both[1], both[2]], "right lung"),
+            (Some(left), None) if apart => (left, "left lung"),
+            // The middle of both lies between them, where there is no lung to be seen.
+            (Some(both), _) => ([fullest_x(volume, mask, all[0]), both[1], both[2]], ""),
             // Beside the spine, where a lung should be.
-            (None, None) => ([0.7 * body[0][0] + 0.3 * body[0][1], middle[1], middle[2]], ""),
+            (None, _) => ([0.7 * body[0][0] + 0.3 * body[0][1], middle[1], middle[2]], ""),
         };
         let mut cuts = centre;
         let slice = axial_slice(volume, centre);
@@ -150,6 +150,23 @@ fn axial_slice(volume: &Volume, point: [f64; 3]) -> Option<usize> {
     }
     let distance = |slice: &usize| (grid.origins[*slice][2] - point[2]).abs();
     (0..grid.origins.len()).min_by(|a, b| distance(a).total_cmp(&distance(b)))
+}
+
+/// The x within `range` at which a sagittal plane holds the most of the mask, to 5 mm.
+fn fullest_x(volume: &Volume, mask: &Mask, range: [f64; 2]) -> f64 {
+    const BIN_MM: f64 = 5.0;
+    let grid = &volume.grid;
+    let mut counts = vec![0_u64; ((range[1] - range[0]) / BIN_MM) as usize + 1];
+    let last = counts.len() - 1;
+    for (line, labels) in mask.labels.chunks_exact(grid.columns).enumerate().step_by(2) {
+        let (slice, row) = (line / grid.rows, line % grid.rows);
+        for column in (0..grid.columns).step_by(2).filter(|column| labels[*column] > 0) {
+            let x = grid.centre(slice, row as f64, column as f64)[0];
+            counts[(((x - range[0]) / BIN_MM) as usize).min(last)] += 1;
+        }
+    }
+    let fullest = (0..counts.len()).max_by_key(|bin| counts[*bin]).unwrap_or(0);
+    (range[0] + (fullest as f64 + 0.5) * BIN_MM).min(range[1])
 }
 
 /// Sums over the voxels of one label.
@@ -252,4 +269,75 @@ fn body(volume: &Volume, all: [[f64; 2]; 3]) -> [[f64; 2]; 3] {
         let high = all[axis][0] + (last + 1) as f64 * BIN_MM + MARGIN_MM;
         [low.max(all[axis][0]), high.min(all[axis][1])]
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::volume::Grid;
+
+    /// Two blocks of air in water, 100 mm apart; the one at the patient's right has `labels[0]`, the other `labels[1]`.
+    fn chest(labels: [u8; 2]) -> (Volume, Mask) {
+        const SHAPE: [usize; 3] = [10, 20, 50];
+        let grid = Grid {
+            rows: SHAPE[1],
+            columns: SHAPE[2],
+            origins: (0..SHAPE[0]).map(|k| [-125.0, -50.0, 5.0 * k as f64]).collect(),
+            row_direction: [1.0, 0.0, 0.0],
+            column_direction: [0.0, 1.0, 0.0],
+            normal: [0.0, 0.0, 1.0],
+            spacing_mm: [5.0; 2],
+        };
+        let label = |index: usize| match index % SHAPE[2] {
+            8..18 => labels[0],
+            30..40 => labels[1],
+            _ => 0,
+        };
+        let mask = Mask {
+            shape: SHAPE,
+            labels: (0..grid.voxel_count()).map(label).collect(),
+        };
+        let hu = |label: &u8| if *label > 0 { -850 } else { 40 };
+        let volume = Volume {
+            voxels: Voxels::I16(mask.labels.iter().map(hu).collect()),
+            padding_hu: vec![None; SHAPE[0]],
+            grid,
+        };
+        (volume, mask)
+    }
+
+    /// Whether the sagittal plane goes through the block at the right, the one at the left.
+    fn cut(views: &Views) -> [bool; 2] {
+        [8, 30].map(|first| {
+            let [low, high] = [first, first + 10].map(|column| -127.5 + 5.0 * f64::from(column));
+            (low..high).contains(&views.cuts[0])
+        })
+    }
+
+    #[test]
+    fn the_sagittal_plane_of_lungs_told_apart_is_named() {
+        let lungs = Lungs::Apart {
+            right_ml: 1.0,
+            left_ml: 1.0,
+        };
+        for (labels, name, through) in [
+            ([1, 2], "right lung", [true, false]),
+            ([1, 0], "right lung", [true, false]),
+            ([0, 2], "left lung", [false, true]),
+        ] {
+            let (volume, mask) = chest(labels);
+            let views = Views::through(&volume, &mask, lungs);
+            assert_eq!((views.sagittal_side, cut(&views)), (name, through));
+        }
+    }
+
+    #[test]
+    fn the_sagittal_plane_of_lungs_not_told_apart_goes_through_lung_and_has_no_name() {
+        for labels in [[1, 1], [1, 2]] {
+            let (volume, mask) = chest(labels);
+            let views = Views::through(&volume, &mask, Lungs::Together(2.0));
+            assert_eq!(views.sagittal_side, "");
+            assert!(cut(&views).contains(&true), "x {} mm", views.cuts[0]);
+        }
+    }
 }

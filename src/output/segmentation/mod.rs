@@ -371,3 +371,32 @@ fn check(request: &SegmentationRequest) -> Result<(), OutputError> {
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::series::Code;
+
+    fn described(codes: &[Code]) -> String {
+        let findings: Vec<Finding> = codes.iter().map(|code| Finding::new(*code, "A sentence.")).collect();
+        content_description(&findings)
+    }
+
+    #[test]
+    fn the_content_description_names_whole_codes_and_counts_the_rest() {
+        assert_eq!(described(&[]), "Lungs, segmented automatically. Research use only");
+        assert_eq!(
+            described(&[Code::SidesUncertain, Code::LungsCut]),
+            "Note: sides_uncertain, lungs_cut"
+        );
+        let many = described(&[
+            Code::SidesUncertain,
+            Code::LungsCut,
+            Code::ImplausibleVolume,
+            Code::SharpKernel,
+            Code::ThickSlices,
+        ]);
+        assert_eq!(many, "Note: sides_uncertain, lungs_cut and 3 more");
+        assert!(many.len() <= 64);
+    }
+}

@@ -106,7 +106,8 @@ fn derived_images_are_noted() {
 #[test]
 fn invalid_identity_keeps_the_segmentation_back() {
     type Change = fn(usize, &mut Header);
-    let changes: [Change; 4] = [
+    let changes: [Change; 5] = [
+        |_, h| h.sop_class_uid.clear(),
         |_, h| h.sop_instance_uid.clear(),
         |_, h| h.study_instance_uid = "0c8ae8a4-3e1c".into(),
         |_, h| h.series_instance_uid = "1.02.3".into(),

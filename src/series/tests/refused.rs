@@ -29,8 +29,12 @@ fn a_ct_class_under_another_modality_is_not_ct() {
 }
 
 #[test]
-fn a_ct_without_sop_class_is_told_by_its_modality() {
-    plain(&all(20, |_, h| h.sop_class_uid.clear()));
+fn a_ct_without_sop_class_is_told_by_its_modality_and_cannot_be_referred_to() {
+    let sentence = only(&all(20, |_, h| h.sop_class_uid.clear()), Code::IdentityInvalid);
+    assert!(
+        sentence.contains("the SOP class UID is absent in 20 slices"),
+        "{sentence}"
+    );
 }
 
 #[test]
