@@ -116,7 +116,8 @@ fn dicom_rs_stays_in_its_room() {
     sources(&source, &mut files);
     for file in &files {
         let inside = file.strip_prefix(&source).unwrap().to_string_lossy().into_owned();
-        if inside.starts_with("dicom/") || inside.starts_with("output/") {
+        // Tests hold results against it.
+        if inside.starts_with("dicom/") || inside.starts_with("output/") || inside.ends_with("/tests.rs") {
             continue;
         }
         let text = code(file);

@@ -128,19 +128,19 @@ fn a_phantom_becomes_a_segmentation_an_image_a_picture_and_a_report_and_twice_th
 #[test]
 fn what_distorts_densities_stands_beside_them() {
     let folder = tempfile::tempdir().unwrap();
-    let series = phantom(folder.path(), &["--kernel", "sharp"]);
+    let series = phantom(folder.path(), &["--kernel", "sharp", "--flavour", "siemens"]);
     let out = folder.path().join("out");
     let output = segment(&series, &out, &["--format", "json"]);
     ends_with(&output, 0);
     let printed = text(&output.stdout);
     assert!(
-        printed.contains("  densities are distorted by: sharp_kernel\n"),
+        printed.contains("  densities are distorted by: sharp_kernel, thick_slices\n"),
         "{printed}"
     );
     let report: Value = serde_json::from_slice(&fs::read(result(&out).join("report.json")).unwrap()).unwrap();
     assert_eq!(
         report["measurements"]["density_notes"],
-        serde_json::json!(["sharp_kernel"])
+        serde_json::json!(["sharp_kernel", "thick_slices"])
     );
 }
 

@@ -199,7 +199,12 @@ async fn supersede(
     .await?;
     for job in &gone {
         withdraw_deliveries(&mut *transaction, job.id, but, ACTOR).await?;
-        let why = if job.same_slices { OTHER_NETWORK } else { MORE_SLICES };
+        // A series that was opened again gets its new revision only when it settles.
+        let why = if but.is_some() && job.same_slices {
+            OTHER_NETWORK
+        } else {
+            MORE_SLICES
+        };
         let event = NewEvent {
             kind: "job_superseded",
             series_id: Some(series_id),

@@ -396,7 +396,7 @@ mod tests {
             Code::SharpKernel,
             Code::ThickSlices,
         ]);
-        assert_eq!(many, "Note: sides_uncertain, lungs_cut and 3 more");
+        assert_eq!(many, "Note: sides_uncertain, lungs_cut, implausible_volume and 2 more");
         assert!(many.len() <= 64);
     }
 }
