@@ -203,7 +203,13 @@ mod tests {
         let (planned, withheld) = decide(&job, &blocks, &others);
         let planned: Vec<[&str; 3]> = planned
             .iter()
-            .map(|one| [&one.destination[..], &one.file, &one.sop_instance_uid])
+            .map(|one| {
+                [
+                    one.destination.as_str(),
+                    one.file.as_str(),
+                    one.sop_instance_uid.as_str(),
+                ]
+            })
             .collect();
         let sparse = ["results/x/segmentation-lung-sparse-deflated.dcm", "2.25.2"];
         assert_eq!(

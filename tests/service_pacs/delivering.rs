@@ -42,7 +42,7 @@ async fn finished_job(pool: &PgPool, folder: &Path, report: Value) -> Uuid {
     id
 }
 
-/// The deliveries of a process, to one PACS.
+/// The deliveries of a process.
 struct Deliveries {
     end: CancellationToken,
     running: JoinHandle<Result<(), DeliveryError>>,
@@ -50,12 +50,16 @@ struct Deliveries {
 
 impl Deliveries {
     fn begin(database: &Database, folder: &Path, settings: DeliverySettings, block: Pacs) -> Deliveries {
+        Deliveries::to(database, folder, settings, vec![block])
+    }
+
+    fn to(database: &Database, folder: &Path, settings: DeliverySettings, blocks: Vec<Pacs>) -> Deliveries {
         let end = CancellationToken::new();
         let running = delivery::run(
             database.clone(),
             folder.to_owned(),
             settings,
-            vec![block],
+            blocks,
             "worker".into(),
             end.clone(),
         );
@@ -260,6 +264,73 @@ async fn what_is_given_up_is_delivered_when_it_is_wished_again() {
             assert_eq!(server.inside().stow_requests, 2);
         },
     )
+    .await;
+}
+
+/// The SOP Instance UIDs that a server has.
+fn kept(server: &QuirkServer) -> Vec<String> {
+    let inside = server.inside();
+    let instances = inside.series.iter().flat_map(|series| &series.instances);
+    instances.map(|(sop, _)| sop.clone()).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_pacs_of_different_profiles_get_their_own_segmentation_each_and_again_when_it_is_wished() {
+    const SPARSE: &str = "segmentation-lung-sparse-explicit.dcm";
+    const SPARSE_UID: &str = "2.25.10";
+    scratch(|database, url| async move {
+        let pool = PgPool::connect(&url).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (one, two) = (QuirkServer::start().await, QuirkServer::start().await);
+        let file = |name: &str, uid: &str, frames: &str| {
+            json!({"name": name, "segmentation":
+                {"sop_instance_uid": uid, "segments": "lung", "frames": frames, "transfer_syntax": "explicit"}})
+        };
+        let files = [file("segmentation.dcm", RESULT, "full"), file(SPARSE, SPARSE_UID, "sparse")];
+        let job = finished_job(&pool, folder.path(), json!({"mask_findings": [], "files": files})).await;
+        std::fs::write(
+            folder.path().join("results").join(SPARSE),
+            instance(STUDY, "2.25.11", SPARSE_UID),
+        )
+        .unwrap();
+        let sparse = Pacs {
+            name: "two".into(),
+            ..pacs(&two.url(), "frames = \"sparse\"")
+        };
+        let settings = DeliverySettings {
+            always_to: vec!["two".into()],
+            ..settings()
+        };
+        // The second says nothing of what it keeps: it is believed when it lists the object of its own delivery.
+        two.inside().stow.push_back(Stow::Silent { kept: true });
+        let blocks = vec![pacs(&one.url(), ""), sparse];
+        let deliveries = Deliveries::to(&database, folder.path(), settings, blocks);
+        let pool = &pool;
+        let delivered = || until("both delivered", || async move {
+            number(pool, "select count(*) from delivery where state = 'delivered'").await == 2
+        });
+        delivered().await;
+        assert_eq!((kept(&one), kept(&two)), (vec![RESULT.to_owned()], vec![SPARSE_UID.to_owned()]));
+        let rows = text(
+            pool,
+            "select string_agg(concat_ws(' ', destination, file, sop_instance_uid), '|' order by destination) from delivery",
+        )
+        .await;
+        assert_eq!(
+            rows,
+            format!("one results/segmentation.dcm {RESULT}|two results/{SPARSE} {SPARSE_UID}")
+        );
+        // One of them loses it, and both are wished for again: each gets its own once more.
+        two.inside().series.clear();
+        assert_eq!(database.redeliver_job(job, "someone").await.unwrap(), Operated::Asked);
+        delivered().await;
+        assert_eq!(kept(&two), [SPARSE_UID]);
+        assert!(kept(&one).iter().all(|uid| uid == RESULT));
+        assert_eq!((one.inside().stow_requests, two.inside().stow_requests), (2, 2));
+        assert_eq!(number(pool, "select count(*) from delivery").await, 2);
+        deliveries.end().await;
+        pool.close().await;
+    })
     .await;
 }
 

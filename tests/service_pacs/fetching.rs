@@ -308,6 +308,42 @@ async fn a_wished_study_is_fetched_from_a_pacs_that_is_not_polled() {
     .await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_fetched_again_after_the_network_changed_gets_a_new_job_and_only_then() {
+    let set_up = |server: &QuirkServer| server.inside().series.push(served(STUDY, SERIES, 3));
+    polled("", set_up, |database, pool, _| async move {
+        let specification = |network: &str| JobSpecification {
+            model: network.into(),
+            model_digest: network.into(),
+            parameters_digest: "p".into(),
+            pipeline_revision: 1,
+        };
+        let mut jobs = Vec::new();
+        for network in ["first", "first", "second"] {
+            database
+                .request_retrieval("one", STUDY, SERIES, 0, "someone")
+                .await
+                .unwrap();
+            settled(&pool, 1).await;
+            jobs.push(database.make_job(&specification(network)).await.unwrap().unwrap());
+            let pool = &pool;
+            until("done", || async move {
+                text(pool, "select state::text from retrieval").await == "done"
+            })
+            .await;
+        }
+        assert_eq!(jobs.iter().map(|job| job.new).collect::<Vec<_>>(), [true, false, true]);
+        assert_eq!(jobs[0].id, jobs[1].id);
+        let predecessor = text(
+            &pool,
+            "select predecessor::text from job order by created_at desc limit 1",
+        )
+        .await;
+        assert_eq!(predecessor, jobs[0].id.to_string());
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn what_a_pacs_lists_is_read_page_by_page() {
     let server = QuirkServer::start().await;

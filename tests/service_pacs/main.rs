@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use hilum::config::Settings;
 use hilum::database::testing::scratch;
-use hilum::database::{Claim, Database, JobEnd, ListedSeries, Operated, PlannedDelivery, withdraw_deliveries};
+use hilum::database::{
+    Claim, Database, JobEnd, JobSpecification, ListedSeries, Operated, PlannedDelivery, withdraw_deliveries,
+};
 use hilum::delivery::{self, DeliveryError, DeliverySettings};
 use hilum::dicom::Limits;
 use hilum::dicom::write_ct::{CtAttribute, CtCoding, CtImage, CtValue, write_ct};
