@@ -1,5 +1,5 @@
 //! What one installs: every variable, path, port, option and image that the container files, the unit and Orthanc's files name exists.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod service_support;
 

@@ -286,7 +286,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let closed = folder.path().join("closed.dcm");
         fs::write(&closed, slice(1)).unwrap();
-        fs::set_permissions(&closed, fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
         symlink("nowhere", folder.path().join("link.dcm")).unwrap();
         let found = found(&[folder.path()]);
         assert_eq!(found.skipped.len(), 1, "{:?}", found.skipped);
