@@ -5,6 +5,7 @@
 Ends as schemathesis does: 0 where no answer was a 5xx, undocumented, of another content type, or unlike its schema.
 """
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -37,9 +38,10 @@ def main():
             stow(port, body_of(files[:9], series, another(series, 99)))
             until(lambda: get(port, "/api/v1/jobs?state=done")["jobs"] and get(port, "/api/v1/jobs?state=refused")["jobs"])
             # A stream of events has no end: what came of it within three seconds is looked at.
+            hooks = {"SCHEMATHESIS_HOOKS": "rest_bodies", "PYTHONPATH": str(Path(__file__).parent.resolve())}
             return subprocess.run([a.schemathesis, "run", f"http://127.0.0.1:{port}/api/v1/openapi.json", "--checks", CHECKS, "--max-examples", str(a.examples),
                                    "--seed", str(a.seed), "--request-timeout", "3", "--continue-on-failure", "--exclude-path-regex", "/events$",
-                                   "--phases", "examples,coverage,fuzzing,stateful"]).returncode
+                                   "--phases", "examples,coverage,fuzzing,stateful"], env=os.environ | hooks).returncode
         finally:
             service.end()
             print((work / "log").read_text(errors="replace")[-2000:] if service.process.returncode else "", end="")
