@@ -20,7 +20,11 @@ use quirk_server::QuirkServer;
 use service_support::{Service, eventually, ready_without_pacs, thin_phantom};
 
 fn phantom(folder: &Path) -> Series {
-    let specification = Specification::small(21);
+    // More slices than the lungs have.
+    let specification = Specification {
+        slices: Some(90),
+        ..Specification::small(21)
+    };
     let chest = chest(&specification).unwrap();
     for (name, bytes) in dicom_series(&chest, &specification).unwrap() {
         std::fs::write(folder.join(name), bytes).unwrap();
@@ -95,7 +99,7 @@ fn every_profile_is_a_verified_object_of_its_own_and_the_first_is_as_it_is_alone
         assert!(bytes(&several, artifact.name) == artifact.bytes, "{}", artifact.name);
     }
     let sparse = bytes(&several, names[1]);
-    assert!(sparse != bytes(&several, names[0]));
+    assert!(sparse.len() < bytes(&several, names[0]).len());
     let again = run(&others[..1]);
     assert!(bytes(&again, names[1]) == sparse, "the same whatever is made beside it");
     let mut uids = HashSet::new();

@@ -311,7 +311,7 @@ async fn a_wished_study_is_fetched_from_a_pacs_that_is_not_polled() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_fetched_again_after_the_network_changed_gets_a_new_job_and_only_then() {
     let set_up = |server: &QuirkServer| server.inside().series.push(served(STUDY, SERIES, 3));
-    polled("", set_up, |database, pool, _| async move {
+    polled("", set_up, |database, pool, server| async move {
         let specification = |network: &str| JobSpecification {
             model: network.into(),
             model_digest: network.into(),
@@ -340,6 +340,7 @@ async fn what_is_fetched_again_after_the_network_changed_gets_a_new_job_and_only
         )
         .await;
         assert_eq!(predecessor, jobs[0].id.to_string());
+        drop(server);
     })
     .await;
 }
