@@ -1,6 +1,6 @@
 """Prepared cases in; what a bare threshold with morphology makes of them, case by case, out: what a network has to beat.
 
-    baseline.py CASE.npz... [--painted] [--markdown]
+    baseline.py CASE.npz... [--painted [base|apex|patches]] [--markdown]
 
 No learning, no shape, no memory of other patients: air inside the body below -400 HU; the windpipe and its branches are followed from the top and cut out with their wall; the two largest pieces are
 the lungs; each is closed by a ball of 8 mm towards the pleura, and holes in a slice (vessels, small masses) are filled. The
@@ -120,7 +120,7 @@ def segment(hu):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="+", type=Path)
-    parser.add_argument("--painted", action="store_true")
+    parser.add_argument("--painted", choices=evaluate.PAINTED, nargs="?", const="base")
     parser.add_argument("--markdown", action="store_true")
     p = parser.parse_args()
     evaluate.table(evaluate.rows(None, p.cases, p.painted, lambda _, hu: segment(hu)), p.markdown)

@@ -1,10 +1,10 @@
 """Prepared cases and a network in; Dice against the reference masks, case by case, on the network's grid, out.
 
-    evaluate.py MODEL.onnx CASE.npz... [--painted] [--markdown]
+    evaluate.py MODEL.onnx CASE.npz... [--painted [base|apex|patches]] [--markdown]
 
 The way is the reference pipeline's (MONAI's sliding windows, overlap 0.25, constant blending, cut at probability 0.5, the
 two largest components), without the steps on the source slices. `--painted` adds, for each case of more than one slice,
-the same chest with a lobe's worth of airless lung painted in by `paint_to_measure`, which training never uses: Dice, and
+the same chest with airless lung painted in by `paint_to_measure`, in ways that training never uses: Dice, and
 the part of the painted lung that the network still calls lung.
 """
 import argparse
@@ -16,9 +16,11 @@ import numpy as np
 from scipy import ndimage
 
 ROI = (32, 224, 224)
+SPACING_MM = (5.0, 0.8, 0.8)
 OVERLAP = 0.25
 WINDOW_HU = (-1500.0, 500.0)
 BODY_HU = -500.0
+PAINTED = ("base", "apex", "patches")
 SMALLEST_COMPONENT = 0.1   # of the largest, for the second one to be kept
 
 
@@ -85,21 +87,42 @@ def dice(a, b):
     return 2 * (a & b).sum() / total if total else 1.0
 
 
-def paint_to_measure(hu, lung, seed):
-    """A part of the larger lung below a tilted plane filled with the texture of this patient's own soft tissue: (HU, where).
-
-    The values are taken from a cube of muscle, liver or heart of the same scan, mirrored until it fills the lung, so that
-    noise and grain are the scan's own; vessels stay. Nothing of this is shared with `disease.py`.
-    """
-    rng = np.random.default_rng(seed)
-    sides = [(lung == side) for side in (1, 2)]
-    side = max(sides, key=lambda s: s.sum())
+def tilted_part(side, spacing_mm, rng, down):
+    """The lowest or highest 20 to 45 % of a lung, beyond a tilted plane."""
     z, y, x = np.nonzero(side)
     tilt = rng.uniform(-1, 1, 2)
-    height = -5.0 * z + 0.8 * (tilt[0] * y + tilt[1] * x)
+    height = (-z if down else z) * spacing_mm[0] + tilt[0] * y * spacing_mm[1] + tilt[1] * x * spacing_mm[2]
     part = height >= np.quantile(height, 1 - rng.uniform(0.2, 0.45))
-    where = np.zeros(hu.shape, bool)
+    where = np.zeros(side.shape, bool)
     where[z[part], y[part], x[part]] = True
+    return where
+
+
+def pleural_patches(lung, spacing_mm, rng):
+    """Six to twelve round patches, 15 to 40 mm in radius, whose centres lie at the surface of both lungs."""
+    inside = lung > 0
+    surface = np.argwhere(inside & ~ndimage.binary_erosion(inside, np.ones((3, 3, 3))))
+    where = np.zeros(lung.shape, bool)
+    for centre in surface[rng.integers(len(surface), size=rng.integers(6, 13))]:
+        z, y, x = np.ogrid[tuple(slice(-c, n - c) for c, n in zip(centre, lung.shape))]
+        where |= sum((v * mm) ** 2 for v, mm in zip((z, y, x), spacing_mm)) < rng.uniform(15, 40) ** 2
+    return where & inside
+
+
+def paint_to_measure(hu, lung, seed, kind="base", spacing_mm=SPACING_MM):
+    """A part of the lungs filled with the texture of this patient's own soft tissue: (HU, where).
+
+    `kind` says which: the `base` of the larger lung, where the dome of the diaphragm is lost from sight, its `apex`, each 20 to
+    45 % of that lung, or `patches` at the pleura of both. The values are taken from a cube of muscle, liver or heart of the
+    same scan, mirrored until it fills the lung, so that noise and grain are the scan's own; vessels stay. Nothing of this is
+    shared with `disease.py`.
+    """
+    rng = np.random.default_rng(seed)
+    if kind == "patches":
+        side, where = lung > 0, pleural_patches(lung, spacing_mm, rng)
+    else:
+        side = max((lung == 1, lung == 2), key=lambda s: s.sum())
+        where = tilted_part(side, spacing_mm, rng, down=kind == "base")
 
     cube = (4, 24, 24)
     tissue = ((hu > -20) & (hu < 200)).astype(np.float32)
@@ -124,9 +147,9 @@ def onnx_network(path, threads=2):
     return lambda window: session.run(["logits"], {"image": window[None, None]})[0][0, 0]
 
 
-def rows(network, paths, painted=False, find=segment):
-    """`find(network, hu)` gives a mask. A row a case: name, Dice (None where there is no lung), false volume in mL, and for painted chests Dice and the part kept."""
-    voxel_ml = 5 * 0.8 * 0.8 / 1000
+def rows(network, paths, painted=None, find=segment):
+    """`find(network, hu)` gives a mask. A row a case: name, Dice (None where there is no lung), false volume in mL, and, `painted` being a kind, Dice of the painted chest and the part kept."""
+    voxel_ml = np.prod(SPACING_MM) / 1000
     for path in paths:
         with np.load(path) as arrays:
             hu, lung = arrays["hu"], arrays["lung"]
@@ -138,7 +161,7 @@ def rows(network, paths, painted=False, find=segment):
         row = {"case": Path(path).stem, "slices": 1 if flat else len(hu), "seconds": time.monotonic() - begun, "dice": dice(found, lung > 0) if lung.any() else None,
                "missed_ml": ((lung > 0) & ~found).sum() * voxel_ml, "added_ml": (found & (lung == 0)).sum() * voxel_ml}
         if painted and not flat and lung.any():
-            ill, where = paint_to_measure(hu.astype(np.float32), lung, seed=len(hu))
+            ill, where = paint_to_measure(hu.astype(np.float32), lung, len(hu), painted)
             found = find(network, ill)
             row |= {"painted_dice": dice(found, lung > 0), "painted_kept": (found & where).sum() / max(1, where.sum())}
         yield row
@@ -152,25 +175,28 @@ def line(row, markdown):
 
 
 def table(found, markdown):
-    """Prints rows as they come, and their mean."""
+    """Prints rows as they come, and their means."""
     head = ["case", "slices", "Dice", "missed mL", "added mL", "painted Dice", "painted kept"]
     if markdown:
         print("| " + " | ".join(head) + " |\n|" + " --- |" * len(head))
     else:
         print(f"{head[0]:56}" + " ".join(f"{h[:10]:>10}" for h in head[1:]))
-    scores = []
+    scores, ill = [], []
     for row in found:
         print(line(row, markdown), flush=True)
         scores += [row["dice"]] if row["dice"] is not None else []
+        ill += [(row["painted_dice"], row["painted_kept"])] if "painted_kept" in row else []
     if scores:
         print(f"\nmean {np.mean(scores):.3f}, lowest {min(scores):.3f}, standard deviation {np.std(scores):.3f}, {len(scores)} cases with lung")
+    if ill:
+        print(f"painted: mean Dice {np.mean(ill, 0)[0]:.3f}, kept {np.mean(ill, 0)[1]:.3f}, {len(ill)} cases")
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("cases", nargs="+", type=Path)
-    parser.add_argument("--painted", action="store_true")
+    parser.add_argument("--painted", choices=PAINTED, nargs="?", const="base")
     parser.add_argument("--markdown", action="store_true")
     p = parser.parse_args()
     table(rows(onnx_network(p.model), p.cases, p.painted), p.markdown)

@@ -1,10 +1,10 @@
 """Cases (folders with ct/ and mask.nii.gz) and the hilum program in; how well the whole way does, case by case, out.
 
-    performance.py CASE... [--hilum hilum] [--model NAME] [--painted] [--markdown]
+    performance.py CASE... [--hilum hilum] [--model NAME] [--painted [base|apex|patches]] [--markdown]
 
 Each CT goes through `hilum segment` twice, with `--boundary off` and `on`. Dice off and on, and of the latter HD95 in mm and
 the volume's error in mL, are what `hilum evaluate` says against the reference mask, on the source slices. Added and taken
-are what the report says of the boundary step, in mL. `--painted` paints a part of a lung airless (`paint_to_measure` of
+are what the report says of the boundary step, in mL. `--painted` paints a part of the lungs airless (`paint_to_measure` of
 evaluate.py, on the source slices), writes that as a series, and tells the Dice (on) and what part of the painted lung is
 called lung before and after the step.
 """
@@ -83,7 +83,8 @@ def row(p, case):
     if p.painted and lung.any():
         turn = nib.orientations.io_orientation(np.linalg.inv(affine) @ image.affine)
         sides = nib.orientations.apply_orientation(np.asarray(image.dataobj).reshape(image.shape[:3]), turn)
-        ill, where = evaluate.paint_to_measure(hu.transpose(2, 1, 0), sides.transpose(2, 1, 0), seed=hu.shape[2])
+        ill, where = evaluate.paint_to_measure(hu.transpose(2, 1, 0), sides.transpose(2, 1, 0), hu.shape[2], p.painted,
+                                              np.linalg.norm(affine[:3, 2::-1], axis=0))
         with tempfile.TemporaryDirectory() as folder:
             write_painted(case / "ct", ill.transpose(2, 1, 0), Path(folder))
             for boundary in ("off", "on"):
@@ -103,7 +104,7 @@ def main():
     parser.add_argument("cases", nargs="+", type=Path)
     parser.add_argument("--hilum", default="hilum")
     parser.add_argument("--model")
-    parser.add_argument("--painted", action="store_true")
+    parser.add_argument("--painted", choices=evaluate.PAINTED, nargs="?", const="base")
     parser.add_argument("--markdown", action="store_true")
     p = parser.parse_args()
     head = ["case", "Dice off", "Dice on", "HD95 mm", "error mL", "added mL", "taken mL"]

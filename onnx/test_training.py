@@ -132,11 +132,15 @@ def test_disease_changes_the_lung_and_nothing_else(kind, monkeypatch):
             np.testing.assert_array_equal(left, lung)
 
 
-def test_the_painting_that_measures_is_dense_and_inside_the_lung():
+@pytest.mark.parametrize("kind", evaluate.PAINTED)
+def test_the_painting_that_measures_is_dense_and_inside_the_lung(kind):
     hu, lung, _ = chest()
-    painted, where = evaluate.paint_to_measure(hu.astype(np.float32), lung, seed=3)
+    painted, where = evaluate.paint_to_measure(hu.astype(np.float32), lung, 3, kind)
     assert where.sum() > 0.05 * (lung > 0).sum() and not where[lung == 0].any()
     assert np.median(painted[where]) > -50 and (painted[lung == 0] == hu[lung == 0]).all()
+    slices = np.nonzero(where)[0]
+    middle = np.nonzero(lung)[0].mean()
+    assert kind == "patches" or (slices.mean() < middle) == (kind == "base")
 
 
 def test_blended_windows_give_back_a_function_of_the_voxel_alone():

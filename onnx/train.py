@@ -122,7 +122,7 @@ def validate(network, paths, device):
     def of_window(window):
         return network(torch.from_numpy(window)[None, None].to(device))[0, 0].cpu().numpy()
 
-    return list(evaluate.rows(of_window, paths, painted=True))
+    return list(evaluate.rows(of_window, paths, painted="base"))
 
 
 @torch.no_grad()
