@@ -6,6 +6,7 @@
 mod core;
 mod error;
 mod figures;
+mod kept;
 mod settings;
 mod sweep;
 mod worker;
