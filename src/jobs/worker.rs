@@ -8,10 +8,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use uuid::Uuid;
 
 use super::core::Core;
 use super::error::JobError;
+use super::names::host_name;
 use super::settings::JobSettings;
 use super::sweep::sweep;
 use crate::database::{Backoff, Claim, Database, DatabaseError, Failures, JobEnd, JobProgress, Renewal, failpoint};
@@ -46,25 +46,6 @@ struct InHand {
     jobs: usize,
     /// The only one must run alone.
     alone: bool,
-}
-
-/// A name that no other worker has or had.
-#[must_use]
-pub fn worker_name() -> String {
-    let id = Uuid::new_v4().simple().to_string();
-    format!("{}-{}-{}", machine(), std::process::id(), &id[..8])
-}
-
-/// This machine since its last start.
-#[must_use]
-pub fn host_name() -> String {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    format!("{} {}", machine(), boot.trim())
-}
-
-fn machine() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.trim().to_owned()
 }
 
 /// How far a job is, told by the thread that works and read by the task that keeps the lease.
@@ -455,11 +436,6 @@ mod tests {
     use crate::model::{Device, Manifest, Session, SessionOptions, find_library};
     use crate::segment::{OutputSettings, Settings};
     use crate::series::SeriesLimits;
-
-    #[test]
-    fn no_two_workers_have_one_name() {
-        assert_ne!(worker_name(), worker_name());
-    }
 
     /// A worker whose network is never asked. `None`, and said: ONNX Runtime's library is missing.
     fn worker(database: &Database, data: &Path) -> Option<Worker> {
