@@ -5,6 +5,7 @@
 //! handed in, and results are bytes.
 
 mod finish;
+mod kept;
 mod prepare;
 mod settings;
 
@@ -20,6 +21,7 @@ use crate::series::{Series, Verdict};
 use crate::volume::{GridError, Image};
 
 pub use finish::finish;
+pub use kept::{PredictionKey, resume};
 pub use prepare::{Preparation, Prepared, prepare};
 pub use settings::{Format, FrameChoice, OutputSettings, Profile, Segments, Settings, TransferSyntax};
 
@@ -164,6 +166,8 @@ pub struct Predicted {
     probability: Image,
     windows_run: usize,
     windows_skipped: usize,
+    /// Windows that the network saw in an earlier attempt, whose answer was kept.
+    windows_reused: usize,
 }
 
 /// A file that a user keeps.
@@ -242,6 +246,7 @@ pub fn predict(
         probability: slid.probability,
         windows_run: slid.windows_run,
         windows_skipped: slid.windows_skipped,
+        windows_reused: 0,
     })
 }
 

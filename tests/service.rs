@@ -345,3 +345,40 @@ async fn a_submitted_study_is_fetched_from_its_pacs_and_segmented() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_series_submitted_by_its_uid_alone_is_found_at_its_pacs() {
+    if !ready() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let (service, orthanc) = both(&url, false, "").await;
+        let folder = tempfile::tempdir().unwrap();
+        orthanc.store(&phantom(folder.path(), 14, &[])).await;
+        let series = orthanc.get("/dicom-web/series").await.unwrap();
+        let series = service_support::orthanc::uid(&series[0], "0020000E");
+        let address = format!("http://127.0.0.1:{}", service.port);
+        let submit = |arguments: &[&str]| {
+            let program = Command::new(env!("CARGO_BIN_EXE_hilum"))
+                .args(["submit", "--url", &address])
+                .args(arguments)
+                .output();
+            program.unwrap()
+        };
+        assert!(!submit(&["--pacs", "orthanc"]).status.success(), "nothing is named");
+        assert!(!submit(&["--series", &series]).status.success(), "it was not received");
+        let submitted = submit(&["--series", &series, "--pacs", "orthanc"]);
+        assert!(
+            submitted.status.success(),
+            "{}",
+            String::from_utf8_lossy(&submitted.stderr)
+        );
+        segmentations(&orthanc, 1).await;
+        let jobs = service.jobs_over(1).await;
+        assert_eq!(jobs[0]["series"]["series_uid"], series.as_str());
+        // Now it is known here, and has its job.
+        let known = submit(&["--series", &series]);
+        assert!(String::from_utf8_lossy(&known.stdout).contains(jobs[0]["id"].as_str().unwrap()));
+    })
+    .await;
+}

@@ -17,6 +17,7 @@ use hilum::dicom::{Limits, Source, read_header};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 use reqwest::Client;
+use serde_json::Value;
 use service_support::{Service, eventually, ready_without_pacs, thin_phantom};
 use sha2::{Digest as _, Sha256};
 use sqlx::postgres::PgRow;
@@ -356,4 +357,67 @@ async fn a_job_whose_worker_dies_again_and_again_ends_worker_lost_until_it_is_tr
         assert!(service.end());
     })
     .await;
+}
+
+/// Sends a thin phantom of this seed to a service that dies at `job_predicted` where it is to die, changes what was kept by `spoil`, and waits for the job of the next life: the
+/// windows of its report, and its segmentation.
+async fn after_a_death(seed: u32, dies: bool, spoil: fn(&mut Vec<u8>)) -> (Value, Vec<u8>) {
+    let (told, hears) = tokio::sync::oneshot::channel();
+    scratch(move |_, url| async move {
+        let folder = tempfile::tempdir().unwrap();
+        let slices = thin_phantom(folder.path(), seed);
+        let mut service = Service::new(Some(&url));
+        service.only("receive,work");
+        service.with("HILUM_JOBS__LEASE_SECONDS", "2.0");
+        if dies {
+            service.with("HILUM_FAILPOINT", "job_predicted");
+        }
+        service.up().await;
+        let answer = service.stow(&slices, &[("X-Hilum-Series-Complete", "true")]).await;
+        assert_eq!(answer.unwrap().status(), 200);
+        if dies {
+            service.dies().await;
+            let kept: Vec<PathBuf> = service_support::files(&service.data().join("results"))
+                .into_iter()
+                .map(|job| job.join("prediction"))
+                .collect();
+            let mut bytes = std::fs::read(&kept[0]).unwrap();
+            spoil(&mut bytes);
+            std::fs::write(&kept[0], bytes).unwrap();
+            service.plain();
+            service.up().await;
+        }
+        let jobs = service.jobs_over(1).await;
+        assert_eq!((jobs.len(), &jobs[0]["state"]), (1, &Value::from("done")), "{jobs:?}");
+        assert_eq!(jobs[0]["attempts"], 1 + i32::from(dies));
+        let result = format!("/api/v1/jobs/{}/result", jobs[0]["id"].as_str().unwrap());
+        let report = service.json(&format!("{result}/report.json")).await.unwrap();
+        let segmentation = service.get(&format!("{result}/segmentation.dcm")).await.unwrap();
+        let segmentation = segmentation.bytes().await.unwrap().to_vec();
+        no_file_is_nobodys(&url, &service).await;
+        assert!(service.end());
+        told.send((report["windows"].clone(), segmentation)).unwrap();
+    })
+    .await;
+    hears.await.unwrap()
+}
+
+#[tokio::test]
+async fn a_worker_that_dies_after_the_network_does_not_cost_its_work_again() {
+    if !ready_without_pacs() {
+        return;
+    }
+    let (whole, undisturbed) = after_a_death(44, false, |_| {}).await;
+    assert!(whole["run"].as_u64().unwrap() > 0 && whole["reused"] == 0, "{whole}");
+    let (second, segmentation) = after_a_death(44, true, |_| {}).await;
+    assert_eq!((&second["run"], &second["reused"]), (&Value::from(0), &whole["run"]));
+    assert_eq!(
+        (&second["total"], &second["skipped"]),
+        (&whole["total"], &whole["skipped"])
+    );
+    assert!(segmentation == undisturbed, "the same segmentation");
+    // What is not as it was written is not used.
+    let (again, segmentation) = after_a_death(44, true, |kept| kept[200] ^= 1).await;
+    assert_eq!((&again["run"], &again["reused"]), (&whole["run"], &Value::from(0)));
+    assert!(segmentation == undisturbed, "the same segmentation");
 }

@@ -174,8 +174,22 @@ async fn a_job_that_must_run_alone_waits_for_an_idle_worker() {
         settle(&url, "1", "a", 0).await;
         database.make_job(&specification()).await.unwrap();
         execute(&url, "update job set alone = true").await;
-        assert_eq!(database.claim_job("w", 60.0, false).await.unwrap(), None);
-        assert!(database.claim_job("w", 60.0, true).await.unwrap().is_some());
+        for (series, priority) in [("younger", 0), ("urgent", 1)] {
+            settle(&url, series, "a", priority).await;
+            database.make_job(&specification()).await.unwrap();
+        }
+        let next = async |idle| {
+            let claim = database.claim_job("w", 60.0, idle).await.unwrap();
+            claim.map(|claim| claim.series_uid)
+        };
+        assert_eq!(
+            next(false).await.as_deref(),
+            Some("urgent"),
+            "what is more urgent goes before it"
+        );
+        assert_eq!(next(false).await, None, "what is younger does not");
+        assert_eq!(next(true).await.as_deref(), Some("1"));
+        assert_eq!(next(false).await.as_deref(), Some("younger"));
     })
     .await;
 }

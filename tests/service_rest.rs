@@ -59,6 +59,7 @@ async fn every_example_of_the_rest_page_works() {
                 .env("JOB", job["id"].as_str().unwrap())
                 .env("SERIES", job["series"]["id"].to_string())
                 .env("RETRIEVAL", submitted["retrieval"]["id"].to_string())
+                .env("SERIES_UID", job["series"]["series_uid"].as_str().unwrap())
                 .env("STUDY", job["series"]["study_uid"].as_str().unwrap())
                 .output()
                 .unwrap();

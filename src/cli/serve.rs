@@ -142,11 +142,7 @@ async fn open(settings: &Settings, data: &Path) -> anyhow::Result<State> {
 
 async fn serve(arguments: &Arguments, settings: &Settings, data: &Path) -> anyhow::Result<End> {
     let has = |role| arguments.roles.contains(&role);
-    let core = if has(ProcessRole::Work) {
-        Some(core(settings, data)?)
-    } else {
-        None
-    };
+    let (core, specification) = network(settings, data, has(ProcessRole::Work))?;
     let State { database, cluster } = open(settings, data).await?;
     let without_database = CancellationToken::new();
     let cluster = cluster.map(|cluster| tokio::spawn(cluster.keep(without_database.clone())));
@@ -197,7 +193,7 @@ async fn serve(arguments: &Arguments, settings: &Settings, data: &Path) -> anyho
         settings: Arc::new(settings.service.clone()),
         data_folder: data.to_owned(),
         users: Users::new(settings.user.clone())?,
-        specification: specification(settings),
+        specification,
         pacs: Arc::clone(&pacs),
         disk_limits: settings.inbox.disk_limits(),
         // The network was opened before anything listens, or is not to be.
@@ -247,20 +243,28 @@ fn manifest(settings: &Settings) -> anyhow::Result<Manifest> {
     Ok(Manifest::load(&path)?.with(&settings.overrides)?)
 }
 
-/// What jobs are made with. A process that does not segment needs no network: without its manifest, any job of the same slices answers a wish for one.
-fn specification(settings: &Settings) -> Option<Arc<JobSpecification>> {
-    match manifest(settings) {
-        Ok(manifest) => Some(Arc::new(jobs::specification(&manifest))),
+/// The network, ready, where this process `works`; and what jobs are made with. A process that does not segment needs no network: without its manifest, any job of the same
+/// slices answers a wish for one.
+fn network(
+    settings: &Settings,
+    data: &Path,
+    works: bool,
+) -> anyhow::Result<(Option<Arc<Core>>, Option<Arc<JobSpecification>>)> {
+    let manifest = match manifest(settings) {
+        Ok(manifest) => manifest,
+        Err(error) if works => return Err(error),
         Err(error) => {
             warn!("it is not known here with which network jobs are made: {error:#}");
-            None
+            return Ok((None, None));
         }
-    }
+    };
+    let specification = Some(Arc::new(jobs::specification(&manifest)));
+    let core = works.then(|| core(manifest, settings, data)).transpose()?;
+    Ok((core, specification))
 }
 
 /// The network, ready.
-fn core(settings: &Settings, data: &Path) -> anyhow::Result<Arc<Core>> {
-    let manifest = manifest(settings)?;
+fn core(manifest: Manifest, settings: &Settings, data: &Path) -> anyhow::Result<Arc<Core>> {
     let session = Session::open(&manifest, &settings.model.session_options())?;
     info!(
         "{} {} runs on {}",

@@ -8,15 +8,18 @@ use super::{End, say};
 /// What `hilum submit` is told.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// StudyInstanceUID.
-    #[arg(long, value_name = "UID")]
-    study: String,
+    /// StudyInstanceUID; that of the series, as the service or the PACS knows it, if not given.
+    #[arg(long, value_name = "UID", required_unless_present = "series")]
+    study: Option<String>,
     /// SeriesInstanceUID; all CT series of the study if not given.
     #[arg(long, value_name = "UID")]
     series: Option<String>,
     /// The PACS to fetch it from, by the name of its [[pacs]] block; without it what was received already is segmented.
     #[arg(long, value_name = "NAME")]
     pacs: Option<String>,
+    /// The network, where it must be a certain one; the service refuses any other than its own.
+    #[arg(long, value_name = "NAME")]
+    model: Option<String>,
     /// Higher goes first.
     #[arg(long, default_value_t = 0, allow_negative_numbers = true)]
     priority: i16,
@@ -42,6 +45,7 @@ async fn ask(arguments: &Arguments) -> anyhow::Result<Value> {
         "study_uid": arguments.study,
         "series_uid": arguments.series,
         "pacs": arguments.pacs,
+        "model": arguments.model,
         "priority": arguments.priority,
     }));
     if let Some(user) = &arguments.user {

@@ -150,7 +150,7 @@ impl Database {
         Ok(true)
     }
 
-    /// Takes a delivery that is due, or whose sender lost its lease, into the hands of a worker.
+    /// Takes a delivery that is due, or whose sender lost its lease, into the hands of a worker; none that goes to one of the destinations `but`.
     ///
     /// # Errors
     /// Those of the database.
@@ -158,6 +158,7 @@ impl Database {
         &self,
         worker: &str,
         lease_seconds: f64,
+        but: &[String],
     ) -> Result<Option<ClaimedDelivery>, DatabaseError> {
         let mut transaction = self.pool().begin().await?;
         let lapsed = sqlx::query!(
@@ -189,13 +190,14 @@ impl Database {
             "update delivery set state = 'sending', token = delivery.token + 1, worker = $1, attempts = delivery.attempts + 1,
                  lease_until = now() + make_interval(secs => $2)
              from job, series
-             where delivery.id = (select id from delivery where state = 'pending' and not_before <= now()
+             where delivery.id = (select id from delivery where state = 'pending' and not_before <= now() and destination <> all($3)
                                   order by not_before limit 1 for update skip locked)
                  and job.id = delivery.job_id and series.id = job.series_id
              returning delivery.id, delivery.job_id, job.series_id, series.study_uid, delivery.destination, delivery.file,
                  delivery.sop_instance_uid, delivery.token, delivery.attempts",
             worker,
-            lease_seconds
+            lease_seconds,
+            but
         )
         .fetch_optional(&mut *transaction)
         .await?;
@@ -207,14 +209,15 @@ impl Database {
         Ok(claimed)
     }
 
-    /// Seconds until the next delivery is due, or the lease of one that is being sent ends; less than 0 where that was already. `None`: there is none.
+    /// Seconds until the next delivery that goes to none of the destinations `but` is due, or the lease of one that is being sent ends; less than 0 where that was already. `None`: there is none.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn seconds_to_next_delivery(&self) -> Result<Option<f64>, DatabaseError> {
+    pub async fn seconds_to_next_delivery(&self, but: &[String]) -> Result<Option<f64>, DatabaseError> {
         Ok(sqlx::query_scalar!(
-            r#"select extract(epoch from least((select min(not_before) from delivery where state = 'pending'),
-                                               (select min(lease_until) from delivery where state = 'sending')) - now())::float8"#
+            r#"select extract(epoch from least((select min(not_before) from delivery where state = 'pending' and destination <> all($1)),
+                                               (select min(lease_until) from delivery where state = 'sending')) - now())::float8"#,
+            but
         )
         .fetch_one(self.pool())
         .await?)

@@ -103,6 +103,20 @@ fn of_job<'a>(kind: &'a str, job: &Locked, id: Uuid, actor: &'a str) -> NewEvent
 }
 
 impl Database {
+    /// The studies that hold a series of this UID here, newest first; more than one where a UID was used twice. At most `most`.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn studies_of_series(&self, series_uid: &str, most: i64) -> Result<Vec<String>, DatabaseError> {
+        Ok(sqlx::query_scalar!(
+            "select study_uid from series where series_uid = $1 order by id desc limit $2",
+            series_uid,
+            most
+        )
+        .fetch_all(self.pool())
+        .await?)
+    }
+
     /// Cancels a job: at once where it waits; where it runs, its worker is asked to stop.
     ///
     /// # Errors

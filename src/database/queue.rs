@@ -99,8 +99,8 @@ impl JobEnd {
 const DEATHS_BEFORE_ALONE: i32 = 2;
 
 impl Database {
-    /// Claims the next job: by priority, then by age. `idle` says that the worker holds no other, so that it may take one that must run alone. The job counts as started now,
-    /// since what an earlier attempt took says nothing about the time that is left.
+    /// Claims the next job: by priority, then by age. `idle` says that the worker holds no other, so that it may take one that must run alone; while such a one is the next, a
+    /// worker that is not idle gets none, so that it becomes idle. The job counts as started now, since what an earlier attempt took says nothing about the time that is left.
     ///
     /// # Errors
     /// Those of the database.
@@ -118,6 +118,8 @@ impl Database {
                where series.id = job.series_id and job.id = (
                    select id from job
                    where state = 'queued' and not_before <= now() and (not alone or $3) and not (select paused from service)
+                       and ($3 or not coalesce((select next.alone from job next where next.state = 'queued' and next.not_before <= now()
+                                                order by next.priority desc, next.created_at, next.id limit 1), false))
                    order by priority desc, created_at, id
                    for update skip locked
                    limit 1)
@@ -373,17 +375,6 @@ impl Database {
         .await?)
     }
 
-    /// The folder of results that a job's row names: what else its claims stored up to the present one is garbage.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn result_folder(&self, job: Uuid) -> Result<Option<String>, DatabaseError> {
-        Ok(sqlx::query_scalar!("select result_folder from job where id = $1", job)
-            .fetch_optional(self.pool())
-            .await?
-            .flatten())
-    }
-
     /// What the rows of jobs say of their folders of results; nothing of ids that are no job's.
     ///
     /// # Errors
@@ -391,7 +382,8 @@ impl Database {
     pub async fn result_claims(&self, jobs: &[Uuid]) -> Result<Vec<ResultClaim>, DatabaseError> {
         Ok(sqlx::query_as!(
             ResultClaim,
-            r#"select id as job, token, state = 'running' as "running!", result_folder from job where id = any($1)"#,
+            r#"select id as job, token, state = 'running' as "running!", state not in ('queued', 'running') as "over!", result_folder
+               from job where id = any($1)"#,
             jobs
         )
         .fetch_all(self.pool())
@@ -421,6 +413,8 @@ pub struct ResultClaim {
     pub token: i64,
     /// Whether that claim works.
     pub running: bool,
+    /// Whether the job has ended, in any state.
+    pub over: bool,
     /// The folder that is its result, under the data folder.
     pub result_folder: Option<String>,
 }

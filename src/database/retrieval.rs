@@ -29,7 +29,7 @@ pub struct ClaimedRetrieval {
     pub id: i64,
     /// Name of the `[[pacs]]` block.
     pub pacs: String,
-    /// StudyInstanceUID.
+    /// StudyInstanceUID; empty: the PACS is to be asked for it.
     pub study_uid: String,
     /// SeriesInstanceUID; empty: every CT series of the study.
     pub series_uid: String,
@@ -89,7 +89,7 @@ pub struct RetrievalFault<'a> {
 }
 
 impl Database {
-    /// A user's wish: a series, or all CT series of a study (an empty `series_uid`), is retrieved as soon as may be, whatever is held of it. Its row.
+    /// A user's wish: a series (of a study that is not known, where `study_uid` is empty), or all CT series of a study (an empty `series_uid`), is retrieved as soon as may be, whatever is held of it. Its row.
     ///
     /// # Errors
     /// Those of the database.

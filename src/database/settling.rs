@@ -35,6 +35,26 @@ impl Database {
         .await?)
     }
 
+    /// Notes that bytes of these series (study and series UID) are coming, so that those that wait do not settle by a quiet time. A row that somebody else has locked is passed
+    /// over, since who waited for one while holding another could block an upload that is being recorded.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn still_coming(&self, studies: &[String], series: &[String]) -> Result<(), DatabaseError> {
+        sqlx::query!(
+            "update series set last_instance_at = now()
+             where id in (select series.id from series
+                          join unnest($1::text[], $2::text[]) as coming (study_uid, series_uid)
+                              on coming.study_uid = series.study_uid and coming.series_uid = series.series_uid
+                          where series.state = 'receiving' for update of series skip locked)",
+            studies,
+            series
+        )
+        .execute(self.pool())
+        .await?;
+        Ok(())
+    }
+
     /// Settles a series if it still waits, and if nothing came for so long.
     ///
     /// # Errors

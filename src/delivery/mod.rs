@@ -5,6 +5,7 @@
 mod marks;
 mod plan;
 mod send;
+mod senders;
 mod settings;
 mod wake;
 
@@ -17,8 +18,9 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::database::{Database, DatabaseError};
-use crate::dicomweb::{Client, ClientError, Pacs};
+use crate::dicomweb::{Client, ClientError, Deliver, Pacs};
 
+use senders::Senders;
 pub use settings::DeliverySettings;
 use wake::Bell;
 
@@ -50,6 +52,7 @@ struct Shared {
     clients: HashMap<String, Client>,
     worker: String,
     bell: Bell,
+    senders: Senders,
 }
 
 /// Decides on deliveries and makes them until it is told to end; a delivery that is being sent is ended first, within its own time limit.
@@ -77,7 +80,9 @@ pub async fn run(
     }
     let at_once = settings.at_once.max(1);
     let bell = Bell::new(settings.poll_seconds);
+    let destinations = pacs.iter().filter(|block| block.deliver != Deliver::Nothing).count();
     let shared = Arc::new(Shared {
+        senders: Senders::new(at_once, destinations),
         bell: bell.clone(),
         database,
         data_folder,

@@ -46,6 +46,9 @@ pub(super) async fn send_loop(shared: Arc<Shared>, end: CancellationToken) {
                 if let Err(error) = deliver(&shared, &claimed).await {
                     tracing::warn!(delivery = claimed.id, %error, "the fate of a delivery cannot be noted");
                 }
+                if shared.senders.leave(&claimed.destination).await {
+                    shared.bell.ring();
+                }
             }
             Ok(Next::Due(due)) => {
                 failures.over();
@@ -68,14 +71,18 @@ enum Next {
 }
 
 async fn next(shared: &Shared) -> Result<Next, DatabaseError> {
+    let choice = shared.senders.choose().await;
+    let full = choice.full();
     let claimed = shared
         .database
-        .claim_delivery(&shared.worker, shared.settings.lease_seconds)
+        .claim_delivery(&shared.worker, shared.settings.lease_seconds, &full)
         .await?;
     if let Some(claimed) = claimed {
+        choice.go(&claimed.destination);
         return Ok(Next::Claimed(claimed));
     }
-    let seconds = shared.database.seconds_to_next_delivery().await?;
+    drop(choice);
+    let seconds = shared.database.seconds_to_next_delivery(&full).await?;
     Ok(Next::Due(seconds.map(|seconds| {
         Duration::try_from_secs_f64(seconds.max(0.0)).unwrap_or(Duration::MAX)
     })))

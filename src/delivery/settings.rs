@@ -8,7 +8,7 @@ use crate::database::Backoff;
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeliverySettings {
-    /// Deliveries in hand at once.
+    /// Deliveries in hand at once; of several destinations each gets a share.
     pub at_once: usize,
     /// Wait before the second attempt; it doubles with each one.
     pub backoff_seconds: f64,

@@ -15,18 +15,20 @@ use super::retrievals::{self, Retrieval};
 use super::shapes::{Job, Series};
 use crate::database::{Operated, Wish};
 
-/// What is to be segmented.
+/// What is to be segmented: a study, a series of it, or a series alone.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Submission {
-    /// StudyInstanceUID.
+    /// StudyInstanceUID; absent: that of the series, as it is known here or at the PACS.
     #[schema(pattern = r"^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+$", min_length = 1, max_length = 64)]
-    study_uid: String,
-    /// SeriesInstanceUID; absent: every CT series of the study.
+    study_uid: Option<String>,
+    /// SeriesInstanceUID; absent: every CT series of the study. One of the two must be there.
     #[schema(pattern = r"^(0|[1-9][0-9]*)(\.(0|[1-9][0-9]*))+$", min_length = 1, max_length = 64)]
     series_uid: Option<String>,
     /// Name of the PACS to fetch it from; absent: it was received already.
     pacs: Option<String>,
+    /// Name of the network, where it must be a certain one (`name` or `name version`): any other than the one that this service segments with is refused.
+    model: Option<String>,
     /// Greater goes first; 0 if absent.
     #[serde(default)]
     priority: i16,
@@ -92,6 +94,60 @@ fn uid(text: &str) -> Result<(), Problem> {
     }
 }
 
+/// Whether a network that is asked for is the one that jobs are made with.
+fn is_ours(state: &AppState, model: &str) -> Result<(), Problem> {
+    let ours = state
+        .specification
+        .as_ref()
+        .map(|specification| specification.model.as_str());
+    let named = |ours: &str| ours == model || ours.rsplit_once(' ').is_some_and(|(name, _)| name == model);
+    match ours {
+        Some(ours) if named(ours) => Ok(()),
+        Some(ours) => Err(Problem::bad_request(
+            "unknown_model",
+            format!("This service segments with {ours}, and with no other network."),
+        )),
+        None => Err(Problem::bad_request(
+            "unknown_model",
+            "It is not known here with which network jobs are made: name none.",
+        )),
+    }
+}
+
+fn unknown_series() -> Problem {
+    Problem::not_found(
+        "series_not_found",
+        "No such series was received; name a PACS to fetch it from.",
+    )
+}
+
+/// The study of a submission: the one that it names, or that of its series where that is known here; `None`: it is not.
+async fn study_of(state: &AppState, submission: &Submission) -> Result<Option<String>, Problem> {
+    let series = match submission {
+        Submission {
+            study_uid: Some(study), ..
+        } => return Ok(Some(study.clone())),
+        Submission {
+            series_uid: Some(series),
+            ..
+        } => series,
+        _ => {
+            return Err(Problem::bad_request(
+                "no_uid",
+                "Name a study_uid, a series_uid or both.",
+            ));
+        }
+    };
+    let mut studies = state.database.studies_of_series(series, 2).await?;
+    if studies.len() > 1 {
+        return Err(Problem::conflict(
+            "ambiguous_series",
+            "Several studies have a series of this UID: name the study_uid as well.",
+        ));
+    }
+    Ok(studies.pop())
+}
+
 /// Asks for a study or series to be segmented: fetched from a PACS, or as it was received. A job that exists for the series as it stands, with the
 /// network and parameters of now, is answered (200); else 202.
 #[utoipa::path(post, path = "/api/v1/jobs", tag = "jobs", operation_id = "submit", request_body = Submission,
@@ -102,10 +158,14 @@ pub(crate) async fn submit(
     Extension(Caller(caller)): Extension<Caller>,
     problem::Json(submission): problem::Json<Submission>,
 ) -> Result<(StatusCode, Json<Submitted>), Problem> {
-    uid(&submission.study_uid)?;
+    submission.study_uid.as_deref().map_or(Ok(()), uid)?;
     submission.series_uid.as_deref().map_or(Ok(()), uid)?;
+    submission
+        .model
+        .as_deref()
+        .map_or(Ok(()), |model| is_ours(&state, model))?;
     let wish = Wish {
-        study_uid: submission.study_uid,
+        study_uid: study_of(&state, &submission).await?.unwrap_or_default(),
         series_uid: submission.series_uid,
         priority: submission.priority,
     };
@@ -126,6 +186,9 @@ pub(crate) async fn submit(
         submitted.retrieval = Some(retrievals::find(&state.database, id).await?);
         return Ok((StatusCode::ACCEPTED, Json(submitted)));
     }
+    if wish.study_uid.is_empty() {
+        return Err(unknown_series());
+    }
     let wished = state
         .database
         .wish_for_received(&wish, state.specification.as_deref(), &caller)
@@ -139,10 +202,7 @@ pub(crate) async fn submit(
         } else if !wished.ignored.is_empty() {
             Problem::conflict("not_ct", "What was received of it is no CT, and was not kept.")
         } else {
-            Problem::not_found(
-                "series_not_found",
-                "No such series was received; name a PACS to fetch it from.",
-            )
+            unknown_series()
         });
     }
     let mut rows = Vec::new();

@@ -18,10 +18,11 @@ pub(crate) struct Retrieval {
     state: &'static str,
     /// Name of its `[[pacs]]` block.
     pacs: String,
-    study_uid: String,
+    /// Null: the PACS is asked for the study of the series, which becomes a retrieval of its own.
+    study_uid: Option<String>,
     /// Null: every CT series of the study; each becomes a retrieval of its own.
     series_uid: Option<String>,
-    /// Instances, of a whole study its CT series, as far as they were counted.
+    /// Instances; of a whole study its CT series, and of a series without its study the series of that UID; as far as they were counted.
     count: Option<i32>,
     priority: i16,
     attempts: i32,
@@ -52,16 +53,18 @@ pub(crate) struct RetrievalLinks {
 
 impl From<RetrievalRow> for Retrieval {
     fn from(row: RetrievalRow) -> Retrieval {
-        let mut filter = format!("study={}", row.study_uid);
-        if !row.series_uid.is_empty() {
-            filter.push_str(&format!("&series={}", row.series_uid));
-        }
+        let named = [("study", &row.study_uid), ("series", &row.series_uid)];
+        let named = named.iter().filter(|(_, uid)| !uid.is_empty());
+        let filter = named
+            .map(|(name, uid)| format!("{name}={uid}"))
+            .collect::<Vec<_>>()
+            .join("&");
         Retrieval {
             id: row.id,
             state: row.state.name(),
             next_attempt_at: (row.state == RetrievalState::Pending).then_some(row.not_before),
             pacs: row.pacs,
-            study_uid: row.study_uid,
+            study_uid: Some(row.study_uid).filter(|uid| !uid.is_empty()),
             series_uid: Some(row.series_uid).filter(|uid| !uid.is_empty()),
             count: row.count,
             priority: row.priority,

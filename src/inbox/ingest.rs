@@ -20,6 +20,7 @@ use super::error::IngestError;
 use super::intake::{Gathered, Intake, IntakeOptions, is_usable_uid};
 use super::receipt::Receipt;
 use super::settings::InboxSettings;
+use super::under_way::{UnderWay, interval};
 use crate::database::{Database, failpoint};
 use crate::dicom::Limits;
 use crate::dicomweb::multipart::{Boundary, PartLimits};
@@ -123,7 +124,9 @@ impl Ingest {
         }
         let permit = self.admit().await?;
         let (sender, receiver) = mpsc::channel(CHUNKS_IN_FLIGHT);
-        let intake = self.intake(boundary, origin);
+        let under_way = UnderWay::default();
+        let _open = under_way.keep_open(self.shared.database.clone(), self.shared.settings.quiet_seconds);
+        let intake = self.intake(boundary, origin, under_way);
         let writer = tokio::task::spawn_blocking(move || write(intake, receiver));
         let fed = self.feed(body, &sender).await;
         drop(sender);
@@ -168,7 +171,7 @@ impl Ingest {
         Ok(permit)
     }
 
-    fn intake(&self, boundary: &Boundary, origin: &Origin) -> Intake {
+    fn intake(&self, boundary: &Boundary, origin: &Origin, under_way: UnderWay) -> Intake {
         let settings = &self.shared.settings;
         let options = IntakeOptions {
             folder: self.shared.folder.clone(),
@@ -182,6 +185,8 @@ impl Ingest {
             study: origin.study.clone(),
             pacs: origin.pacs.clone(),
             unknown_source: origin.unknown_source.clone(),
+            under_way,
+            slow_part: interval(settings.quiet_seconds),
         };
         let (database, runtime) = (self.shared.database.clone(), tokio::runtime::Handle::current());
         // The intake runs on a thread for blocking work, so it may wait for an answer there.

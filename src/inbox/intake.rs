@@ -6,6 +6,7 @@
 use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sha2::{Digest, Sha256};
@@ -13,6 +14,7 @@ use sha2::{Digest, Sha256};
 use super::batch::BatchFile;
 use super::disk::Disk;
 use super::error::IngestError;
+use super::under_way::UnderWay;
 use crate::database::{ArrivedInstance, ArrivedSeries, DatabaseError, IgnoredBecause, InstanceDigest, failpoint};
 use crate::dicom::{DicomError, Header, Limits, Source, read_header};
 use crate::dicomweb::Failure;
@@ -78,6 +80,10 @@ pub(super) struct IntakeOptions {
     pub(super) pacs: Option<String>,
     /// What the sender calls itself, where it is no PACS that we know.
     pub(super) unknown_source: Option<String>,
+    /// Is told the series that come.
+    pub(super) under_way: UnderWay,
+    /// The series of a part that takes longer is told before the part is whole.
+    pub(super) slow_part: Duration,
 }
 
 /// Asks which instances of (study, series) are held.
@@ -90,6 +96,8 @@ pub(super) struct Intake {
     held: Held,
     batch: Option<BatchFile>,
     hasher: Sha256,
+    /// When the part that is coming is looked at for its series; `None`: its series was told.
+    peek_at: Option<Instant>,
     written_since_look: u64,
     /// (study, series) to its place in `series`; in `known` what is held of it.
     places: HashMap<(String, String), usize>,
@@ -106,6 +114,7 @@ impl Intake {
             held,
             batch: None,
             hasher: Sha256::new(),
+            peek_at: None,
             written_since_look: 0,
             places: HashMap::new(),
             known: Vec::new(),
@@ -119,7 +128,10 @@ impl Intake {
         self.parser.push(chunk);
         while let Some(event) = self.parser.next()? {
             match event {
-                Event::Part(_) => self.hasher = Sha256::new(),
+                Event::Part(_) => {
+                    self.hasher = Sha256::new();
+                    self.peek_at = Instant::now().checked_add(self.options.slow_part);
+                }
                 Event::Data(bytes) => self.data(&bytes)?,
                 Event::PartEnd => {
                     let part = self.part_end()?;
@@ -167,7 +179,31 @@ impl Intake {
         };
         batch.append(bytes)?;
         failpoint("ingest_written");
+        if self.peek_at.is_some_and(|at| at <= Instant::now()) {
+            self.peek();
+        }
         Ok(())
+    }
+
+    /// Tells the series of a part that is still coming, as soon as its header is there.
+    fn peek(&mut self) {
+        let Some(batch) = &self.batch else { return };
+        let source = Source {
+            path: Arc::from(batch.path()),
+            offset: batch.instance().0,
+            // How long it will be is not known; what its header says of its pixels must fit.
+            length: self.options.parts.part_bytes,
+        };
+        let header = read_header(&source, &self.options.headers).map(|instance| instance.header);
+        match header {
+            Ok(header) if is_usable_uid(&header.study_instance_uid) && is_usable_uid(&header.series_instance_uid) => {
+                self.options
+                    .under_way
+                    .add(&header.study_instance_uid, &header.series_instance_uid);
+                self.peek_at = None;
+            }
+            _ => self.peek_at = Instant::now().checked_add(self.options.slow_part),
+        }
     }
 
     fn part_end(&mut self) -> Result<Part, IngestError> {
@@ -258,6 +294,7 @@ impl Intake {
         if let Some(place) = self.places.get(&key) {
             return Ok(*place);
         }
+        self.options.under_way.add(&key.0, &key.1);
         let held = (self.held)(&key.0, &key.1)?;
         let accession = header.identity.iter().find(|element| element.tag == ACCESSION_NUMBER);
         let accession = accession.map(|element| String::from_utf8_lossy(&element.value).into_owned());

@@ -12,6 +12,7 @@ mod receipt;
 mod retention;
 mod settings;
 mod settle;
+mod under_way;
 
 pub use batch::batch_path;
 pub use disk::{Disk, DiskLimits};

@@ -40,8 +40,8 @@ pub enum PollError {
     /// The database refused.
     #[error(transparent)]
     Database(#[from] DatabaseError),
-    /// The PACS has no CT series of a study that a user wished for.
-    #[error("[[pacs]] {0} has no CT series of this study")]
+    /// The PACS has no CT series of a study, or no CT series of this UID, that a user wished for.
+    #[error("[[pacs]] {0} has no such CT series")]
     NoSeries(String),
     /// Fewer instances came than the PACS says it has.
     #[error("{came} of {count} instances came")]
@@ -112,19 +112,33 @@ async fn look_loop(source: Arc<Source>, end: CancellationToken) {
     }
 }
 
-/// A user's wish for a study: all its CT series are retrieved as soon as may be. The rows of their retrievals; none: the PACS has no CT series of it.
+/// What a user may wish for without naming it whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted<'a> {
+    /// Every CT series of the study of this UID.
+    Study(&'a str),
+    /// The CT series of this UID, in whichever study it is.
+    Series(&'a str),
+}
+
+/// A user's wish: the CT series that a PACS has of it are retrieved as soon as may be. The rows of their retrievals; none: the PACS has no such series.
 ///
 /// # Errors
 /// A PACS that cannot be asked, or the database.
-pub async fn request_study(
+pub async fn request(
     database: &Database,
     client: &Client,
-    study_uid: &str,
+    wanted: Wanted<'_>,
     priority: i16,
     actor: &str,
 ) -> Result<Vec<i64>, PollError> {
+    let (study_uid, series_uid) = match wanted {
+        Wanted::Study(uid) => (Some(uid.to_owned()), None),
+        Wanted::Series(uid) => (None, Some(uid.to_owned())),
+    };
     let filters = SeriesFilters {
-        study_uid: Some(study_uid.to_owned()),
+        study_uid,
+        series_uid,
         modality: Some("CT".into()),
         ..SeriesFilters::default()
     };

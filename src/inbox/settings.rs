@@ -9,7 +9,7 @@ use crate::database::Backoff;
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct InboxSettings {
-    /// A series is whole when no slice came for so long.
+    /// A series is whole when no slice came for so long, and no upload that brings slices of it is under way.
     pub quiet_seconds: f64,
     /// The source is asked for its count so often; two equal answers settle a series.
     pub count_interval_seconds: f64,

@@ -6,13 +6,17 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
+use tracing::{info, warn};
+
 use super::error::JobError;
-use super::figures;
+use super::{figures, kept};
 use crate::database::{Claim, JobEnd, JobSpecification, StoredSlice, failpoint};
 use crate::dicom::{FrameReader, Limits, Source, read_header};
 use crate::inbox::batch_path;
 use crate::model::{CancelFlag, Manifest, Provider, Session};
-use crate::segment::{self, Observer, PIPELINE_REVISION, Preparation, SegmentError, Segmented, Tools};
+use crate::segment::{
+    self, Observer, PIPELINE_REVISION, Predicted, PredictionKey, Preparation, Prepared, SegmentError, Segmented, Tools,
+};
 use crate::series::{Judgement, Outcome, Series, estimated_memory_bytes, judge};
 
 /// While another job has the session, a waiting one looks so often whether it has it still, and whether it was stopped itself.
@@ -121,10 +125,7 @@ impl Core {
             Preparation::Refused(verdict) => segment::refused(series, verdict, &tools)?,
             Preparation::Ready(prepared) => {
                 failpoint("job_prepared");
-                let predicted = {
-                    let mut session = self.session(cancel).ok_or(JobError::Stopped)?;
-                    segment::predict(*prepared, &mut *session, &tools)?
-                };
+                let predicted = self.predicted(claim, prepared, &tools)?;
                 failpoint("job_predicted");
                 segment::finish(series, predicted, &self.provider, &tools)?
             }
@@ -135,6 +136,33 @@ impl Core {
         let folder = self.store(claim, &segmented)?;
         failpoint("job_stored");
         end(&segmented, folder)
+    }
+
+    /// What the network makes of a series: what an earlier attempt kept, where that is sound and of the same input and network; else the network runs, and it is kept.
+    fn predicted(&self, claim: &Claim, mut prepared: Box<Prepared>, tools: &Tools) -> Result<Predicted, JobError> {
+        let key = PredictionKey::of(&prepared, &self.provider, tools);
+        if let Some(key) = &key
+            && let Some(bytes) = kept::read(&self.data, claim.id, key.kept_bytes())
+        {
+            match segment::resume(prepared, key, &bytes, tools) {
+                Ok(predicted) => {
+                    info!("job {}: the network had run in an earlier attempt", claim.id);
+                    return Ok(predicted);
+                }
+                Err(unused) => prepared = unused,
+            }
+        }
+        let predicted = {
+            let mut session = self.session(tools.cancel).ok_or(JobError::Stopped)?;
+            segment::predict(*prepared, &mut *session, tools)?
+        };
+        // Without it only another attempt takes longer.
+        if let Some(key) = &key
+            && let Err(error) = kept::write(&self.data, claim, &predicted.to_bytes(key))
+        {
+            warn!("job {}: what the network made cannot be kept: {error}", claim.id);
+        }
+        Ok(predicted)
     }
 
     /// The session, once no other job has it; `None`: this one was stopped while it waited.
@@ -181,9 +209,12 @@ impl Core {
         Ok(name)
     }
 
-    /// Removes what this claim and the ones before it stored for a job, but for the folder that its row names.
-    pub fn forget(&self, claim: &Claim, but: Option<&str>) {
-        let job = self.data.join("results").join(claim.id.to_string());
+    /// Removes what this claim and the ones before it stored for a job, but for the folder that its row names; and what the network made of it, where the job is `over`.
+    pub fn forget(&self, claim: &Claim, but: Option<&str>, over: bool) {
+        if over {
+            kept::remove(&self.data, claim.id);
+        }
+        let job = kept::job_folder(&self.data, claim.id);
         let Ok(entries) = fs::read_dir(&job) else { return };
         for entry in entries.flatten() {
             let Some(token) = entry.file_name().to_str().and_then(|name| name.parse::<i64>().ok()) else {

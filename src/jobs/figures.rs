@@ -28,6 +28,7 @@ mod tests {
             total: 30,
             run: 24,
             skipped: 6,
+            reused: 0,
         };
         metrics::with_local_recorder(&recorder, || {
             record(&[stage("read", 0.5), stage("windows", 8.0)], Some(windows));

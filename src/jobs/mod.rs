@@ -6,11 +6,14 @@
 mod core;
 mod error;
 mod figures;
+mod kept;
+mod names;
 mod settings;
 mod sweep;
 mod worker;
 
 pub use self::core::{Core, specification};
 pub use error::JobError;
+pub use names::{host_name, worker_name};
 pub use settings::JobSettings;
-pub use worker::{Worker, host_name, worker_name};
+pub use worker::Worker;

@@ -1,4 +1,5 @@
-//! Folders of results that no job has or can get any more, removed: what workers left that were killed, or froze, between storing results and saying so.
+//! Folders of results that no job has or can get any more, removed: what workers left that were killed, or froze, between storing results and saying so; and what the network
+//! made for jobs that are over.
 //!
 //! Folders of jobs that the database does not know are left alone: they may be another database's.
 
@@ -10,17 +11,19 @@ use std::path::{Path, PathBuf};
 use uuid::Uuid;
 
 use super::error::JobError;
+use super::kept::PREDICTION;
 use super::worker::on_thread;
 use crate::database::{Database, ResultClaim};
 
 /// Jobs of one question to the database.
 const AT_ONCE: usize = 1000;
 
-/// The folder that one claim of a job stored its results in.
+/// The folder that one claim of a job stored its results in, or the file that the job keeps the network's answer in.
 #[derive(Debug, PartialEq, Eq)]
 struct Stored {
     job: Uuid,
-    token: i64,
+    /// The claim's; `None`: the file.
+    token: Option<i64>,
     path: PathBuf,
 }
 
@@ -42,7 +45,7 @@ pub(super) async fn sweep(database: &Database, data: &Path) -> Result<usize, Job
     Ok(removed)
 }
 
-/// `results/JOB/TOKEN` for every claim that stored something.
+/// `results/JOB/TOKEN` for every claim that stored something, and `results/JOB/prediction`.
 fn stored_under(results: &Path) -> Result<Vec<Stored>, JobError> {
     let failed = |path: &Path, error| JobError::file(path, &error);
     let mut found = Vec::new();
@@ -59,7 +62,9 @@ fn stored_under(results: &Path) -> Result<Vec<Stored>, JobError> {
         // One that is gone by now was removed by its worker.
         let Ok(claims) = fs::read_dir(job.path()) else { continue };
         for claim in claims.flatten() {
-            if let Some(token) = claim.file_name().to_str().and_then(|name| name.parse().ok()) {
+            let name = claim.file_name();
+            let token = name.to_str().and_then(|name| name.parse().ok());
+            if token.is_some() || name == PREDICTION {
                 found.push(Stored {
                     job: id,
                     token,
@@ -81,20 +86,29 @@ fn garbage(stored: Vec<Stored>, claims: Vec<ResultClaim>) -> Vec<PathBuf> {
         .collect()
 }
 
-/// Whether this folder is not the job's and never will be: tokens only grow, and a job ends with the token of the claim that ended it.
+/// Whether this folder is not the job's and never will be: tokens only grow, and a job ends with the token of the claim that ended it. The network's answer is for the attempts
+/// that may come; should a job that is over be tried again meanwhile, the network runs again.
 fn is_over(claim: &ResultClaim, stored: &Stored) -> bool {
+    let Some(token) = stored.token else {
+        return claim.over;
+    };
     let is_result = claim
         .result_folder
         .as_deref()
         .is_some_and(|folder| stored.path.ends_with(folder));
-    let may_become = claim.running && stored.token == claim.token || stored.token > claim.token;
+    let may_become = claim.running && token == claim.token || token > claim.token;
     !is_result && !may_become
 }
 
 fn remove(folders: &[PathBuf]) -> usize {
     let mut removed = 0;
     for folder in folders {
-        match fs::remove_dir_all(folder) {
+        let gone = if folder.ends_with(PREDICTION) {
+            fs::remove_file(folder)
+        } else {
+            fs::remove_dir_all(folder)
+        };
+        match gone {
             Ok(()) => removed += 1,
             Err(error) => {
                 tracing::warn!(folder = %folder.display(), %error, "results that no job has could not be removed")
@@ -117,7 +131,7 @@ mod tests {
     fn kept(claim: &ResultClaim, tokens: std::ops::RangeInclusive<i64>) -> Vec<i64> {
         let stored = |token| Stored {
             job: claim.job,
-            token,
+            token: Some(token),
             path: format!("/data/results/{}/{token}", claim.job).into(),
         };
         tokens.filter(|token| !is_over(claim, &stored(*token))).collect()
@@ -130,6 +144,7 @@ mod tests {
             job,
             token: 3,
             running: true,
+            over: false,
             result_folder: None,
         };
         assert_eq!(
@@ -145,6 +160,27 @@ mod tests {
         );
         claim.result_folder = Some(format!("results/{job}/3"));
         assert_eq!(kept(&claim, 1..=3), [3]);
+    }
+
+    #[test]
+    fn the_answer_of_the_network_is_kept_until_the_job_is_over() {
+        let data = tempfile::tempdir().unwrap();
+        let job = Uuid::from_u128(9);
+        let path = data.path().join(format!("results/{job}/{PREDICTION}"));
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(&path, "kept").unwrap();
+        let seen = || stored_under(&data.path().join("results")).unwrap();
+        let mut claim = ResultClaim {
+            job,
+            token: 3,
+            running: false,
+            over: false,
+            result_folder: None,
+        };
+        assert!(garbage(seen(), vec![claim.clone()]).is_empty(), "it is queued again");
+        claim.over = true;
+        assert_eq!(remove(&garbage(seen(), vec![claim])), 1);
+        assert!(!path.parent().unwrap().exists());
     }
 
     #[test]
@@ -167,6 +203,7 @@ mod tests {
             job: known,
             token: 2,
             running: true,
+            over: false,
             result_folder: None,
         };
         let garbage = garbage(stored, vec![claim]);

@@ -1,6 +1,5 @@
 //! The worker: makes jobs of settled series, claims them, keeps their leases while the core works, and ends them.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -9,10 +8,10 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
-use uuid::Uuid;
 
 use super::core::Core;
 use super::error::JobError;
+use super::names::host_name;
 use super::settings::JobSettings;
 use super::sweep::sweep;
 use crate::database::{Backoff, Claim, Database, DatabaseError, Failures, JobEnd, JobProgress, Renewal, failpoint};
@@ -36,27 +35,17 @@ pub struct Worker {
     host: String,
     memory: Arc<Semaphore>,
     permits: u32,
-    in_hand: Arc<AtomicUsize>,
+    /// Held while a job is claimed, so that one which must run alone never has another beside it.
+    in_hand: Arc<tokio::sync::Mutex<InHand>>,
     found_dead: Arc<Notify>,
 }
 
-/// A name that no other worker has or had.
-#[must_use]
-pub fn worker_name() -> String {
-    let id = Uuid::new_v4().simple().to_string();
-    format!("{}-{}-{}", machine(), std::process::id(), &id[..8])
-}
-
-/// This machine since its last start.
-#[must_use]
-pub fn host_name() -> String {
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
-    format!("{} {}", machine(), boot.trim())
-}
-
-fn machine() -> String {
-    let name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    name.trim().to_owned()
+/// The jobs that a worker holds.
+#[derive(Debug, Default)]
+struct InHand {
+    jobs: usize,
+    /// The only one must run alone.
+    alone: bool,
 }
 
 /// How far a job is, told by the thread that works and read by the task that keeps the lease.
@@ -107,7 +96,7 @@ impl Worker {
             host: host_name(),
             memory: Arc::new(Semaphore::new(permits as usize)),
             permits,
-            in_hand: Arc::new(AtomicUsize::new(0)),
+            in_hand: Arc::default(),
             found_dead: Arc::new(Notify::new()),
             settings,
         }
@@ -120,8 +109,8 @@ impl Worker {
         let (database, bell, over) = (self.database.clone(), wake.clone(), drain.clone());
         tasks.spawn(async move { database.ring(&["hilum_event", "hilum_job"], &bell, &over).await });
         tasks.spawn(self.clone().sweep(drain.clone()));
-        for slot in 0..self.settings.at_once.max(1) {
-            tasks.spawn(self.clone().slot(slot, wake.clone(), drain.clone(), end.clone()));
+        for _ in 0..self.settings.at_once.max(1) {
+            tasks.spawn(self.clone().slot(wake.clone(), drain.clone(), end.clone()));
         }
         tasks.spawn(self.clone().housekeeping(wake.clone(), drain.clone(), end.clone()));
         while let Some(ended) = tasks.join_next().await {
@@ -164,7 +153,7 @@ impl Worker {
             }
         }
         // While it drains, it still says that it lives.
-        while self.in_hand.load(Ordering::SeqCst) > 0 && !end.is_cancelled() {
+        while self.in_hand.lock().await.jobs > 0 && !end.is_cancelled() {
             let _ = self.database.worker_lives(&self.name, &self.host).await;
             pause(longest, &end).await;
         }
@@ -187,23 +176,16 @@ impl Worker {
     }
 
     /// One place for a job: claims, works, claims again.
-    async fn slot(self, slot: usize, wake: watch::Sender<()>, drain: CancellationToken, end: CancellationToken) {
+    async fn slot(self, wake: watch::Sender<()>, drain: CancellationToken, end: CancellationToken) {
         let mut told = wake.subscribe();
         let longest = Duration::from_secs_f64(self.settings.poll_seconds);
         let mut failures = Failures::new(Backoff::DATABASE);
         while !drain.is_cancelled() {
-            // A job that must run alone is for the first place, while no other has one.
-            let idle = slot == 0 && self.in_hand.load(Ordering::SeqCst) == 0;
-            match self
-                .database
-                .claim_job(&self.name, self.settings.lease_seconds, idle)
-                .await
-            {
+            match self.claim().await {
                 Ok(Some(claim)) => {
                     failures.over();
-                    self.in_hand.fetch_add(1, Ordering::SeqCst);
                     self.one(claim, &wake, &end).await;
-                    self.in_hand.fetch_sub(1, Ordering::SeqCst);
+                    self.let_go().await;
                 }
                 Ok(None) => {
                     failures.over();
@@ -218,6 +200,29 @@ impl Worker {
                 }
             }
         }
+    }
+
+    /// The next job for one place; none while a job that must run alone is in hand, or is the next and waits for those in hand.
+    async fn claim(&self) -> Result<Option<Claim>, DatabaseError> {
+        let mut in_hand = self.in_hand.lock().await;
+        if in_hand.alone {
+            return Ok(None);
+        }
+        let idle = in_hand.jobs == 0;
+        let lease_seconds = self.settings.lease_seconds;
+        let claim = self.database.claim_job(&self.name, lease_seconds, idle).await?;
+        if let Some(claim) = &claim {
+            in_hand.jobs += 1;
+            in_hand.alone = claim.alone;
+        }
+        Ok(claim)
+    }
+
+    /// A job is over here.
+    async fn let_go(&self) {
+        let mut in_hand = self.in_hand.lock().await;
+        in_hand.jobs -= 1;
+        in_hand.alone = false;
     }
 
     /// One job from its claim to its end.
@@ -295,9 +300,10 @@ impl Worker {
         }
         failpoint("job_ended");
         // Whether the row was written by us just now does not tell: a write before it may have come through although its answer was lost. The row itself tells.
-        let folder = self.database.result_folder(claim.id).await?;
+        let row = self.database.result_claims(&[claim.id]).await?.pop();
+        let (folder, over) = row.map_or((None, true), |row| (row.result_folder, row.over));
         let (core, claim) = (Arc::clone(&self.core), claim.clone());
-        let _ = tokio::task::spawn_blocking(move || core.forget(&claim, folder.as_deref())).await;
+        let _ = tokio::task::spawn_blocking(move || core.forget(&claim, folder.as_deref(), over)).await;
         Ok(())
     }
 
@@ -431,11 +437,6 @@ mod tests {
     use crate::segment::{OutputSettings, Settings};
     use crate::series::SeriesLimits;
 
-    #[test]
-    fn no_two_workers_have_one_name() {
-        assert_ne!(worker_name(), worker_name());
-    }
-
     /// A worker whose network is never asked. `None`, and said: ONNX Runtime's library is missing.
     fn worker(database: &Database, data: &Path) -> Option<Worker> {
         let library = match find_library(None) {
@@ -501,6 +502,39 @@ mod tests {
             worker.settle(&claim, Ok(end), None).await;
             assert!(data.path().join(folder(claim.token)).is_dir(), "the row names it");
             assert!(!data.path().join(folder(claim.token - 1)).exists());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_job_that_must_run_alone_is_next_although_jobs_keep_coming() {
+        scratch(|database, _| async move {
+            let data = tempfile::tempdir().unwrap();
+            let Some(worker) = worker(&database, data.path()) else {
+                return;
+            };
+            for series in ["first", "alone", "younger"] {
+                sqlx::query("insert into series (study_uid, series_uid, state, revision, settled_at) values ('1.2', $1, 'settled', 'a', now())")
+                    .bind(series)
+                    .execute(database.pool())
+                    .await
+                    .unwrap();
+                let made = database.make_job(&worker.core.specification()).await.unwrap().unwrap();
+                sqlx::query("update job set alone = true where id = $1 and $2 = 'alone'")
+                    .bind(made.id)
+                    .bind(series)
+                    .execute(database.pool())
+                    .await
+                    .unwrap();
+            }
+            let claimed = async || worker.claim().await.unwrap().map(|claim| claim.series_uid);
+            assert_eq!(claimed().await.as_deref(), Some("first"));
+            assert_eq!(claimed().await, None, "the next one waits for the first, and nobody passes it");
+            worker.let_go().await;
+            assert_eq!(claimed().await.as_deref(), Some("alone"));
+            assert_eq!(claimed().await, None, "nothing starts beside it");
+            worker.let_go().await;
+            assert_eq!(claimed().await.as_deref(), Some("younger"));
         })
         .await;
     }

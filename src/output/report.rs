@@ -129,6 +129,8 @@ pub struct WindowFacts {
     pub run: usize,
     /// Windows without body, which it did not see.
     pub skipped: usize,
+    /// Windows that it saw in an earlier attempt of the job, whose answer was kept.
+    pub reused: usize,
 }
 
 /// How long a stage took.
@@ -340,6 +342,7 @@ mod tests {
                 total: 2,
                 run: 1,
                 skipped: 1,
+                reused: 0,
             }),
             timings: vec![StageSeconds {
                 stage: "read",

@@ -59,6 +59,7 @@ pub fn finish(
         probability,
         windows_run,
         windows_skipped,
+        windows_reused,
     } = predicted;
     let (usable, volume, mut timings) = (prepared.usable, prepared.volume, prepared.timings);
     let manifest = tools.manifest;
@@ -108,9 +109,10 @@ pub fn finish(
         model: Some(model),
         provider: Some(provider.clone()),
         windows: Some(WindowFacts {
-            total: windows_run + windows_skipped,
+            total: windows_run + windows_skipped + windows_reused,
             run: windows_run,
             skipped: windows_skipped,
+            reused: windows_reused,
         }),
         timings: timings
             .0

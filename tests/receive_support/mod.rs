@@ -16,9 +16,19 @@ const BOUNDARY: &str = "0a2b5e3c-4d6f-4a8b-9c0d-1e2f3a4b5c6d-0a2b5e3c-4d6f-4a8b-
 
 /// A small object of any modality; the seed changes its pixels.
 pub(crate) fn object(study: &str, series: &str, sop: &str, modality: &str, class: &str, seed: i16) -> Vec<u8> {
-    let short = |tag, value: u16| element(tag, "US", &value.to_le_bytes());
     let mut pixels = picture(16, 16);
     pixels[0] = seed;
+    with_pixels([study, series, sop, modality, class], 16, &pixels)
+}
+
+/// A CT slice of half a megabyte.
+pub(crate) fn large_ct(study: &str, series: &str, sop: &str) -> Vec<u8> {
+    let uids = [study, series, sop, "CT", "1.2.840.10008.5.1.4.1.1.2"];
+    with_pixels(uids, 512, &picture(512, 512))
+}
+
+fn with_pixels([study, series, sop, modality, class]: [&str; 5], side: u16, pixels: &[i16]) -> Vec<u8> {
+    let short = |tag, value: u16| element(tag, "US", &value.to_le_bytes());
     [
         meta(EXPLICIT),
         element((8, 0x16), "UI", class.as_bytes()),
@@ -29,10 +39,10 @@ pub(crate) fn object(study: &str, series: &str, sop: &str, modality: &str, class
         element((0x10, 0x20), "LO", b"P1"),
         element((0x20, 0x0D), "UI", study.as_bytes()),
         element((0x20, 0x0E), "UI", series.as_bytes()),
-        short((0x28, 0x10), 16),
-        short((0x28, 0x11), 16),
+        short((0x28, 0x10), side),
+        short((0x28, 0x11), side),
         short((0x28, 0x100), 16),
-        element((0x7FE0, 0x10), "OW", &little_endian(&pixels)),
+        element((0x7FE0, 0x10), "OW", &little_endian(pixels)),
     ]
     .concat()
 }

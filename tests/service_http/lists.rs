@@ -79,6 +79,15 @@ async fn what_is_wrong_has_a_stable_code() {
             ("GET", "/api/v1/series/1", "", 404, "series_not_found"),
             ("POST", "/api/v1/jobs", "{", 400, "bad_json"),
             ("POST", "/api/v1/jobs", "{\"study_uid\": \"../..\"}", 400, "bad_uid"),
+            ("POST", "/api/v1/jobs", "{\"series_uid\": \"../..\"}", 400, "bad_uid"),
+            ("POST", "/api/v1/jobs", "{}", 400, "no_uid"),
+            (
+                "POST",
+                "/api/v1/jobs",
+                "{\"series_uid\": \"1.2\"}",
+                404,
+                "series_not_found",
+            ),
             (
                 "POST",
                 "/api/v1/jobs",

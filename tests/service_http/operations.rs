@@ -290,3 +290,47 @@ async fn a_retrieval_says_how_far_it_is_and_where_its_jobs_are() {
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_series_is_wished_for_by_its_uid_alone() {
+    scratch(|database, url| async move {
+        let service = Service::start(database.clone(), &url, Vec::new()).await;
+        service.seed(8).await;
+        let known = service.post("/api/v1/jobs", &json!({"series_uid": "1.3.1"})).await;
+        assert_eq!(
+            (known.status.as_u16(), &known.json()["jobs"][0]["id"]),
+            (200, &json!(job(1)))
+        );
+        for (model, status) in [("tiny", 200), ("other", 400)] {
+            let wish = json!({"series_uid": "1.3.1", "model": model});
+            assert_eq!(service.post("/api/v1/jobs", &wish).await.status, status, "{model}");
+        }
+        // What is known here is fetched without asking for its study, what is not with asking.
+        for (series, study, filter) in [
+            ("1.3.1", json!("1.2.0"), "study=1.2.0&series=1.3.1"),
+            ("1.3.9", Value::Null, "series=1.3.9"),
+        ] {
+            let wish = json!({"series_uid": series, "pacs": "orthanc"});
+            let asked = service.post("/api/v1/jobs", &wish).await;
+            assert_eq!(asked.status, 202);
+            let retrieval = asked.json()["retrieval"].clone();
+            assert_eq!(
+                (&retrieval["study_uid"], &retrieval["series_uid"]),
+                (&study, &json!(series))
+            );
+            let jobs = retrieval["links"]["jobs"].as_str().unwrap();
+            assert_eq!(jobs, format!("/api/v1/jobs?{filter}"));
+            assert_eq!(service.get(jobs).await.status, 200);
+        }
+        service
+            .sql("insert into series (study_uid, series_uid, state) values ('1.9', '1.3.1', 'receiving')")
+            .await;
+        let ambiguous = service.post("/api/v1/jobs", &json!({"series_uid": "1.3.1"})).await;
+        assert_eq!(
+            (ambiguous.status.as_u16(), ambiguous.code().as_str()),
+            (409, "ambiguous_series")
+        );
+        service.stop().await;
+    })
+    .await;
+}

@@ -423,10 +423,10 @@ async fn a_frozen_sender_past_its_lease_changes_nothing() {
             !database.plan_deliveries(&job, &[planned], &[], "b").await.unwrap(),
             "planned twice"
         );
-        let frozen = database.claim_delivery("frozen", 0.0).await.unwrap().unwrap();
-        let other = database.claim_delivery("other", 60.0).await.unwrap().unwrap();
+        let frozen = database.claim_delivery("frozen", 0.0, &[]).await.unwrap().unwrap();
+        let other = database.claim_delivery("other", 60.0, &[]).await.unwrap().unwrap();
         assert!(other.token > frozen.token);
-        assert!(database.claim_delivery("third", 60.0).await.unwrap().is_none());
+        assert!(database.claim_delivery("third", 60.0, &[]).await.unwrap().is_none());
         assert!(!database.renew_delivery(&frozen, 60.0).await.unwrap());
         assert!(!database.delivered(&frozen, "frozen", json!({})).await.unwrap());
         assert_eq!(
@@ -495,6 +495,57 @@ async fn the_fate_of_a_series_whose_event_commits_after_later_ones_is_told() {
         assert_eq!(fate, "1.2.2 ignored:not_ct");
         let (fates, _) = database.series_fates(&["one".to_owned()], after).await.unwrap();
         assert!(fates.is_empty(), "{fates:?}");
+        pool.close().await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pacs_that_hangs_does_not_hold_the_senders_of_another() {
+    scratch(|database, url| async move {
+        let pool = PgPool::connect(&url).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let server = QuirkServer::start().await;
+        // Connections stand, and nobody answers.
+        let hanging = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let hangs = format!("http://{}/dicom-web", hanging.local_addr().unwrap());
+        finished_job(&pool, folder.path(), json!({})).await;
+        sqlx::query(
+            "insert into job (id, series_id, series_revision, model, model_digest, parameters_digest, pipeline_revision, state)
+             select gen_random_uuid(), series_id, series_revision, model, n::text, 'p', 1, 'done' from job, generate_series(1, 10) as n",
+        )
+        .execute(&pool)
+        .await
+        .unwrap();
+        sqlx::query("update job set deliveries_planned = true").execute(&pool).await.unwrap();
+        sqlx::query(
+            "insert into delivery (job_id, destination, file, sop_class_uid, sop_instance_uid, not_before)
+             select id, destination, 'results/segmentation.dcm', '1.2', $1, now() + due from job,
+                 (values ('one', interval '-1 hour'), ('two', interval '0')) as wanted (destination, due)",
+        )
+        .bind(RESULT)
+        .execute(&pool)
+        .await
+        .unwrap();
+        let two = Pacs {
+            name: "two".into(),
+            ..pacs(&server.url(), "")
+        };
+        let one = Pacs {
+            timeout_seconds: 600,
+            ..pacs(&hangs, "")
+        };
+        let deliveries = Deliveries::to(&database, folder.path(), settings(), vec![one, two]);
+        let pool = &pool;
+        until("the other's deliveries", || async move {
+            number(pool, "select count(*) from delivery where destination = 'two' and state = 'delivered'").await == 11
+        })
+        .await;
+        let hang = "select count(*) from delivery where destination = 'one' and state = 'sending'";
+        assert_eq!(number(pool, hang).await, 1, "its share of two senders is one");
+        // It comes back as a server that refuses, so that the sender is free again.
+        drop(hanging);
+        deliveries.end().await;
         pool.close().await;
     })
     .await;

@@ -1,5 +1,7 @@
 //! Series found by asking, and fetched.
 
+use hilum::inbox::poller::Wanted;
+
 use super::*;
 
 /// Nothing settles but by its count, and nothing is refused for want of room.
@@ -279,7 +281,7 @@ async fn a_wished_study_is_fetched_from_a_pacs_that_is_not_polled() {
     };
     polled("", set_up, |database, pool, server| async move {
         let client = Client::new(&pacs(&server.url(), "")).unwrap();
-        let rows = poller::request_study(&database, &client, STUDY, 7, "someone")
+        let rows = poller::request(&database, &client, Wanted::Study(STUDY), 7, "someone")
             .await
             .unwrap();
         assert_eq!(rows.len(), 2);
@@ -304,6 +306,34 @@ async fn a_wished_study_is_fetched_from_a_pacs_that_is_not_polled() {
             .contains("failed [[pacs]] one: answered 404")
         })
         .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_wished_series_whose_study_is_not_known_is_looked_for_and_fetched() {
+    let set_up = |server: &QuirkServer| {
+        server.inside().series.extend([
+            served(STUDY, SERIES, 3),
+            served(STUDY, "1.2.3.5", 2),
+            served("1.9", "1.9.1", 2),
+        ]);
+    };
+    polled("", set_up, |database, pool, server| async move {
+        for series in [SERIES, "1.2.404"] {
+            database.request_retrieval("one", "", series, 7, "someone").await.unwrap();
+        }
+        settled(&pool, 1).await;
+        let pool = &pool;
+        let rows = "select coalesce(string_agg(concat_ws(' ', study_uid, series_uid, state, count, error), '|' order by study_uid, series_uid), '') from retrieval";
+        let wanted = format!(" {SERIES} done 1| 1.2.404 failed [[pacs]] one has no such CT series|{STUDY} {SERIES} done 3");
+        until("what was wished for is over", || async {
+            text(pool, "select 'yes' where not exists (select from retrieval where state in ('pending', 'running'))").await == "yes"
+        })
+        .await;
+        assert_eq!(text(pool, rows).await, wanted);
+        assert_eq!(number(pool, "select priority::bigint from series").await, 7);
+        drop(server);
     })
     .await;
 }

@@ -13,7 +13,7 @@ use hilum::database::testing::scratch;
 use hilum::database::{SeriesState, Stored};
 use hilum::dicom::Limits;
 use hilum::inbox::{Ingest, IngestError, Origin, Outcome};
-use receive_support::{Place, ct, multipart, object, settings, whole};
+use receive_support::{Place, ct, large_ct, multipart, object, settings, whole};
 
 const STUDY: &str = "1.2.3";
 const SERIES: &str = "1.2.3.5";

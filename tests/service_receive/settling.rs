@@ -1,5 +1,8 @@
 //! When a series is whole.
 
+use futures_util::StreamExt as _;
+use hilum::database::Database;
+
 use super::*;
 
 #[tokio::test]
@@ -165,6 +168,69 @@ async fn the_inbox_by_itself_settles_by_the_count_of_the_source_or_by_a_quiet_ti
         assert_eq!(place.text("select settled_by from series").await, "quiet");
         ends.cancel();
         runs.await.unwrap();
+    })
+    .await;
+}
+
+/// Sends a body piece by piece over three quiet times, while the inbox settles what is quiet; how many series settled before its last piece.
+async fn settled_while_it_came(database: Database, url: &str, body: &[u8], held: usize) -> i64 {
+    let quiet = std::time::Duration::from_secs(1);
+    let mut settings = settings();
+    settings.quiet_seconds = quiet.as_secs_f64();
+    let place = Place::with(database.clone(), url, settings.clone()).await;
+    place.receive(&slices(2)).await.unwrap();
+    let ends = tokio_util::sync::CancellationToken::new();
+    let runs = hilum::inbox::run(database, place.ingest.clone(), settings, Vec::new(), ends.clone());
+    let runs = tokio::spawn(runs);
+    let pieces: Vec<bytes::Bytes> = body
+        .chunks(body.len() / 30 + 1)
+        .map(bytes::Bytes::copy_from_slice)
+        .collect();
+    let last = pieces.len() - 1;
+    let settled = std::sync::atomic::AtomicI64::new(0);
+    let stream = futures_util::stream::iter(pieces.into_iter().enumerate()).then(|(at, piece)| {
+        let (place, settled) = (&place, &settled);
+        async move {
+            tokio::time::sleep(quiet / 10).await;
+            if at == last {
+                settled.store(
+                    place.events("series_settled").await,
+                    std::sync::atomic::Ordering::SeqCst,
+                );
+            }
+            Ok::<_, String>(piece)
+        }
+    });
+    let origin = Origin {
+        actor: "slow".into(),
+        ..Origin::default()
+    };
+    place.ingest.receive(&place.boundary(), stream, &origin).await.unwrap();
+    while place.text("select state::text from series").await == "receiving" {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    assert_eq!(place.text("select settled_by from series").await, "quiet");
+    assert_eq!(place.number("select instances::bigint from series").await, held as i64);
+    assert_eq!(place.events("series_reopened").await, 0);
+    ends.cancel();
+    runs.await.unwrap();
+    settled.into_inner()
+}
+
+#[tokio::test]
+async fn a_series_does_not_settle_by_quiet_time_while_slices_of_it_are_under_way() {
+    scratch(|database, url| async move {
+        let body = multipart(&slices(12));
+        assert_eq!(settled_while_it_came(database, &url, &body, 12).await, 0);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nor_while_one_slice_of_it_comes_slowly() {
+    scratch(|database, url| async move {
+        let body = multipart(&[large_ct(STUDY, SERIES, "1.2.4.99")]);
+        assert_eq!(settled_while_it_came(database, &url, &body, 3).await, 0);
     })
     .await;
 }

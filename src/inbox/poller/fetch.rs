@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::{ACTOR, LOOK_AGAIN, PollError, Source, request_study, wait};
+use super::{ACTOR, LOOK_AGAIN, PollError, Source, Wanted, request, wait};
 use crate::database::{Backoff, ClaimedRetrieval, DatabaseError, Failures, RetrievalFault};
 use crate::dicomweb::ClientError;
 use crate::dicomweb::multipart::Boundary;
@@ -122,15 +122,21 @@ async fn lost_lease(source: &Source, claimed: &ClaimedRetrieval) {
     }
 }
 
-/// Fetches the series; how many instances it has. A wish for a whole study becomes one for each of its CT series; how many these are.
+/// Fetches the series; how many instances it has. A wish for a whole study becomes one for each of its CT series, and one for a series whose study is not known becomes one that
+/// names it; how many these are.
 async fn fetch(source: &Source, claimed: &ClaimedRetrieval) -> Result<u32, PollError> {
     let failed = |error| PollError::Pacs {
         name: claimed.pacs.clone(),
         error,
     };
     let (study, series) = (claimed.study_uid.as_str(), claimed.series_uid.as_str());
-    if series.is_empty() {
-        let rows = request_study(&source.database, &source.client, study, claimed.priority, ACTOR).await?;
+    let part = match (study, series) {
+        (study, "") => Some(Wanted::Study(study)),
+        ("", series) => Some(Wanted::Series(series)),
+        _ => None,
+    };
+    if let Some(wanted) = part {
+        let rows = request(&source.database, &source.client, wanted, claimed.priority, ACTOR).await?;
         return match u32::try_from(rows.len()) {
             Ok(0) => Err(PollError::NoSeries(claimed.pacs.clone())),
             series => Ok(series.unwrap_or(u32::MAX)),

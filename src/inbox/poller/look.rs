@@ -161,7 +161,7 @@ fn filters(pacs: &Pacs) -> SeriesFilters {
     }
 }
 
-/// Every series that fits, page by page, each once; what is plainly no CT is left out, since a server may not know the filter.
+/// Every series that fits, page by page, each once; what is plainly no CT, or another series, is left out, since a server may not know the filter.
 pub(super) async fn all_series(client: &Client, filters: &SeriesFilters) -> Result<Vec<SeriesRow>, ClientError> {
     let (mut known, mut all) = (HashSet::new(), Vec::new());
     let mut offset = 0;
@@ -185,10 +185,15 @@ pub(super) async fn all_series(client: &Client, filters: &SeriesFilters) -> Resu
 }
 
 fn fits(row: &SeriesRow, filters: &SeriesFilters) -> bool {
-    match (&filters.modality, &row.modality) {
+    let modality = match (&filters.modality, &row.modality) {
         (Some(wanted), Some(modality)) => wanted == modality,
         _ => true,
-    }
+    };
+    modality
+        && filters
+            .series_uid
+            .as_ref()
+            .is_none_or(|wanted| *wanted == row.series_uid)
 }
 
 /// The series of a study that have a segmentation of ours, with the number of slices that it refers to. What a PACS says nothing useful about counts as none of ours: at
