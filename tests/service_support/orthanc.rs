@@ -194,27 +194,24 @@ impl Orthanc {
         found
     }
 
+    /// What a DICOM series is to Orthanc: the path of its own REST interface.
+    pub async fn series_path(&self, series_instance_uid: &str) -> String {
+        format!("/series/{}", self.id("Series", series_instance_uid).await)
+    }
+
     /// An instance as it is stored.
     pub async fn instance(&self, sop_instance_uid: &str) -> Vec<u8> {
-        let found: Value = self
-            .ask(Method::POST, "/tools/lookup")
-            .body(sop_instance_uid.to_owned())
-            .send()
-            .await
-            .unwrap()
-            .json()
-            .await
-            .unwrap();
-        let id = found
-            .as_array()
-            .unwrap()
-            .iter()
-            .find(|one| one["Type"] == "Instance")
-            .unwrap()["ID"]
-            .as_str()
-            .unwrap()
-            .to_owned();
+        let id = self.id("Instance", sop_instance_uid).await;
         self.bytes(&format!("/instances/{id}/file")).await
+    }
+
+    /// Orthanc's own name of what has this UID.
+    async fn id(&self, kind: &str, uid: &str) -> String {
+        let lookup = self.ask(Method::POST, "/tools/lookup").body(uid.to_owned());
+        let found: Value = lookup.send().await.unwrap().json().await.unwrap();
+        let mut found = found.as_array().unwrap().iter();
+        let one = found.find(|one| one["Type"] == kind).unwrap();
+        one["ID"].as_str().unwrap().to_owned()
     }
 }
 
