@@ -6,7 +6,7 @@ mod service_support;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
@@ -225,8 +225,13 @@ async fn late_slices_supersede_a_job_that_is_in_its_network() {
     .await;
 }
 
-/// Two series at once on a slow network: the jobs under way, as they were listed again and again until both were done.
-async fn two_at_once(url: &str, folder: &Path, memory_bytes: Option<u64>) -> Vec<Vec<Value>> {
+/// Two series at once on a slow network: their jobs, listed again and again until what was listed is enough.
+async fn two_at_once(
+    url: &str,
+    folder: &Path,
+    memory_bytes: Option<u64>,
+    enough: impl Fn(&[Vec<Value>]) -> bool,
+) -> Vec<Vec<Value>> {
     let mut service = Service::new(Some(url));
     service.only("receive,work");
     service.with_slow_network();
@@ -240,29 +245,30 @@ async fn two_at_once(url: &str, folder: &Path, memory_bytes: Option<u64>) -> Vec
         let slices = service_support::files(&series.join("ct"));
         assert_eq!(service.stow(&slices, &WHOLE[..1]).await.unwrap().status(), 200);
     }
-    let mut listed = Vec::new();
-    loop {
-        let jobs = service.jobs().await;
-        if jobs.len() == 2 && jobs.iter().all(|job| job["state"] == "done") {
-            return listed;
-        }
-        assert!(jobs.iter().all(|job| job["state"] != "failed"), "{jobs:?}");
-        listed.push(jobs.into_iter().filter(|job| job["state"] == "running").collect());
-        tokio::time::sleep(Duration::from_millis(50)).await;
+    let (begun, mut listed) = (Instant::now(), Vec::new());
+    while !enough(&listed) {
+        assert!(begun.elapsed() < Duration::from_secs(180), "{:?}", listed.last());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        listed.push(service.jobs().await);
     }
+    service.kill();
+    listed
 }
 
-/// Whether the network went on with one job after another one had come to a stage.
+/// Whether the network went on with one job after another one, in hand as well, had come to a stage; a null: it had not begun.
 fn went_on_beside(listed: &[Vec<Value>], stage: &Value) -> bool {
     let done = |job: &Value| job["windows_done"].as_i64().unwrap();
+    let in_hand = |job: &&Value| job["state"] == "running";
     (0..listed.len()).any(|at| {
         let mut works = listed[at].iter().filter(|job| job["stage"] == "windows");
         works.any(|job| {
-            let other = listed[at]
+            let mut others = listed[at]
                 .iter()
-                .any(|other| other["id"] != job["id"] && other["stage"] == *stage);
+                .filter(in_hand)
+                .filter(|other| other["id"] != job["id"]);
             let mut later = listed[at..].iter().flatten().filter(|later| later["id"] == job["id"]);
-            other && later.any(|later| later["stage"] == "windows" && done(later) > done(job))
+            others.any(|other| other["stage"] == *stage)
+                && later.any(|later| later["stage"] == "windows" && done(later) > done(job))
         })
     })
 }
@@ -283,17 +289,22 @@ async fn the_next_series_is_read_and_resampled_while_the_network_works_where_the
         panic!("the phantom is refused");
     };
     let needed = estimated_memory_bytes(candidate.stack(), REFERENCE_GRID_MM);
-    let (folder, crop) = (folder.path().to_owned(), Value::from("crop"));
-    let (all, path) = (crop.clone(), folder.clone());
+    // Cropping comes last before the network, which the other one has.
+    let [read, resample, crop] = ["read", "resample", "crop"].map(Value::from);
+    let (path, folder, last) = (folder.path().to_owned(), folder, crop.clone());
     scratch(|_, url| async move {
-        // Cropping comes last before the network, which the other one has.
-        assert!(went_on_beside(&two_at_once(&url, &path, None).await, &all));
+        two_at_once(&url, &path, None, |listed| went_on_beside(listed, &last)).await;
     })
     .await;
     scratch(|_, url| async move {
-        let listed = two_at_once(&url, &folder, Some(needed * 3 / 2)).await;
+        let listed = two_at_once(&url, folder.path(), Some(needed * 3 / 2), |listed| {
+            let jobs = listed.iter().rev().take(1).flatten();
+            let begun = jobs.clone().any(|job| job["stage"] == "windows");
+            begun && jobs.clone().any(|job| job["state"] == "done")
+        })
+        .await;
         assert!(went_on_beside(&listed, &Value::Null), "the second one waits for memory");
-        for stage in [Value::from("read"), Value::from("resample"), crop] {
+        for stage in [read, resample, crop] {
             assert!(!went_on_beside(&listed, &stage), "{stage}");
         }
     })

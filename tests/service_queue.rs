@@ -437,17 +437,16 @@ enum Move {
 
 fn moves() -> impl Strategy<Value = Vec<Move>> {
     let one = prop_oneof![
-        Just(Move::Plan),
-        Just(Move::Claim),
-        Just(Move::Claim),
-        (0usize..3).prop_map(Move::Renew),
-        (0usize..3).prop_map(Move::Delivered),
-        (0usize..3, any::<bool>()).prop_map(|(which, give_up)| Move::Failed(which, give_up)),
-        Just(Move::Expire),
-        Just(Move::Redeliver),
-        Just(Move::Withdraw),
+        1 => Just(Move::Plan),
+        4 => Just(Move::Claim),
+        1 => (0usize..3).prop_map(Move::Renew),
+        3 => (0usize..3).prop_map(Move::Delivered),
+        2 => (0usize..3, any::<bool>()).prop_map(|(which, over)| Move::Failed(which, over)),
+        1 => Just(Move::Expire),
+        2 => Just(Move::Redeliver),
+        1 => Just(Move::Withdraw),
     ];
-    proptest::collection::vec(one, 1..40)
+    proptest::collection::vec(one, 10..40)
 }
 
 /// What is delivered in the walks.

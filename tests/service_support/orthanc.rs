@@ -1,10 +1,12 @@
 //! A real Orthanc with our forwarding rule, on loopback, with a random password.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use reqwest::{Method, RequestBuilder};
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -103,6 +105,7 @@ impl Orthanc {
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
+            .process_group(0)
             .spawn()
             .unwrap();
         self.child = Some(child);
@@ -118,10 +121,11 @@ impl Orthanc {
         }
     }
 
-    /// Ends it, as an outage.
+    /// Ends it, as an outage, with what its rule runs in its group, which would hold its ports.
     pub fn down(&mut self) {
         if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
+            let group = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+            let _ = kill_process_group(group, Signal::KILL);
             child.wait().unwrap();
         }
     }
