@@ -10,6 +10,7 @@ use std::process::Command;
 
 use serde_json::{Value, json};
 use service_support::{Orthanc, free_port, is_there, ready_pacs, secret};
+use yaml_rust2::{Yaml, YamlLoader};
 
 fn text(path: &str) -> String {
     std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(path))
@@ -53,27 +54,160 @@ fn every_variable_is_a_setting() {
     }
 }
 
+/// The files of `docker compose`; the second is laid over the first.
+const COMPOSE: [&str; 2] = ["docker-compose.yml", "docker-compose.gpu.yml"];
+
+/// A file of `docker compose`.
+fn compose(file: &str) -> Value {
+    let mut documents = YamlLoader::load_from_str(&text(file)).unwrap();
+    assert_eq!(documents.len(), 1, "{file}");
+    json_of_yaml(&documents.remove(0))
+}
+
+fn json_of_yaml(yaml: &Yaml) -> Value {
+    match yaml {
+        Yaml::Null => Value::Null,
+        Yaml::Boolean(value) => json!(value),
+        Yaml::Integer(value) => json!(value),
+        Yaml::String(value) => json!(value),
+        Yaml::Array(values) => values.iter().map(json_of_yaml).collect(),
+        Yaml::Hash(entries) => {
+            let entries = entries.iter();
+            let named = entries.map(|(key, value)| (key.as_str().expect("a name").to_owned(), json_of_yaml(value)));
+            Value::Object(named.collect())
+        }
+        Yaml::Real(_) | Yaml::Alias(_) | Yaml::BadValue => panic!("not used in our files: {yaml:?}"),
+    }
+}
+
+/// A list of texts; what is not there is an empty one.
+fn texts(value: &Value) -> Vec<&str> {
+    let values = value.as_array().into_iter().flatten();
+    values.map(|one| one.as_str().unwrap()).collect()
+}
+
+/// What a service mounts: source and target.
+fn mounts(service: &Value) -> Vec<(&str, &str)> {
+    let mounts = texts(&service["volumes"]).into_iter().map(|mount| {
+        let mut parts = mount.split(':');
+        (parts.next().unwrap(), parts.next().unwrap())
+    });
+    mounts.collect()
+}
+
 #[test]
-fn every_file_that_is_mounted_or_copied_is_there() {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
-    for line in text("docker-compose.yml").lines() {
-        if let Some(mount) = line.trim().strip_prefix("- ./") {
-            let path = mount.split(':').next().unwrap();
-            assert!(root.join(path).is_file(), "docker-compose.yml mounts {path}");
+fn the_compose_files_hold_together() {
+    const SERVICE_KEYS: [&str; 12] = [
+        "image",
+        "build",
+        "command",
+        "environment",
+        "volumes",
+        "ports",
+        "depends_on",
+        "healthcheck",
+        "restart",
+        "runtime",
+        "stop_grace_period",
+        "deploy",
+    ];
+    let (root, base) = (Path::new(env!("CARGO_MANIFEST_DIR")), compose(COMPOSE[0]));
+    let known = base["services"].as_object().unwrap();
+    let volumes: BTreeSet<&str> = base["volumes"]
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect();
+    let mut mounted = BTreeSet::new();
+    for file in COMPOSE {
+        let of_file = compose(file);
+        for (name, service) in of_file["services"].as_object().unwrap() {
+            assert!(known.contains_key(name), "{file} lays {name} over nothing");
+            for key in service.as_object().unwrap().keys() {
+                assert!(SERVICE_KEYS.contains(&key.as_str()), "{file}: {key} of {name}");
+            }
+            for (source, target) in mounts(service) {
+                assert!(target.starts_with('/'), "{file} mounts {source} to {target}");
+                match source.strip_prefix("./") {
+                    Some(path) => assert!(root.join(path).is_file(), "{file} mounts {path}"),
+                    None => {
+                        assert!(volumes.contains(source), "{file} has no volume {source}");
+                        mounted.insert(source.to_owned());
+                    }
+                }
+            }
+            for other in service["depends_on"]
+                .as_object()
+                .into_iter()
+                .flat_map(|others| others.keys())
+            {
+                let healthy = &service["depends_on"][other]["condition"] == "service_healthy";
+                assert!(known.contains_key(other), "{file}: {name} waits for {other}");
+                assert!(
+                    !healthy || known[other]["healthcheck"]["test"].is_array(),
+                    "{file}: {other} says nothing"
+                );
+            }
+            for port in texts(&service["ports"]) {
+                assert!(port.starts_with("127.0.0.1:"), "{file} publishes {port} to everybody");
+            }
         }
     }
+    assert_eq!(mounted.iter().map(String::as_str).collect::<BTreeSet<_>>(), volumes);
+}
+
+#[test]
+fn the_container_of_hilum_is_told_what_the_program_understands() {
+    let base = compose(COMPOSE[0]);
+    let (hilum, database) = (&base["services"]["hilum"], &base["services"]["database"]);
+    // The image begins with the program.
+    let command = texts(&hilum["command"]);
+    let file = command
+        .iter()
+        .position(|word| *word == "--config")
+        .map(|at| command[at + 1])
+        .unwrap();
+    let mounted = mounts(hilum).into_iter().find(|(_, target)| *target == file);
+    assert_eq!(mounted.unwrap().0, "./config/compose/hilum.toml");
+    let asked = Command::new(env!("CARGO_BIN_EXE_hilum"))
+        .args(&command)
+        .arg("--help")
+        .output()
+        .unwrap();
+    assert!(asked.status.success(), "{}", String::from_utf8_lossy(&asked.stderr));
+    assert!(String::from_utf8_lossy(&asked.stdout).contains("Usage: hilum serve"));
+    // Its data lies where its volume is.
+    assert!(text("Dockerfile").contains(&format!("HILUM_SERVICE__DATA_FOLDER={}", mounts(hilum)[1].1)));
+    // It asks the database that is there for what that is made with.
+    let url = hilum["environment"]["DATABASE_URL"].as_str().unwrap();
+    let made = |name: &str| database["environment"][name].as_str().unwrap();
+    assert!(made("POSTGRES_PASSWORD").starts_with("${POSTGRES_PASSWORD:?"));
+    let wanted = format!(
+        "postgres://{}:${{POSTGRES_PASSWORD}}@database/{}",
+        made("POSTGRES_USER"),
+        made("POSTGRES_DB")
+    );
+    assert_eq!(url, wanted);
+    // It has the time to end that it says it needs, and what it writes then.
+    let defaults: toml::Table = toml::from_str(&text("config/default.toml")).unwrap();
+    let drain = defaults["service"]["drain_seconds"].as_float().unwrap();
+    let grace = hilum["stop_grace_period"].as_str().unwrap().strip_suffix('s').unwrap();
+    assert!(grace.parse::<f64>().unwrap() >= drain + 10.0, "{grace} s");
 }
 
 #[test]
 fn every_image_stands_in_the_table() {
     let table = text("docs/images.md");
     let mut named = BTreeSet::new();
-    for file in ["docker-compose.yml", "docker-compose.gpu.yml"] {
-        for line in text(file).lines() {
-            if let Some(image) = line.trim().strip_prefix("image: ") {
-                named.insert(image.to_owned());
-            }
-        }
+    for file in COMPOSE {
+        let services = compose(file)["services"].clone();
+        let images = services
+            .as_object()
+            .unwrap()
+            .values()
+            .map(|service| service["image"].as_str());
+        named.extend(images.map(|image| image.expect("every service names its image").to_owned()));
     }
     for line in text("Dockerfile").lines() {
         if let Some(rest) = line.strip_prefix("FROM ") {
@@ -110,6 +244,11 @@ fn ports_agree() {
         );
     }
     assert!(text("Dockerfile").contains(&format!("EXPOSE {port}")));
+    let services = &compose(COMPOSE[0])["services"];
+    assert_eq!(texts(&services["hilum"]["ports"]), [format!("127.0.0.1:{port}:{port}")]);
+    let orthanc = json_of(&text("config/orthanc/orthanc.json"));
+    let ports = ["HttpPort", "DicomPort"].map(|name| format!("127.0.0.1:{0}:{0}", orthanc[name]));
+    assert_eq!(texts(&services["orthanc"]["ports"]), ports);
 }
 
 #[test]
@@ -204,19 +343,17 @@ async fn is_set_up(orthanc: &Orthanc) {
 
 #[test]
 fn orthancs_files_are_mounted_into_the_folder_that_it_is_told_to_read() {
-    let compose = text("docker-compose.yml");
-    let mount = |file: &str| {
-        let line = compose.lines().find(|line| line.contains(file)).unwrap();
-        line.trim().split(':').nth(1).unwrap().to_owned()
-    };
-    let configuration = mount("./config/orthanc/orthanc.json:");
+    let orthanc = compose(COMPOSE[0])["services"]["orthanc"].clone();
+    let mounts = mounts(&orthanc);
+    let mount = |wanted: &str| mounts.iter().find(|(source, _)| *source == wanted).unwrap().1;
+    let configuration = mount("./config/orthanc/orthanc.json");
     let folder = configuration.strip_suffix("orthanc.json").unwrap();
     // What the image brings lies there, with keys that are also ours.
     assert_ne!(folder, "/etc/orthanc/");
-    assert!(compose.contains(&format!("command: [\"{folder}\"]")), "{folder}");
+    assert_eq!(texts(&orthanc["command"]), [folder]);
     let ours = json_of(&text("config/orthanc/orthanc.json"));
-    assert_eq!(ours["LuaScripts"], json!([mount("./config/orthanc/hilum.lua:")]));
-    let volume = mount("- orthanc:/");
+    assert_eq!(ours["LuaScripts"], json!([mount("./config/orthanc/hilum.lua")]));
+    let volume = mount("orthanc");
     assert_eq!(ours["StorageDirectory"], json!(volume));
     assert_eq!(ours["IndexDirectory"], json!(volume));
 }

@@ -4,14 +4,21 @@
 mod service_support;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
 use hilum::database::testing::scratch;
+use hilum::dicom::{Header, Limits, PatientIdentity, Source, discover, read_header};
+use hilum::dicomweb::FATE_METADATA;
+use hilum::series::{Judgement, REFERENCE_GRID_MM, SeriesLimits, estimated_memory_bytes, group, judge};
 use serde_json::Value;
-use service_support::{Orthanc, Service, WHOLE, both, eventually, phantom, ready};
+use service_support::{
+    Orthanc, Service, WHOLE, apart, both, column, count, eventually, phantom, ready, ready_without_pacs, segmentations,
+    thin_phantom,
+};
 
 /// A validator's complaints about files.
 fn complaints(program: &str, files: &[PathBuf]) -> Vec<String> {
@@ -23,12 +30,15 @@ fn complaints(program: &str, files: &[PathBuf]) -> Vec<String> {
         .collect()
 }
 
-async fn segmentations(orthanc: &Orthanc, number: usize) -> Vec<(String, String)> {
-    eventually(&format!("{number} segmentations in Orthanc"), || async {
-        let found = orthanc.segmentations().await;
-        (found.len() >= number).then_some(found)
-    })
-    .await
+/// The study and the patient of an object.
+fn identity(file: &Path) -> (String, PatientIdentity) {
+    let header = header(file);
+    (header.study_instance_uid, header.patient)
+}
+
+fn header(file: &Path) -> Header {
+    let source = Source::of_file(file).unwrap();
+    read_header(&source, &Limits::default()).unwrap().header
 }
 
 fn states(jobs: &[Value]) -> Vec<String> {
@@ -72,11 +82,7 @@ async fn a_series_that_the_rule_forwards_comes_back_as_a_segmentation_of_its_stu
         let jobs = service.jobs_over(1).await;
         assert_eq!(states(&jobs), ["done"]);
         let id = jobs[0]["id"].as_str().unwrap();
-        let job = eventually("the delivery", || async {
-            let job = service.json(&format!("/api/v1/jobs/{id}")).await?;
-            (job["deliveries"][0]["state"] == "delivered").then_some(job)
-        })
-        .await;
+        let job = service.delivered(id).await;
         assert!(
             job["measurements"]["total"]["volume_ml"].as_f64().unwrap() > 100.0,
             "{job}"
@@ -105,7 +111,7 @@ async fn a_series_that_the_rule_forwards_comes_back_as_a_segmentation_of_its_stu
             "{metrics}"
         );
         // The segmentation went back to Orthanc, became stable there, and started nothing.
-        tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
         assert_eq!(service.jobs().await.len(), 1);
         assert!(service.end(), "SIGTERM ends it well:\n{}", service.log());
     })
@@ -161,8 +167,146 @@ async fn late_slices_make_a_second_job_that_names_the_first() {
             .await
             .unwrap();
         assert_eq!(answer.status(), 200);
-        tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
         assert_eq!(service.jobs().await.len(), 2);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn late_slices_supersede_a_job_that_is_in_its_network() {
+    if !ready() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let (mut service, orthanc) = apart(&url, false, "").await;
+        service.with_slow_network();
+        service.up().await;
+        let folder = tempfile::tempdir().unwrap();
+        let slices = thin_phantom(folder.path(), 6);
+        let (late, first) = slices.split_last().unwrap();
+        assert_eq!(service.stow(first, &WHOLE).await.unwrap().status(), 200);
+        let before = service.in_its_network().await["id"].clone();
+        let late = std::slice::from_ref(late);
+        assert_eq!(service.stow(late, &WHOLE).await.unwrap().status(), 200);
+        // Newest first.
+        let jobs = service.jobs_over(2).await;
+        let states: Vec<_> = jobs.iter().map(|job| job["state"].as_str()).collect();
+        assert_eq!(states, [Some("done"), Some("superseded")]);
+        assert_eq!((&jobs[0]["predecessor"], &jobs[1]["id"]), (&before, &before));
+        let (second, before) = (jobs[0]["id"].as_str().unwrap(), before.as_str().unwrap());
+        let job = service.delivered(second).await;
+        let report = service.json(&format!("/api/v1/jobs/{second}/result/report.json")).await;
+        assert_eq!(report.unwrap()["predecessor"], before);
+        let told = column(
+            &url,
+            "select concat_ws(' ', kind, job_id, detail ->> 'predecessor', detail ->> 'successor') from event
+             where kind in ('job_queued', 'job_superseded', 'job_done', 'delivery_planned') order by id",
+        )
+        .await;
+        let wanted = [
+            format!("job_queued {before}"),
+            format!("job_queued {second} {before}"),
+            format!("job_superseded {before} {second}"),
+            format!("job_done {second}"),
+            format!("delivery_planned {second}"),
+        ];
+        assert_eq!(told, wanted);
+        let found = orthanc.segmentations().await;
+        let uids: Vec<_> = found.iter().map(|(_, uid)| uid.as_str()).collect();
+        assert_eq!(
+            uids,
+            [job["segmentation_uid"].as_str().unwrap()],
+            "nothing of the first"
+        );
+        assert!(service.log().contains(&format!("job {before}: it is no longer ours")));
+        assert!(!service.data().join("results").join(before).exists());
+    })
+    .await;
+}
+
+/// Two series at once on a slow network: their jobs, listed again and again until what was listed is enough.
+async fn two_at_once(
+    url: &str,
+    folder: &Path,
+    memory_bytes: Option<u64>,
+    enough: impl Fn(&[Vec<Value>]) -> bool,
+) -> Vec<Vec<Value>> {
+    let mut service = Service::new(Some(url));
+    service.only("receive,work");
+    service.with_slow_network();
+    if let Some(bytes) = memory_bytes {
+        for name in ["HILUM_JOBS__MEMORY_BYTES", "HILUM_SERIES__MAX_MEMORY_BYTES"] {
+            service.with(name, &bytes.to_string());
+        }
+    }
+    service.up().await;
+    for series in service_support::files(folder) {
+        let slices = service_support::files(&series.join("ct"));
+        assert_eq!(service.stow(&slices, &WHOLE[..1]).await.unwrap().status(), 200);
+    }
+    let (begun, mut listed) = (Instant::now(), Vec::new());
+    while !enough(&listed) {
+        assert!(begun.elapsed() < Duration::from_secs(180), "{:?}", listed.last());
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        listed.push(service.jobs().await);
+    }
+    service.kill();
+    listed
+}
+
+/// Whether the network went on with one job after another one, in hand as well, had come to a stage; a null: it had not begun.
+fn went_on_beside(listed: &[Vec<Value>], stage: &Value) -> bool {
+    let done = |job: &Value| job["windows_done"].as_i64().unwrap();
+    let in_hand = |job: &&Value| job["state"] == "running";
+    (0..listed.len()).any(|at| {
+        let mut works = listed[at].iter().filter(|job| job["stage"] == "windows");
+        works.any(|job| {
+            let mut others = listed[at]
+                .iter()
+                .filter(in_hand)
+                .filter(|other| other["id"] != job["id"]);
+            let mut later = listed[at..].iter().flatten().filter(|later| later["id"] == job["id"]);
+            others.any(|other| other["stage"] == *stage)
+                && later.any(|later| later["stage"] == "windows" && done(later) > done(job))
+        })
+    })
+}
+
+#[tokio::test]
+async fn the_next_series_is_read_and_resampled_while_the_network_works_where_there_is_memory_for_both() {
+    if !ready_without_pacs() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let series = [15, 16].map(|seed| folder.path().join(seed.to_string()));
+    for (seed, series) in (15..).zip(&series) {
+        thin_phantom(series, seed);
+    }
+    let found = discover(&[series[0].join("ct")], &Limits::default()).unwrap();
+    let found = group(found.instances).remove(0);
+    let Judgement::Usable(candidate) = judge(&found, &SeriesLimits::default()) else {
+        panic!("the phantom is refused");
+    };
+    let needed = estimated_memory_bytes(candidate.stack(), REFERENCE_GRID_MM);
+    // Cropping comes last before the network, which the other one has.
+    let [read, resample, crop] = ["read", "resample", "crop"].map(Value::from);
+    let (path, folder, last) = (folder.path().to_owned(), folder, crop.clone());
+    scratch(|_, url| async move {
+        two_at_once(&url, &path, None, |listed| went_on_beside(listed, &last)).await;
+    })
+    .await;
+    scratch(|_, url| async move {
+        let listed = two_at_once(&url, folder.path(), Some(needed * 3 / 2), |listed| {
+            let jobs = listed.iter().rev().take(1).flatten();
+            let begun = jobs.clone().any(|job| job["stage"] == "windows");
+            begun && jobs.clone().any(|job| job["state"] == "done")
+        })
+        .await;
+        assert!(went_on_beside(&listed, &Value::Null), "the second one waits for memory");
+        for stage in [read, resample, crop] {
+            assert!(!went_on_beside(&listed, &stage), "{stage}");
+        }
     })
     .await;
 }
@@ -211,11 +355,11 @@ async fn polling_finds_what_no_rule_sent_also_after_the_source_was_away() {
             "poll = true\npoll_interval_seconds = 1\nlook_back_days = 40000\n",
         );
         service.up().await;
-        tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+        tokio::time::sleep(Duration::from_secs(3)).await;
         orthanc.up().await;
         segmentations(&orthanc, 1).await;
         assert_eq!(states(&service.jobs_over(1).await), ["done"]);
-        tokio::time::sleep(std::time::Duration::from_secs(4)).await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
         assert_eq!(service.jobs().await.len(), 1, "found once, fetched once");
     })
     .await;
@@ -280,6 +424,8 @@ async fn one_chest_in_two_studies_gets_two_segmentations_each_with_its_own_ident
                 "-nb",
                 "-q",
                 "-m",
+                "(0010,0010)=ANONYMOUS",
+                "-m",
                 "(0010,0020)=ANONYMOUS",
                 "-m",
                 "(0020,000D)=2.25.111",
@@ -292,10 +438,19 @@ async fn one_chest_in_two_studies_gets_two_segmentations_each_with_its_own_ident
         assert!(changed.success());
         orthanc.store(&slices).await;
         orthanc.store(&copies).await;
-        let found = segmentations(&orthanc, 2).await;
-        let studies: BTreeSet<&String> = found.iter().map(|(study, _)| study).collect();
-        assert_eq!(studies.len(), 2);
-        assert!(studies.contains(&"2.25.111".to_owned()));
+        let mut identities = BTreeSet::new();
+        for (_, segmentation) in segmentations(&orthanc, 2).await {
+            let file = folder.path().join(&segmentation);
+            std::fs::write(&file, orthanc.instance(&segmentation).await).unwrap();
+            identities.insert(identity(&file));
+        }
+        let (named, anonymous) = (identity(&slices[0]), identity(&copies[0]));
+        assert_eq!(
+            (anonymous.0.as_str(), anonymous.1.id.as_str()),
+            ("2.25.111", "ANONYMOUS")
+        );
+        assert_ne!(named.1.id, anonymous.1.id);
+        assert_eq!(identities, BTreeSet::from([named, anonymous]));
     })
     .await;
 }
@@ -379,6 +534,120 @@ async fn a_series_submitted_by_its_uid_alone_is_found_at_its_pacs() {
         // Now it is known here, and has its job.
         let known = submit(&["--series", &series]);
         assert!(String::from_utf8_lossy(&known.stdout).contains(jobs[0]["id"].as_str().unwrap()));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_fate_of_a_series_is_written_at_it_in_its_orthanc() {
+    if !ready() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let (mut service, orthanc) = apart(&url, true, "").await;
+        service.beside(
+            &orthanc,
+            &format!("orthanc_url = \"http://127.0.0.1:{}\"\n", orthanc.port),
+        );
+        service.up().await;
+        let folder = tempfile::tempdir().unwrap();
+        let [whole, part] = [17, 18].map(|seed| thin_phantom(&folder.path().join(seed.to_string()), seed));
+        orthanc.store(&whole).await;
+        orthanc.store(&part[..1]).await;
+        for (slice, fate) in [(&whole[0], "done"), (&part[0], "refused:too_few_slices")] {
+            let series = orthanc.series_path(&header(slice).series_instance_uid).await;
+            let metadata = format!("{series}/metadata/{FATE_METADATA}");
+            eventually(fate, || async {
+                (orthanc.bytes(&metadata).await == fate.as_bytes()).then_some(())
+            })
+            .await;
+        }
+    })
+    .await;
+}
+
+/// Waits until our rule has tried in vain to send a series to a service that is not there.
+async fn tried_in_vain(orthanc: &Orthanc) {
+    eventually("a failed try", || async {
+        orthanc.log().contains("hilum: try 1 failed").then_some(())
+    })
+    .await;
+}
+
+/// An object that is no CT, of a series of its own.
+fn no_ct(of: &Path, copy: &Path) {
+    std::fs::copy(of, copy).unwrap();
+    let changed = Command::new("dcmodify")
+        .args(["-nb", "-q", "-gse", "-gin", "-m", "(0008,0060)=MR"])
+        .arg(copy)
+        .status()
+        .unwrap();
+    assert!(changed.success());
+}
+
+/// It came once, and whole.
+async fn came_once(service: &Service, orthanc: &Orthanc, slices: &[PathBuf]) {
+    let jobs = service.jobs_over(1).await;
+    assert_eq!(states(&jobs), ["done"]);
+    assert_eq!(jobs[0]["series"]["instances"], slices.len());
+    let mark = format!(
+        "{}/metadata/9100",
+        orthanc.series_path(&header(&slices[0]).series_instance_uid).await
+    );
+    assert_eq!(orthanc.bytes(&mark).await, slices.len().to_string().as_bytes());
+    assert_eq!(orthanc.log().matches("hilum: sent ").count(), 1);
+}
+
+#[tokio::test]
+async fn the_rule_tries_again_until_hilum_is_there() {
+    if !ready() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let (mut service, orthanc) = apart(&url, true, "").await;
+        let folder = tempfile::tempdir().unwrap();
+        let slices = thin_phantom(folder.path(), 19);
+        orthanc.store(&slices).await;
+        tried_in_vain(&orthanc).await;
+        service.up().await;
+        // Orthanc before 1.11.1 gives rules no timer: where a third try is due, the next thing that happens brings it.
+        let other = folder.path().join("other.dcm");
+        eventually("the segmentation", || async {
+            no_ct(&slices[0], &other);
+            orthanc.store(std::slice::from_ref(&other)).await;
+            (orthanc.segmentations().await.len() == 1).then_some(())
+        })
+        .await;
+        came_once(&service, &orthanc, &slices).await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_restart_of_orthanc_sends_what_did_not_come_through_and_nothing_twice() {
+    if !ready() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let (mut service, mut orthanc) = apart(&url, true, "").await;
+        let folder = tempfile::tempdir().unwrap();
+        let slices = thin_phantom(folder.path(), 20);
+        orthanc.store(&slices).await;
+        tried_in_vain(&orthanc).await;
+        // The rule's list of what waits goes with it.
+        orthanc.down();
+        service.up().await;
+        orthanc.up().await;
+        segmentations(&orthanc, 1).await;
+        came_once(&service, &orthanc, &slices).await;
+        orthanc.down();
+        orthanc.up().await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        came_once(&service, &orthanc, &slices).await;
+        assert_eq!(
+            count(&url, "select count(*) from event where kind = 'instances_received'").await,
+            1
+        );
     })
     .await;
 }

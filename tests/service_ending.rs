@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use hilum::database::testing::scratch;
 use receive_support::{content_type, ct, multipart};
-use service_support::{Service, ready_without_pacs};
+use serde_json::Value;
+use service_support::{Orthanc, Service, WHOLE, apart, column, ready, ready_without_pacs, segmentations, thin_phantom};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -40,10 +41,11 @@ async fn begun(service: &Service, body: &[u8], first: usize) -> TcpStream {
 }
 
 /// SIGTERM, and how it ended after how long, while the test goes on.
-fn ending(mut service: Service) -> tokio::task::JoinHandle<(bool, Duration)> {
+fn ending(mut service: Service) -> tokio::task::JoinHandle<(Service, bool, Duration)> {
     tokio::task::spawn_blocking(move || {
         let told = Instant::now();
-        (service.end(), told.elapsed())
+        let well = service.end();
+        (service, well, told.elapsed())
     })
 }
 
@@ -70,7 +72,7 @@ async fn an_upload_under_way_is_answered_before_the_service_ends() {
         read.expect("the connection is closed").unwrap();
         let answer = String::from_utf8_lossy(&answer).into_owned();
         assert!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
-        let (well, after) = ended.await.unwrap();
+        let (_, well, after) = ended.await.unwrap();
         assert!(well);
         assert!(after < Duration::from_secs(20), "it ends with the upload: {after:?}");
         drop(silent);
@@ -88,11 +90,86 @@ async fn an_upload_that_does_not_end_holds_the_service_for_the_stated_time() {
         let body = multipart(&[ct("1.2.3", "1.2.3.5", "1.2.4.1", 0)]);
         let stream = begun(&service, &body, body.len() / 2).await;
         sleep(Duration::from_millis(500)).await;
-        let (well, after) = ending(service).await.unwrap();
+        let (_, well, after) = ending(service).await.unwrap();
         assert!(well);
         let wanted = Duration::from_secs(2)..Duration::from_secs(8);
         assert!(wanted.contains(&after), "{after:?}");
         drop(stream);
+    })
+    .await;
+}
+
+/// A service beside an Orthanc that was told to end while a job was in its network, and had these seconds for it: how it ended after how long.
+async fn ended_in_the_network(url: &str, drain_seconds: &str) -> (Service, Orthanc, Duration) {
+    let (mut service, orthanc) = apart(url, false, "").await;
+    service.with_slow_network();
+    service.with("HILUM_SERVICE__DRAIN_SECONDS", drain_seconds);
+    service.up().await;
+    let folder = tempfile::tempdir().unwrap();
+    let slices = thin_phantom(folder.path(), 61);
+    assert_eq!(service.stow(&slices, &WHOLE).await.unwrap().status(), 200);
+    service.in_its_network().await;
+    let (service, well, after) = ending(service).await.unwrap();
+    assert!(well, "{}", service.log());
+    assert!(
+        orthanc.segmentations().await.is_empty(),
+        "nothing is delivered any more"
+    );
+    (service, orthanc, after)
+}
+
+/// Starts it again: the job comes to its end, its first attempt the only one that counts, and one segmentation lies in Orthanc.
+async fn goes_on(service: &mut Service, orthanc: &Orthanc) -> Value {
+    service.up().await;
+    let jobs = service.jobs_over(1).await;
+    let job = service.delivered(jobs[0]["id"].as_str().unwrap()).await;
+    assert_eq!(
+        (&job["state"], &job["attempts"]),
+        (&Value::from("done"), &Value::from(1)),
+        "{job}"
+    );
+    assert_eq!(
+        (service.jobs().await.len(), segmentations(orthanc, 1).await.len()),
+        (1, 1)
+    );
+    job
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_in_its_network_is_finished_within_the_stated_time_and_delivered_after_the_next_start() {
+    if !ready() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let (mut service, orthanc, after) = ended_in_the_network(&url, "120.0").await;
+        assert!(after < Duration::from_secs(100), "it ends with the job: {after:?}");
+        assert_eq!(column(&url, "select state::text from job").await, ["done"]);
+        goes_on(&mut service, &orthanc).await;
+        let kinds = "select kind from event where kind in ('job_started', 'job_handed_back', 'job_done') order by id";
+        assert_eq!(column(&url, kinds).await, ["job_started", "job_done"]);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_job_that_is_not_finished_by_then_is_handed_back_and_taken_up_after_the_next_start() {
+    if !ready() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let (mut service, orthanc, after) = ended_in_the_network(&url, "0.2").await;
+        // One window more, and what is written then.
+        assert!(after < Duration::from_secs(10), "{after:?}");
+        assert_eq!(column(&url, "select state::text from job").await, ["queued"]);
+        let job = goes_on(&mut service, &orthanc).await;
+        let told = column(
+            &url,
+            "select concat_ws(' ', kind, detail ->> 'why') from event where kind in ('job_started', 'job_handed_back', 'job_done') order by id",
+        )
+        .await;
+        assert_eq!(told, ["job_started", "job_handed_back this worker ends", "job_started", "job_done"]);
+        let results = service_support::files(&service.data().join("results").join(job["id"].as_str().unwrap()));
+        assert_eq!(results.len(), 1, "{results:?}");
     })
     .await;
 }

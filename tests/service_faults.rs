@@ -8,9 +8,7 @@ use std::process::Command;
 
 use hilum::database::testing::scratch;
 use rustix::process::Signal;
-use service_support::{Orthanc, Service, eventually, phantom, ready, ready_without_pacs, thin_phantom};
-
-const COMPLETE: [(&str, &str); 2] = [("X-Hilum-Series-Complete", "true"), ("X-Hilum-Source", "orthanc")];
+use service_support::{Orthanc, Service, WHOLE, eventually, phantom, ready, ready_without_pacs, thin_phantom};
 
 /// Lets the service die at a point, starts it again, and expects one job, done, and one segmentation in Orthanc.
 async fn dies_at(point: &'static str) {
@@ -26,7 +24,7 @@ async fn dies_at(point: &'static str) {
         service.with("HILUM_FAILPOINT", point);
         service.up().await;
         let acknowledged = service
-            .stow(&slices, &COMPLETE)
+            .stow(&slices, &WHOLE)
             .await
             .is_ok_and(|answer| answer.status().is_success());
         service.dies().await;
@@ -34,7 +32,7 @@ async fn dies_at(point: &'static str) {
         service.up().await;
         if !acknowledged {
             // Nothing was promised: the sender sends again.
-            let answer = service.stow(&slices, &COMPLETE).await.unwrap();
+            let answer = service.stow(&slices, &WHOLE).await.unwrap();
             assert_eq!(answer.status(), 200);
         }
         eventually("the segmentation", || async {
@@ -45,11 +43,7 @@ async fn dies_at(point: &'static str) {
         assert_eq!(jobs.len(), 1, "{jobs:?}");
         assert_eq!(jobs[0]["state"], "done");
         let id = jobs[0]["id"].as_str().unwrap().to_owned();
-        eventually("the delivery's row", || async {
-            let job = service.json(&format!("/api/v1/jobs/{id}")).await?;
-            (job["deliveries"][0]["state"] == "delivered").then_some(())
-        })
-        .await;
+        service.delivered(&id).await;
         assert_eq!(orthanc.segmentations().await.len(), 1, "exactly one");
         let results: Vec<_> = service_support::files(&service.data().join("results").join(&id));
         assert_eq!(results.len(), 1, "results of lost claims are gone: {results:?}");
@@ -100,7 +94,7 @@ async fn a_failpoint_kills_the_whole_process_group_of_the_program() {
             .unwrap();
         let folder = tempfile::tempdir().unwrap();
         let slices = thin_phantom(folder.path(), 13);
-        assert!(service.stow(&slices, &COMPLETE).await.is_err());
+        assert!(service.stow(&slices, &WHOLE).await.is_err());
         service.dies().await;
         eventually("the end of the process beside it", || {
             let ended = beside.try_wait().unwrap();
@@ -124,7 +118,7 @@ async fn a_worker_that_freezes_past_its_lease_changes_nothing_when_it_wakes() {
         first.up().await;
         let folder = tempfile::tempdir().unwrap();
         let slices = phantom(folder.path(), 12, &[]);
-        assert_eq!(first.stow(&slices, &COMPLETE).await.unwrap().status(), 200);
+        assert_eq!(first.stow(&slices, &WHOLE).await.unwrap().status(), 200);
         eventually("a running job", || async {
             first
                 .jobs()

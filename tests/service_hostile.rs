@@ -59,13 +59,21 @@ impl Target {
 
     /// What is answered to these bytes until the connection is closed; not all of them may be taken.
     async fn answer(&self, bytes: &[u8]) -> String {
+        let answer = self.answer_to([bytes]);
+        timeout(Duration::from_secs(60), answer).await.expect("an answer")
+    }
+
+    /// The same, to bytes that come piece by piece.
+    async fn answer_to<'a>(&self, pieces: impl IntoIterator<Item = &'a [u8]>) -> String {
         let (mut from, mut to) = self.connect().await.into_split();
         let sending = async {
-            let _ = to.write_all(bytes).await;
+            for piece in pieces {
+                if to.write_all(piece).await.is_err() {
+                    break;
+                }
+            }
         };
-        let receiving = read_to_end(&mut from);
-        let both = async { tokio::join!(receiving, sending).0 };
-        timeout(Duration::from_secs(60), both).await.expect("an answer")
+        tokio::join!(read_to_end(&mut from), sending).0
     }
 
     /// The answer to a body that is sent whole.
@@ -435,6 +443,58 @@ async fn connections_that_are_closed_by_half_hold_no_place() {
         })
         .await;
         target.ends_unharmed(1).await;
+    })
+    .await;
+}
+
+/// Bytes of the bodies of the test below.
+const LARGE_BODY: usize = 5 << 30;
+/// What the service may hold at the most while it takes them.
+const MOST_HELD_KIB: u64 = 100_000;
+
+#[tokio::test]
+async fn bodies_of_gigabytes_are_taken_or_refused_in_little_memory() {
+    if !ready_without_pacs() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let limit = (32usize << 20).to_string();
+        let target = Target::up(&url, &[("HILUM_INBOX__MAX_INSTANCE_BYTES", &limit)]).await;
+        let boundary = content_type().split_once("boundary=").unwrap().1.to_owned();
+        let before = format!("--{boundary}\r\nContent-Type: application/dicom\r\n\r\n").into_bytes();
+        // An instance of a megabyte: what follows the pixels is padding (PS3.10 section 7.2).
+        let mut part = ct("1.2.3", "1.2.3.5", "1.2.4.7", 0);
+        part.extend(element((0xFFFC, 0xFFFC), "OB", &vec![7; 1 << 20]));
+        let (part, end) = (
+            [&before, &part, &b"\r\n"[..]].concat(),
+            format!("--{boundary}--").into_bytes(),
+        );
+        let parts = LARGE_BODY / part.len();
+        let begun = Instant::now();
+        for (name, head_of_part, piece, pieces, wanted) in [
+            ("many parts", &b""[..], &part, parts, 200),
+            ("one part", &before, &vec![7; 1 << 20], LARGE_BODY >> 20, 413),
+        ] {
+            let length = head_of_part.len() + pieces * piece.len() + end.len();
+            let head = target.head(&format!("Content-Length: {length}\r\nConnection: close\r\n"));
+            let body = std::iter::repeat_n(piece.as_slice(), pieces);
+            let all = [head.as_bytes(), head_of_part]
+                .into_iter()
+                .chain(body)
+                .chain([end.as_slice()]);
+            let answer = target.answer_to(all).await;
+            assert_eq!(status(&answer), wanted, "{name}");
+            if wanted == 200 {
+                assert_eq!(answer.matches("1.2.4.7").count(), parts, "every part is referenced");
+            }
+            let held = target.service.memory_kib("VmHWM");
+            println!(
+                "{name}: {length} bytes, {held} KiB held at the most, {:?} in all",
+                begun.elapsed()
+            );
+            assert!(held < MOST_HELD_KIB, "{held} KiB");
+        }
+        target.ends_unharmed(2).await;
     })
     .await;
 }

@@ -1,9 +1,11 @@
-//! kill -9 of the service at random moments while series come in and jobs run. `make kills N=1000 SEED=7` does it for longer.
+//! kill -9 of the service at random moments while series come in, jobs run and results are delivered to two PACS of different profiles, which answer oddly now and then.
+//! `make kills N=1000 SEED=7` does it for longer.
 //!
 //! Afterwards: every slice that was acknowledged lies in the inbox as it was sent, every series has exactly one finished job for what is held of it, no job was
-//! finished twice, and no file is nobody's.
+//! finished twice, each PACS has exactly one segmentation of each finished job in its own profile and nothing else, and no file is nobody's.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+mod quirk_server;
 mod service_support;
 
 use std::collections::BTreeSet;
@@ -14,14 +16,14 @@ use std::time::Duration;
 
 use hilum::database::testing::scratch;
 use hilum::dicom::{Limits, Source, read_header};
+use quirk_server::{QuirkServer, Stow};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 use reqwest::Client;
 use serde_json::Value;
-use service_support::{Service, eventually, ready_without_pacs, thin_phantom};
+use service_support::{Service, column, count, eventually, ready_without_pacs, rows, thin_phantom};
 use sha2::{Digest as _, Sha256};
-use sqlx::postgres::PgRow;
-use sqlx::{Connection as _, PgConnection, Row as _};
+use sqlx::Row as _;
 use tokio::time::sleep;
 
 /// Kills where the environment names no other number.
@@ -107,15 +109,6 @@ async fn send(address: String, mut left: Vec<Vec<u8>>, mut random: ChaCha8Rng) {
     }
 }
 
-async fn rows(url: &str, statement: &'static str) -> Vec<PgRow> {
-    let mut connection = PgConnection::connect(url).await.unwrap();
-    sqlx::query(statement).fetch_all(&mut connection).await.unwrap()
-}
-
-async fn count(url: &str, statement: &'static str) -> i64 {
-    rows(url, statement).await[0].get(0)
-}
-
 /// Waits until nothing is left to do.
 async fn all_over(url: &str) {
     eventually("every job to be over", || async {
@@ -176,6 +169,78 @@ async fn every_series_has_its_result(url: &str, series: usize) {
     assert_eq!(count(url, twice).await, 0, "no job is done twice");
 }
 
+/// Two PACS of different profiles; every result goes to both.
+struct Destinations {
+    full: QuirkServer,
+    sparse: QuirkServer,
+}
+
+impl Destinations {
+    async fn of(service: &mut Service) -> Destinations {
+        let (full, sparse) = (QuirkServer::start().await, QuirkServer::start().await);
+        service.configure(&format!(
+            "[[pacs]]\nname = \"full\"\nurl = {:?}\ncount = false\nframes = \"full\"\n[[pacs]]\nname = \"sparse\"\nurl = {:?}\ncount = false\nframes = \"sparse\"\n",
+            full.url(),
+            sparse.url()
+        ));
+        service.with("HILUM_DELIVERY__ALWAYS_TO", "[\"full\",\"sparse\"]");
+        service.with("HILUM_DELIVERY__LEASE_SECONDS", "3.0");
+        Destinations { full, sparse }
+    }
+
+    /// Lets the next answers of one of them be odd.
+    fn be_odd(&self, random: &mut ChaCha8Rng) {
+        let server = if below(random, 2) == 0 {
+            &self.full
+        } else {
+            &self.sparse
+        };
+        let odd = [
+            Stow::Silent { kept: true },
+            Stow::Silent { kept: false },
+            Stow::Listed { kept: false },
+            Stow::Conflict {
+                reason: 45070,
+                kept: true,
+            },
+            Stow::NoContent { kept: true },
+            Stow::Status(503),
+        ];
+        server
+            .inside()
+            .stow
+            .push_back(odd[below(random, odd.len() as u64) as usize]);
+    }
+
+    /// Each has one segmentation of every finished job, which its delivery names, and nothing else.
+    async fn have_one_of_every_job(&self, url: &str) {
+        eventually("every delivery to be over", || async {
+            let open = "select (select count(*) from job where state = 'done' and not deliveries_planned)
+                 + (select count(*) from delivery where state in ('pending', 'sending'))";
+            (count(url, open).await == 0).then_some(())
+        })
+        .await;
+        assert_eq!(
+            count(url, "select count(*) from delivery where state <> 'delivered'").await,
+            0
+        );
+        let twice = "select count(*) from (select delivery_id from event where kind = 'delivery_delivered' group by delivery_id having count(*) > 1) as twice";
+        assert_eq!(count(url, twice).await, 0, "nothing is delivered twice");
+        let jobs = count(url, "select count(*) from job where state = 'done'").await as usize;
+        let full = "select sop_instance_uid from delivery join job on job.id = job_id where destination = 'full' and job.state = 'done'";
+        let sparse = "select sop_instance_uid from delivery join job on job.id = job_id where destination = 'sparse' and job.state = 'done'";
+        for (server, planned) in [(&self.full, full), (&self.sparse, sparse)] {
+            let planned: BTreeSet<String> = column(url, planned).await.into_iter().collect();
+            let mut there: Vec<String> = Vec::new();
+            for series in &server.inside().series {
+                there.extend(series.instances.iter().map(|(uid, _)| uid.clone()));
+            }
+            assert_eq!((there.len(), planned.len()), (jobs, jobs));
+            assert_eq!(there.into_iter().collect::<BTreeSet<_>>(), planned);
+        }
+    }
+}
+
 /// The files are those that the rows name, once a new start has swept.
 async fn no_file_is_nobodys(url: &str, service: &Service) {
     eventually("no file to be nobody's", || async {
@@ -219,7 +284,7 @@ async fn random_kills_lose_nothing_and_finish_nothing_twice() {
         let folder = tempfile::tempdir().unwrap();
         let origin = Origin::new(folder.path());
         let mut service = Service::new(Some(&url));
-        service.only("receive,work");
+        let destinations = Destinations::of(&mut service).await;
         service.with("HILUM_JOBS__LEASE_SECONDS", "3.0");
         let address = format!("http://127.0.0.1:{}/dicom-web/studies", service.port);
         let (mut series, mut sent, mut senders) = (0, BTreeSet::new(), tokio::task::JoinSet::new());
@@ -233,6 +298,9 @@ async fn random_kills_lose_nothing_and_finish_nothing_twice() {
                     slices,
                     ChaCha8Rng::seed_from_u64(random.next_u64()),
                 ));
+            }
+            if below(&mut random, 2) == 0 {
+                destinations.be_odd(&mut random);
             }
             // Now and then while it starts, else some time after.
             if below(&mut random, 5) == 0 {
@@ -267,6 +335,7 @@ async fn random_kills_lose_nothing_and_finish_nothing_twice() {
         }
         all_over(&url).await;
         every_series_has_its_result(&url, series).await;
+        destinations.have_one_of_every_job(&url).await;
         nothing_is_lost(&url, &service.data().join("inbox"), sent).await;
         assert!(service.end(), "{}", service.log());
         service.up().await;

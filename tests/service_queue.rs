@@ -1,14 +1,18 @@
 //! The queue on a real PostgreSQL: claims, fencing, deaths, superseding, pausing.
-#![allow(clippy::unwrap_used, clippy::expect_used)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 use std::collections::BTreeSet;
 
 use hilum::database::testing::scratch;
-use hilum::database::{Claim, Database, JobEnd, JobProgress, JobSpecification, Renewal};
+use hilum::database::{
+    Claim, ClaimedDelivery, Database, DeliveryState, JobEnd, JobProgress, JobSpecification, Operated, PlannedDelivery,
+    Renewal, withdraw_deliveries,
+};
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use serde_json::json;
-use sqlx::{Connection, PgConnection, Row};
+use sqlx::{Connection, PgConnection, PgPool, Row};
+use uuid::Uuid;
 
 fn specification() -> JobSpecification {
     JobSpecification {
@@ -53,6 +57,12 @@ async fn column(url: &str, statement: &'static str) -> Vec<String> {
     rows.iter().map(|row| row.get::<String, _>(0)).collect()
 }
 
+/// The queued job of a new series.
+async fn queued(database: &Database, url: &str, series: &str) -> Uuid {
+    settle(url, series, "a", 0).await;
+    database.make_job(&specification()).await.unwrap().unwrap().id
+}
+
 async fn claim(database: &Database, worker: &str) -> Claim {
     database.claim_job(worker, 60.0, true).await.unwrap().unwrap()
 }
@@ -75,8 +85,7 @@ async fn the_same_series_revision_asked_for_twice_is_one_job() {
 async fn workers_beside_each_other_never_claim_one_job_twice() {
     scratch(|database, url| async move {
         for number in 0..40 {
-            settle(&url, &number.to_string(), "a", 0).await;
-            database.make_job(&specification()).await.unwrap();
+            queued(&database, &url, &number.to_string()).await;
         }
         let mut workers = tokio::task::JoinSet::new();
         for worker in 0..8 {
@@ -115,8 +124,7 @@ async fn higher_priority_goes_first_then_age() {
 #[tokio::test]
 async fn a_worker_whose_lease_was_over_can_change_nothing() {
     scratch(|database, url| async move {
-        settle(&url, "1", "a", 0).await;
-        database.make_job(&specification()).await.unwrap();
+        queued(&database, &url, "1").await;
         let frozen = claim(&database, "frozen").await;
         execute(&url, "update job set lease_until = now() - interval '1 second'").await;
         assert_eq!(database.reap_jobs("living").await.unwrap(), 1);
@@ -143,8 +151,7 @@ async fn a_worker_whose_lease_was_over_can_change_nothing() {
 #[tokio::test]
 async fn deaths_count_only_where_the_host_lived_on_and_end_in_worker_lost() {
     scratch(|database, url| async move {
-        settle(&url, "1", "a", 0).await;
-        database.make_job(&specification()).await.unwrap();
+        queued(&database, &url, "1").await;
         // The host went down with its worker: nothing is counted.
         database.worker_lives("w0", "host a").await.unwrap();
         claim(&database, "w0").await;
@@ -171,8 +178,7 @@ async fn deaths_count_only_where_the_host_lived_on_and_end_in_worker_lost() {
 #[tokio::test]
 async fn a_job_that_must_run_alone_waits_for_an_idle_worker() {
     scratch(|database, url| async move {
-        settle(&url, "1", "a", 0).await;
-        database.make_job(&specification()).await.unwrap();
+        queued(&database, &url, "1").await;
         execute(&url, "update job set alone = true").await;
         for (series, priority) in [("younger", 0), ("urgent", 1)] {
             settle(&url, series, "a", priority).await;
@@ -258,8 +264,7 @@ async fn late_slices_supersede_what_is_queued_or_running_and_follow_what_is_done
 #[tokio::test]
 async fn a_paused_queue_gives_nothing_out() {
     scratch(|database, url| async move {
-        settle(&url, "1", "a", 0).await;
-        database.make_job(&specification()).await.unwrap();
+        queued(&database, &url, "1").await;
         execute(&url, "update service set paused = true").await;
         assert_eq!(database.claim_job("w", 60.0, true).await.unwrap(), None);
         execute(&url, "update service set paused = false").await;
@@ -271,8 +276,7 @@ async fn a_paused_queue_gives_nothing_out() {
 #[tokio::test]
 async fn every_change_is_told_by_an_event_of_its_own_transaction() {
     scratch(|database, url| async move {
-        settle(&url, "1", "a", 0).await;
-        database.make_job(&specification()).await.unwrap();
+        queued(&database, &url, "1").await;
         let held = claim(&database, "w").await;
         database
             .hand_back_job(&held, "w", "disk full", 0.0, true)
@@ -298,8 +302,7 @@ async fn every_change_is_told_by_an_event_of_its_own_transaction() {
 #[tokio::test]
 async fn the_time_left_goes_by_the_pace_of_the_present_attempt() {
     scratch(|database, url| async move {
-        settle(&url, "1", "a", 0).await;
-        database.make_job(&specification()).await.unwrap();
+        queued(&database, &url, "1").await;
         let first = claim(&database, "w").await;
         // An hour ago.
         execute(&url, "update job set started_at = now() - interval '1 hour'").await;
@@ -429,6 +432,183 @@ async fn random_walks_never_let_an_old_claim_write() {
         )
         .await;
         assert!(twice.is_empty(), "{twice:?}");
+    })
+    .await;
+}
+
+/// What a random walk may do to one delivery.
+#[derive(Clone, Copy, Debug)]
+enum Move {
+    Plan,
+    Claim,
+    Renew(usize),
+    Delivered(usize),
+    Failed(usize, bool),
+    Expire,
+    Redeliver,
+    Withdraw,
+}
+
+fn moves() -> impl Strategy<Value = Vec<Move>> {
+    let one = prop_oneof![
+        1 => Just(Move::Plan),
+        4 => Just(Move::Claim),
+        1 => (0usize..3).prop_map(Move::Renew),
+        3 => (0usize..3).prop_map(Move::Delivered),
+        2 => (0usize..3, any::<bool>()).prop_map(|(which, over)| Move::Failed(which, over)),
+        1 => Just(Move::Expire),
+        2 => Just(Move::Redeliver),
+        1 => Just(Move::Withdraw),
+    ];
+    proptest::collection::vec(one, 10..40)
+}
+
+/// What is delivered in the walks.
+fn planned() -> PlannedDelivery {
+    PlannedDelivery {
+        destination: "one".into(),
+        file: "results/x/1/segmentation.dcm".into(),
+        sop_class_uid: "1.2".into(),
+        sop_instance_uid: "2.25.1".into(),
+    }
+}
+
+/// One delivery on its way, and its model: where it stands, whose claim holds, and whether that may be taken over.
+struct Walk {
+    database: Database,
+    pool: PgPool,
+    job: Uuid,
+    claims: Vec<ClaimedDelivery>,
+    state: DeliveryState,
+    token: i64,
+    lapsed: bool,
+    attempts: i32,
+}
+
+impl Walk {
+    /// A delivery of a new job.
+    async fn begin(database: &Database, pool: &PgPool, url: &str, series: &str) -> Walk {
+        let job = queued(database, url, series).await;
+        let worker = claim(database, "w").await;
+        assert!(database.end_job(&worker, "w", &done()).await.unwrap());
+        let mut walk = Walk {
+            database: database.clone(),
+            pool: pool.clone(),
+            job,
+            claims: Vec::new(),
+            state: DeliveryState::Pending,
+            token: 0,
+            lapsed: false,
+            attempts: 0,
+        };
+        walk.step(Move::Plan).await;
+        walk
+    }
+
+    /// One of the latest claims, and whether it may still write.
+    fn claimed(&self, which: usize) -> Option<(ClaimedDelivery, bool)> {
+        let claim = self.claims.iter().rev().nth(which)?;
+        let holds = self.state == DeliveryState::Sending && self.token == claim.token;
+        Some((claim.clone(), holds))
+    }
+
+    async fn step(&mut self, step: Move) {
+        let database = self.database.clone();
+        match step {
+            Move::Plan => {
+                for job in database.unplanned_jobs(10).await.unwrap() {
+                    assert!(database.plan_deliveries(&job, &[planned()], &[], "test").await.unwrap());
+                }
+            }
+            Move::Claim => {
+                let sending = self.state == DeliveryState::Sending;
+                let due = self.state == DeliveryState::Pending || sending && self.lapsed;
+                let claim = database.claim_delivery("w", 60.0).await.unwrap();
+                assert_eq!(claim.is_some(), due, "{claim:?}");
+                if let Some(claim) = claim {
+                    assert!(claim.job_id == self.job && claim.token > self.token);
+                    (self.state, self.token, self.lapsed) = (DeliveryState::Sending, claim.token, false);
+                    self.attempts += 1;
+                    self.claims.push(claim);
+                }
+            }
+            Move::Renew(which) => {
+                if let Some((claim, holds)) = self.claimed(which) {
+                    assert_eq!(database.renew_delivery(&claim, 60.0).await.unwrap(), holds);
+                    self.lapsed &= !holds;
+                }
+            }
+            Move::Delivered(which) => {
+                if let Some((claim, holds)) = self.claimed(which) {
+                    assert_eq!(database.delivered(&claim, "w", json!({})).await.unwrap(), holds);
+                    self.state = if holds { DeliveryState::Delivered } else { self.state };
+                }
+            }
+            Move::Failed(which, over) => {
+                if let Some((claim, holds)) = self.claimed(which) {
+                    let (hours, after) = if over {
+                        (0.0, DeliveryState::GivenUp)
+                    } else {
+                        (1.0, DeliveryState::Pending)
+                    };
+                    let failed = database.delivery_failed(&claim, "w", "away", 0.0, hours).await.unwrap();
+                    assert_eq!(failed, holds.then_some(after));
+                    self.state = failed.unwrap_or(self.state);
+                }
+            }
+            Move::Expire => {
+                let over = "update delivery set lease_until = now() - interval '1 second' where state = 'sending'";
+                sqlx::query(over).execute(&self.pool).await.unwrap();
+                self.lapsed = true;
+            }
+            Move::Redeliver => {
+                assert_eq!(
+                    database.redeliver_job(self.job, "someone").await.unwrap(),
+                    Operated::Asked
+                );
+                if self.state != DeliveryState::Sending {
+                    (self.state, self.attempts) = (DeliveryState::Pending, 0);
+                }
+            }
+            Move::Withdraw => {
+                let open = matches!(self.state, DeliveryState::Pending | DeliveryState::Sending);
+                let mut transaction = self.pool.begin().await.unwrap();
+                let withdrawn = withdraw_deliveries(&mut transaction, self.job, None, "test").await;
+                transaction.commit().await.unwrap();
+                assert_eq!(withdrawn.unwrap(), usize::from(open));
+                self.state = if open { DeliveryState::Withdrawn } else { self.state };
+            }
+        }
+        let row = sqlx::query_as("select state, attempts from delivery where job_id = $1").bind(self.job);
+        let rows: Vec<(DeliveryState, i32)> = row.fetch_all(&self.pool).await.unwrap();
+        assert_eq!(rows, [(self.state, self.attempts)]);
+    }
+}
+
+/// Walks at random with several senders that hold old and new claims of one delivery, while it is planned again, wished for again, withdrawn, and its leases run out. The model:
+/// only the claim that was made last, and not taken away since, may change it; there is one delivery, however often it is planned.
+#[tokio::test]
+async fn random_walks_of_a_delivery_follow_their_model() {
+    scratch(|database, url| async move {
+        let pool = PgPool::connect(&url).await.unwrap();
+        let mut runner = proptest::test_runner::TestRunner::deterministic();
+        let mut delivered = 0;
+        for number in 0..16 {
+            let steps = moves().new_tree(&mut runner).unwrap().current();
+            let mut walk = Walk::begin(&database, &pool, &url, &format!("walk {number}")).await;
+            for (at, step) in steps.iter().enumerate() {
+                println!("walk {number}: {:?}", &steps[..=at]);
+                let before = walk.state;
+                walk.step(*step).await;
+                delivered += i64::from(walk.state == DeliveryState::Delivered && before != walk.state);
+            }
+            execute(&url, "update delivery set state = 'withdrawn'").await;
+            execute(&url, "update job set deliveries_planned = true").await;
+        }
+        assert!(delivered > 3, "some walks come to a good end");
+        let told = "select count(*)::text from event where kind = 'delivery_delivered'";
+        assert_eq!(column(&url, told).await, [delivered.to_string()]);
+        pool.close().await;
     })
     .await;
 }

@@ -286,6 +286,9 @@ pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next
 mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
 
+    use argon2::password_hash::PasswordHasher;
+    use tokio::time::timeout;
+
     use super::*;
 
     fn settings(listen: &str, insecure: bool) -> ServiceSettings {
@@ -343,6 +346,95 @@ mod tests {
             assert!(guard.check_host(Some(unknown)).is_err(), "{unknown}");
         }
         assert!(guard.check_host(None).is_err());
+    }
+
+    fn user(name: &str, password: &str) -> User {
+        let hash: PasswordHash = Argon2::default().hash_password(password.as_bytes()).unwrap();
+        User {
+            name: name.to_owned(),
+            hash: hash.to_string(),
+            roles: Vec::new(),
+        }
+    }
+
+    fn basic(name: &str, password: &str) -> HeaderMap {
+        let given = format!("Basic {}", BASE64_STANDARD.encode(format!("{name}:{password}")));
+        HeaderMap::from_iter([(header::AUTHORIZATION, given.parse().unwrap())])
+    }
+
+    /// Who is found without verifying anything; `None`: only that would tell.
+    async fn found_at_once<'a>(users: &'a Users, headers: &HeaderMap) -> Option<Option<&'a User>> {
+        let _all = users.0.permits.acquire_many(VERIFIED_AT_ONCE as u32).await.unwrap();
+        timeout(Duration::from_millis(200), users.find(headers)).await.ok()
+    }
+
+    #[tokio::test]
+    async fn a_verified_credential_is_remembered_for_minutes_and_a_wrong_one_never() {
+        let users = Users::new(vec![user("a", "right"), user("b", "right")]).unwrap();
+        let remembered = || users.0.remembered.lock().unwrap();
+        for wrong in [basic("a", "wrong"), basic("nobody", "right"), basic("a", "")] {
+            assert!(users.find(&wrong).await.is_none());
+            assert!(
+                found_at_once(&users, &wrong).await.is_none(),
+                "it is verified each time"
+            );
+        }
+        assert!(remembered().is_empty());
+        let right = basic("b", "right");
+        assert!(found_at_once(&users, &right).await.is_none(), "nobody knows it yet");
+        assert_eq!(users.find(&right).await.unwrap().name, "b");
+        assert_eq!(found_at_once(&users, &right).await.unwrap().unwrap().name, "b");
+        // Of others, as of another password of the same user, that says nothing.
+        for other in [basic("a", "right"), basic("b", "wrong")] {
+            assert!(found_at_once(&users, &other).await.is_none());
+        }
+        // What is held is a hash of the credential under a key of this process.
+        let plain: [u8; 32] = Sha256::digest(right[header::AUTHORIZATION].as_bytes()).into();
+        assert_eq!(remembered().len(), 1);
+        assert!(!remembered().contains_key(&plain));
+        // After its time it is verified again.
+        for (until, _) in remembered().values_mut() {
+            assert!(*until > Instant::now() + REMEMBERED - Duration::from_secs(60));
+            *until = Instant::now();
+        }
+        assert!(found_at_once(&users, &right).await.is_none());
+        assert_eq!(users.find(&right).await.unwrap().name, "b");
+        assert!(found_at_once(&users, &right).await.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_process_remembers_nothing_of_the_users_of_another() {
+        let (before, right) = (Users::new(vec![user("a", "right")]).unwrap(), basic("a", "right"));
+        assert!(before.find(&right).await.is_some());
+        // It was started again with another configuration: another password, the user gone, or all as it was.
+        for (after, known) in [
+            (vec![user("a", "other")], false),
+            (vec![user("b", "right")], false),
+            (vec![user("a", "right")], true),
+        ] {
+            let after = Users::new(after).unwrap();
+            assert_ne!(after.0.key, before.0.key);
+            assert!(found_at_once(&after, &right).await.is_none());
+            assert_eq!(after.find(&right).await.is_some(), known);
+        }
+    }
+
+    #[tokio::test]
+    async fn no_more_credentials_are_remembered_than_there_is_room_for() {
+        let (users, right) = (Users::new(vec![user("a", "right")]).unwrap(), basic("a", "right"));
+        let fill = |until: Instant| {
+            let mut remembered = users.0.remembered.lock().unwrap();
+            let others = (0..MOST_REMEMBERED as u64).map(|at| Sha256::digest(at.to_le_bytes()).into());
+            remembered.extend(others.map(|key| (key, (until, 0))));
+            assert_eq!(remembered.len(), MOST_REMEMBERED);
+        };
+        fill(Instant::now() + REMEMBERED);
+        assert!(users.find(&right).await.is_some());
+        assert!(found_at_once(&users, &right).await.is_none());
+        fill(Instant::now());
+        assert!(users.find(&right).await.is_some());
+        assert!(found_at_once(&users, &right).await.is_some());
+        assert_eq!(users.0.remembered.lock().unwrap().len(), 1);
     }
 
     #[test]

@@ -427,7 +427,7 @@ async fn pause(longest: Duration, end: &CancellationToken) {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use std::path::Path;
+    use std::path::{Path, PathBuf};
 
     use super::*;
     use crate::database::testing::scratch;
@@ -468,6 +468,17 @@ mod tests {
         Some(Worker::new(database.clone(), core, JobSettings::defaults(), name))
     }
 
+    /// Runs a test with a worker over a database of its own, and its data folder.
+    async fn with_worker<F: Future<Output = ()>>(test: impl FnOnce(Worker, PathBuf) -> F) {
+        scratch(|database, _| async move {
+            let data = tempfile::tempdir().unwrap();
+            if let Some(worker) = worker(&database, data.path()) {
+                test(worker, data.path().to_owned()).await;
+            }
+        })
+        .await;
+    }
+
     /// A claimed job of a series without slices.
     async fn claimed(worker: &Worker) -> Claim {
         let database = &worker.database;
@@ -481,16 +492,12 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_whose_end_was_written_but_not_acknowledged_keeps_its_results() {
-        scratch(|database, _| async move {
-            let data = tempfile::tempdir().unwrap();
-            let Some(worker) = worker(&database, data.path()) else {
-                return;
-            };
+        with_worker(|worker, data| async move {
             let claim = claimed(&worker).await;
             let folder = |token| format!("results/{}/{token}", claim.id);
             // What an earlier claim left, and the result.
             for token in [claim.token - 1, claim.token] {
-                std::fs::create_dir_all(data.path().join(folder(token))).unwrap();
+                std::fs::create_dir_all(data.join(folder(token))).unwrap();
             }
             let end = JobEnd::Done {
                 report: serde_json::json!({}),
@@ -498,10 +505,10 @@ mod tests {
                 segmentation_uid: None,
             };
             // The connection died before this was answered, so that the worker tries again.
-            assert!(database.end_job(&claim, &worker.name, &end).await.unwrap());
+            assert!(worker.database.end_job(&claim, &worker.name, &end).await.unwrap());
             worker.settle(&claim, Ok(end), None).await;
-            assert!(data.path().join(folder(claim.token)).is_dir(), "the row names it");
-            assert!(!data.path().join(folder(claim.token - 1)).exists());
+            assert!(data.join(folder(claim.token)).is_dir(), "the row names it");
+            assert!(!data.join(folder(claim.token - 1)).exists());
         })
         .await;
     }
@@ -541,11 +548,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_job_that_waits_for_memory_is_canceled_at_once() {
-        scratch(|database, _| async move {
-            let data = tempfile::tempdir().unwrap();
-            let Some(worker) = worker(&database, data.path()) else {
-                return;
-            };
+        with_worker(|worker, _| async move {
             let claim = claimed(&worker).await;
             let id = claim.id;
             // Another job has all of it.
@@ -557,22 +560,18 @@ mod tests {
             let end = CancellationToken::new();
             let canceled = async {
                 tokio::time::sleep(Duration::from_millis(200)).await;
-                database.cancel_job(id, "test").await.unwrap();
+                worker.database.cancel_job(id, "test").await.unwrap();
             };
             let both = async { tokio::join!(worker.one(claim, &wake, &end), canceled) };
             timeout(Duration::from_secs(20), both).await.unwrap();
-            assert_eq!(database.job(id).await.unwrap().unwrap().state, "canceled");
+            assert_eq!(worker.database.job(id).await.unwrap().unwrap().state, "canceled");
         })
         .await;
     }
 
     #[tokio::test]
     async fn a_job_that_waits_for_the_network_stops_at_once() {
-        scratch(|database, _| async move {
-            let data = tempfile::tempdir().unwrap();
-            let Some(worker) = worker(&database, data.path()) else {
-                return;
-            };
+        with_worker(|worker, _| async move {
             let cancel = CancelFlag::default();
             let others = worker.core.session(&cancel).unwrap();
             std::thread::scope(|scope| {

@@ -1,6 +1,6 @@
 //! A small PACS that answers as the odd ones do: told beforehand what to do with the next requests, it counts what it was asked.
 
-#![allow(unreachable_pub)]
+#![allow(dead_code, unreachable_pub, clippy::unwrap_used)]
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -8,8 +8,9 @@ use std::sync::{Arc, Mutex, MutexGuard};
 
 use axum::Router;
 use axum::body::{Body, Bytes};
-use axum::extract::{Path, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{Path, Query, Request, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
@@ -68,8 +69,8 @@ pub struct Inside {
     pub wado_requests: usize,
     pub series_queries: usize,
     pub metadata_requests: usize,
-    /// Authorization headers that came.
-    pub authorization: Vec<String>,
+    /// What came: method, path with its query, and Authorization header.
+    pub asked: Vec<(String, String, Option<String>)>,
 }
 
 pub struct QuirkServer {
@@ -102,6 +103,8 @@ impl QuirkServer {
             .route("/dicom-web/studies/{study}/series/{series}", get(retrieve))
             .route("/dicom-web/studies/{study}/series/{series}/instances", get(instances))
             .route("/dicom-web/studies/{study}/series/{series}/metadata", get(metadata))
+            .layer(axum::middleware::from_fn_with_state(Arc::clone(&inside), note))
+            .layer(axum::extract::DefaultBodyLimit::disable())
             .with_state(Arc::clone(&inside));
         let task = tokio::spawn(async move { axum::serve(listener, routes).await.unwrap() });
         QuirkServer { address, inside, task }
@@ -122,25 +125,37 @@ impl Drop for QuirkServer {
     }
 }
 
-async fn store(State(inside): State<Shared>, Path(study): Path<String>, headers: HeaderMap, body: Bytes) -> Response {
+async fn note(State(inside): State<Shared>, request: Request, next: Next) -> Response {
+    let authorization = request.headers().get(header::AUTHORIZATION);
+    let authorization = authorization.map(|value| value.to_str().unwrap().to_owned());
+    let asked = (request.method().to_string(), request.uri().to_string(), authorization);
+    inside.lock().unwrap().asked.push(asked);
+    next.run(request).await
+}
+
+async fn store(State(inside): State<Shared>, Path(study): Path<String>, body: Bytes) -> Response {
     let mut inside = inside.lock().unwrap();
     inside.stow_requests += 1;
-    if let Some(value) = headers.get(header::AUTHORIZATION) {
-        inside.authorization.push(value.to_str().unwrap().to_owned());
-    }
-    let (series, sop) = uids_of(&body);
+    let part = only_part(&body);
+    let (series, sop) = uids_of(part);
     let quirk = inside.stow.pop_front().unwrap_or(Stow::Listed { kept: true });
     let kept = match quirk {
         Stow::Listed { kept } | Stow::Silent { kept } | Stow::Conflict { kept, .. } | Stow::NoContent { kept } => kept,
         Stow::Status(_) => false,
     };
-    if kept {
+    let there = inside.series.iter().flat_map(|series| &series.instances);
+    let there = there
+        .filter(|(uid, _)| *uid == sop)
+        .map(|(_, bytes)| bytes == part)
+        .next();
+    assert_ne!(there, Some(false), "other bytes under the UID of what is there: {sop}");
+    if kept && there.is_none() {
         inside.series.push(Served {
             study,
             series,
             modality: "SEG",
             manufacturer: Some("Hilum"),
-            instances: vec![(sop.clone(), body.to_vec())],
+            instances: vec![(sop.clone(), part.to_vec())],
             tells_count: true,
             metadata: json!({}),
         });
@@ -162,17 +177,18 @@ async fn store(State(inside): State<Shared>, Path(study): Path<String>, headers:
     }
 }
 
-/// Series and SOP Instance UID of the only part.
-fn uids_of(body: &[u8]) -> (String, String) {
+/// The instance in a body of one part.
+fn only_part(body: &[u8]) -> &[u8] {
     let start = find(body, b"\r\n\r\n").unwrap() + 4;
     let length = find(&body[start..], b"\r\n--hilum-").unwrap();
+    &body[start..start + length]
+}
+
+/// Series and SOP Instance UID of an instance.
+fn uids_of(instance: &[u8]) -> (String, String) {
     let file = tempfile::NamedTempFile::new().unwrap();
-    std::fs::write(file.path(), &body[start..start + length]).unwrap();
-    let source = hilum::dicom::Source {
-        path: file.path().into(),
-        offset: 0,
-        length: length as u64,
-    };
+    std::fs::write(file.path(), instance).unwrap();
+    let source = hilum::dicom::Source::of_file(file.path()).unwrap();
     let header = hilum::dicom::read_header(&source, &hilum::dicom::Limits::default())
         .unwrap()
         .header;
@@ -180,7 +196,7 @@ fn uids_of(body: &[u8]) -> (String, String) {
 }
 
 fn find(bytes: &[u8], wanted: &[u8]) -> Option<usize> {
-    bytes.windows(wanted.len()).position(|window| window == wanted)
+    memchr::memmem::find(bytes, wanted)
 }
 
 type Asked = Query<HashMap<String, String>>;

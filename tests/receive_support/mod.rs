@@ -8,7 +8,7 @@ use hilum::database::Database;
 use hilum::dicom::Limits;
 use hilum::dicomweb::multipart::{Boundary, Writer};
 use hilum::inbox::{InboxSettings, Ingest, IngestError, Origin, Receipt, batch_path};
-use sqlx::{Connection as _, PgConnection};
+use sqlx::PgPool;
 
 use crate::ct_file::{EXPLICIT, element, little_endian, meta, picture};
 
@@ -95,7 +95,7 @@ pub(crate) struct Place {
     pub(crate) ingest: Ingest,
     pub(crate) database: Database,
     pub(crate) folder: tempfile::TempDir,
-    url: String,
+    pub(crate) pool: PgPool,
 }
 
 impl Place {
@@ -111,7 +111,7 @@ impl Place {
             ingest,
             database,
             folder,
-            url: url.to_owned(),
+            pool: PgPool::connect_lazy(url).unwrap(),
         }
     }
 
@@ -165,25 +165,21 @@ impl Place {
     }
 
     pub(crate) async fn number(&self, sql: &'static str) -> i64 {
-        let mut connection = PgConnection::connect(&self.url).await.unwrap();
-        sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
+        sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
     }
 
     pub(crate) async fn text(&self, sql: &'static str) -> String {
-        let mut connection = PgConnection::connect(&self.url).await.unwrap();
-        sqlx::query_scalar(sql).fetch_one(&mut connection).await.unwrap()
+        sqlx::query_scalar(sql).fetch_one(&self.pool).await.unwrap()
     }
 
     pub(crate) async fn execute(&self, sql: &'static str) {
-        let mut connection = PgConnection::connect(&self.url).await.unwrap();
-        sqlx::query(sql).execute(&mut connection).await.unwrap();
+        sqlx::query(sql).execute(&self.pool).await.unwrap();
     }
 
     pub(crate) async fn events(&self, kind: &str) -> i64 {
-        let mut connection = PgConnection::connect(&self.url).await.unwrap();
         sqlx::query_scalar("select count(*) from event where kind = $1")
             .bind(kind)
-            .fetch_one(&mut connection)
+            .fetch_one(&self.pool)
             .await
             .unwrap()
     }

@@ -88,6 +88,70 @@ async fn every_page_is_asked_for_and_every_series_fetched_once() {
     .await;
 }
 
+/// Runs the poller with a block until it has fetched a series; what reached its PACS.
+async fn asked_by(more: &'static str) -> Vec<(String, String, Option<String>)> {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let keep = Arc::clone(&asked);
+    let set_up = |server: &QuirkServer| server.inside().series.push(served(STUDY, SERIES, 2));
+    polled(more, set_up, |_, pool, server| async move {
+        settled(&pool, 1).await;
+        keep.lock().unwrap().append(&mut server.inside().asked);
+    })
+    .await;
+    std::mem::take(&mut asked.lock().unwrap())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pacs_is_asked_for_what_its_block_says_with_its_credentials() {
+    const FORMAT: &[BorrowedFormatItem<'_>] = format_description!("[year][month][day]");
+    // The day that its look-back begins on, and one more for other time zones; before and after, since the day may change meanwhile.
+    let first = || {
+        let day = time::OffsetDateTime::now_utc() - time::Duration::days(3 + 1);
+        format!("StudyDate={}-", day.format(FORMAT).unwrap())
+    };
+    for (credentials, authorization) in [
+        ("", None),
+        ("token = \"abc.def\"", Some("Bearer abc.def")),
+        // RFC 7617: base64 of "name:word with : and ä", in UTF-8.
+        (
+            "username = \"name\"\npassword = \"word with : and ä\"",
+            Some("Basic bmFtZTp3b3JkIHdpdGggOiBhbmQgw6Q="),
+        ),
+    ] {
+        let more = format!(
+            "poll = true\nlook_back_days = 3\nfilters = {{ BodyPartExamined = \"CHEST\", StationName = \"CT 1&2\" }}\n{credentials}"
+        );
+        let before = first();
+        let asked = asked_by(more.leak()).await;
+        let days = [before, first()];
+        let series: Vec<&str> = asked
+            .iter()
+            .filter_map(|(_, path, _)| path.strip_prefix("/dicom-web/series?"))
+            .collect();
+        assert!(!series.is_empty(), "{asked:?}");
+        for query in series {
+            let parts: Vec<&str> = query.split('&').collect();
+            assert!(days.iter().any(|day| parts.contains(&day.as_str())), "{query}");
+            for wanted in ["Modality=CT", "BodyPartExamined=CHEST", "StationName=CT+1%262"] {
+                assert!(parts.contains(&wanted), "{wanted} in {query}");
+            }
+        }
+        // The series itself, its study's segmentations, and its slices.
+        let of = |end: &str| {
+            asked
+                .iter()
+                .any(|(_, path, _)| path.split('?').next().unwrap().ends_with(end))
+        };
+        assert!(
+            of(&format!("/studies/{STUDY}/series")) && of(&format!("/series/{SERIES}")),
+            "{asked:?}"
+        );
+        for (method, path, given) in &asked {
+            assert_eq!((method.as_str(), given.as_deref()), ("GET", authorization), "{path}");
+        }
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_without_its_closing_boundary_is_taken_up_again_and_nothing_comes_twice() {
     let set_up = |server: &QuirkServer| {

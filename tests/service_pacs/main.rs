@@ -9,6 +9,7 @@ mod quirk_server;
 
 use std::future::Future;
 use std::path::Path;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use hilum::config::Settings;
@@ -24,6 +25,8 @@ use hilum::inbox::{InboxSettings, Ingest, poller};
 use quirk_server::{QuirkServer, Served, Stow, Wado};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
+use time::format_description::BorrowedFormatItem;
+use time::macros::format_description;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;

@@ -4,6 +4,7 @@
 mod holding;
 mod room;
 mod settling;
+mod walks;
 #[path = "../ct_file/mod.rs"]
 mod ct_file;
 #[path = "../receive_support/mod.rs"]

@@ -14,6 +14,8 @@ use std::time::{Duration, Instant};
 
 pub use orthanc::Orthanc;
 pub use service::Service;
+use sqlx::postgres::PgRow;
+use sqlx::{Connection as _, PgConnection, Row as _};
 
 /// A port that was free a moment ago, and that nobody gets by chance until the server which it is for listens: the system takes the ports of outgoing
 /// connections, and of those who ask it for any port, from a range of its own, so one outside of it is chosen, at random, since other tests choose as well.
@@ -114,6 +116,13 @@ pub const WHOLE: [(&str, &str); 2] = [("X-Hilum-Series-Complete", "true"), ("X-H
 
 /// A service over this database beside an Orthanc, both up. With `forwards`, our rule sends every stable CT series to it; `more` is added to the `[[pacs]]` block.
 pub async fn both(database_url: &str, forwards: bool, more: &str) -> (Service, Orthanc) {
+    let (mut service, orthanc) = apart(database_url, forwards, more).await;
+    service.up().await;
+    (service, orthanc)
+}
+
+/// The same, of which Orthanc alone is up.
+pub async fn apart(database_url: &str, forwards: bool, more: &str) -> (Service, Orthanc) {
     let mut service = Service::new(Some(database_url));
     let forward = orthanc::Forward {
         port: service.port,
@@ -122,6 +131,31 @@ pub async fn both(database_url: &str, forwards: bool, more: &str) -> (Service, O
     };
     let orthanc = Orthanc::start(forwards.then_some(&forward)).await;
     service.beside(&orthanc, more);
-    service.up().await;
     (service, orthanc)
+}
+
+/// What a database answers.
+pub async fn rows(database_url: &str, statement: &'static str) -> Vec<PgRow> {
+    let mut connection = PgConnection::connect(database_url).await.unwrap();
+    sqlx::query(statement).fetch_all(&mut connection).await.unwrap()
+}
+
+/// The number in its only row.
+pub async fn count(database_url: &str, statement: &'static str) -> i64 {
+    rows(database_url, statement).await[0].get(0)
+}
+
+/// The texts in the first column of its rows.
+pub async fn column(database_url: &str, statement: &'static str) -> Vec<String> {
+    let rows = rows(database_url, statement).await;
+    rows.iter().map(|row| row.get(0)).collect()
+}
+
+/// Waits for so many segmentations in an Orthanc: their studies and SOP Instance UIDs.
+pub async fn segmentations(orthanc: &Orthanc, number: usize) -> Vec<(String, String)> {
+    eventually(&format!("{number} segmentations in Orthanc"), || async {
+        let found = orthanc.segmentations().await;
+        (found.len() >= number).then_some(found)
+    })
+    .await
 }

@@ -1,10 +1,12 @@
 //! A real Orthanc with our forwarding rule, on loopback, with a random password.
 
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use reqwest::{Method, RequestBuilder};
+use rustix::process::{Pid, Signal, kill_process_group};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -103,6 +105,7 @@ impl Orthanc {
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
+            .process_group(0)
             .spawn()
             .unwrap();
         self.child = Some(child);
@@ -118,10 +121,11 @@ impl Orthanc {
         }
     }
 
-    /// Ends it, as an outage.
+    /// Ends it, as an outage, with what its rule runs in its group, which would hold its ports.
     pub fn down(&mut self) {
         if let Some(mut child) = self.child.take() {
-            child.kill().unwrap();
+            let group = Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+            let _ = kill_process_group(group, Signal::KILL);
             child.wait().unwrap();
         }
     }
@@ -194,27 +198,24 @@ impl Orthanc {
         found
     }
 
+    /// What a DICOM series is to Orthanc: the path of its own REST interface.
+    pub async fn series_path(&self, series_instance_uid: &str) -> String {
+        format!("/series/{}", self.id("Series", series_instance_uid).await)
+    }
+
     /// An instance as it is stored.
     pub async fn instance(&self, sop_instance_uid: &str) -> Vec<u8> {
-        let found: Value = self
-            .ask(Method::POST, "/tools/lookup")
-            .body(sop_instance_uid.to_owned())
-            .send()
-            .await
-            .unwrap()
-            .json()
-            .await
-            .unwrap();
-        let id = found
-            .as_array()
-            .unwrap()
-            .iter()
-            .find(|one| one["Type"] == "Instance")
-            .unwrap()["ID"]
-            .as_str()
-            .unwrap()
-            .to_owned();
+        let id = self.id("Instance", sop_instance_uid).await;
         self.bytes(&format!("/instances/{id}/file")).await
+    }
+
+    /// Orthanc's own name of what has this UID.
+    async fn id(&self, kind: &str, uid: &str) -> String {
+        let lookup = self.ask(Method::POST, "/tools/lookup").body(uid.to_owned());
+        let found: Value = lookup.send().await.unwrap().json().await.unwrap();
+        let mut found = found.as_array().unwrap().iter();
+        let one = found.find(|one| one["Type"] == kind).unwrap();
+        one["ID"].as_str().unwrap().to_owned()
     }
 }
 

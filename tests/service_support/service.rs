@@ -82,6 +82,13 @@ impl Service {
         self.roles = Some(roles);
     }
 
+    /// Many windows and one thread from the next start on: the network takes some seconds for a small chest.
+    pub fn with_slow_network(&mut self) {
+        self.with("HILUM_OVERRIDES__OVERLAP", "0.75");
+        self.with("HILUM_OVERRIDES__SKIP_EMPTY", "false");
+        self.with("HILUM_MODEL__THREADS", "1");
+    }
+
     pub async fn up(&mut self) {
         self.launch();
         eventually("hilum to start", || async { self.get("/healthz").await.map(drop) }).await;
@@ -211,6 +218,28 @@ impl Service {
     pub async fn jobs(&self) -> Vec<Value> {
         let answer = self.json("/api/v1/jobs?limit=200").await.unwrap_or_default();
         answer["jobs"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// Waits until the network has done some windows of a job, and not all; returns the job.
+    pub async fn in_its_network(&self) -> Value {
+        eventually("a job in its network", || async {
+            self.jobs().await.into_iter().find(|job| {
+                let windows = |name: &str| job[name].as_i64().unwrap();
+                job["stage"] == "windows" && (1..windows("windows_total")).contains(&windows("windows_done"))
+            })
+        })
+        .await
+    }
+
+    /// Waits until the deliveries of a job are made, and all of them came through; returns the job.
+    pub async fn delivered(&self, id: &str) -> Value {
+        eventually("the delivery", || async {
+            let job = self.json(&format!("/api/v1/jobs/{id}")).await?;
+            let deliveries = job["deliveries"].as_array()?;
+            let over = !deliveries.is_empty() && deliveries.iter().all(|one| one["state"] == "delivered");
+            over.then_some(job)
+        })
+        .await
     }
 
     /// Waits for as many jobs to be over, and returns them.
