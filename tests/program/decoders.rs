@@ -39,7 +39,7 @@ fn decoders_that_abort_or_run_out_of_time_refuse_their_series_and_the_next_is_se
             "memory_bytes = 1048576",
             "the decoder ended without an answer (signal 6)",
         ),
-        ("seconds_per_frame = 0.001", "decoding took longer than 0.001 s"),
+        ("seconds_per_frame = 0.000001", "decoding took longer than 0.000001 s"),
     ] {
         let configuration = folder.path().join("hilum.toml");
         fs::write(&configuration, format!("[decoder]\n{limit}\n")).unwrap();

@@ -19,6 +19,9 @@ use std::time::{Duration, Instant};
 use ct_file::{encapsulated, meta};
 use serde_json::Value;
 
+/// The network of these tests, where the default one would take longer and prove no more.
+const TINY: &str = "hilum-ahnet-lung-tiny";
+
 fn hilum(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_hilum"))
         .args(arguments)

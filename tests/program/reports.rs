@@ -6,7 +6,7 @@ use std::path::Path;
 use jsonschema::Validator;
 use serde_json::Value;
 
-use super::{abdomen, ends_with, phantom, segment, walk};
+use super::{TINY, abdomen, ends_with, phantom, segment, walk};
 
 fn schema() -> Validator {
     let schema: Value = serde_json::from_str(include_str!("../../docs/report.schema.json")).unwrap();
@@ -37,7 +37,14 @@ fn reports_of_accepted_repaired_and_refused_series_and_of_one_without_lungs_are_
     let path = |name: &str| folder.path().join(name);
 
     let series = phantom(&path("chest"), &[]);
-    let every = ["--format", "seg,nifti,png,json,ct", "--segments", "left-right"];
+    let every = [
+        "--format",
+        "seg,nifti,png,json,ct",
+        "--segments",
+        "left-right",
+        "--model",
+        TINY,
+    ];
     ends_with(&segment(&series, &path("accepted"), &every), 0);
     let [accepted] = &hold(&schema, &path("accepted"))[..] else {
         panic!("one report")
@@ -67,7 +74,7 @@ fn reports_of_accepted_repaired_and_refused_series_and_of_one_without_lungs_are_
     };
     assert_eq!(refused["verdict"]["outcome"], "refused");
 
-    ends_with(&segment(&abdomen(folder.path()), &path("none"), &[]), 0);
+    ends_with(&segment(&abdomen(folder.path()), &path("none"), &["--model", TINY]), 0);
     let [none] = &hold(&schema, &path("none"))[..] else {
         panic!("one report")
     };

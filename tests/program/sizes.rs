@@ -4,7 +4,7 @@ use std::fs;
 
 use serde_json::Value;
 
-use super::{ends_with, hilum, phantom, result, segment, text};
+use super::{TINY, ends_with, hilum, phantom, result, segment, text};
 
 #[test]
 fn slices_of_half_a_millimetre_and_of_ten_and_matrices_of_256_and_1024_go_the_whole_way() {
@@ -27,7 +27,10 @@ fn slices_of_half_a_millimetre_and_of_ten_and_matrices_of_256_and_1024_go_the_wh
         ];
         let series = phantom(folder.path(), &size);
         let out = folder.path().join("out");
-        ends_with(&segment(&series, &out, &["--json", "--segments", "left-right"]), 0);
+        ends_with(
+            &segment(&series, &out, &["--json", "--segments", "left-right", "--model", TINY]),
+            0,
+        );
         let made = result(&out);
         let report: Value = serde_json::from_slice(&fs::read(made.join("report.json")).unwrap()).unwrap();
         assert_eq!(report["volume"]["shape"], serde_json::json!([slices, matrix, matrix]));
