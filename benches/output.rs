@@ -161,6 +161,12 @@ fn outputs(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("output");
     group.sample_size(10);
     group.bench_function("segmentation_full", |b| b.iter(|| build(&full).expect("built")));
+    let folder = tempfile::tempdir().expect("a folder");
+    group.bench_function("segmentation_full_written", |b| {
+        b.iter(|| {
+            std::fs::write(folder.path().join("segmentation.dcm"), build(&full).expect("built")).expect("written")
+        })
+    });
     group.bench_function("segmentation_sparse", |b| b.iter(|| build(&sparse).expect("built")));
     group.bench_function("segmentation_deflated", |b| b.iter(|| build(&deflated).expect("built")));
     group.bench_function("read_back", |b| {

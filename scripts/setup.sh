@@ -27,36 +27,46 @@ debian() {
     DEBIAN_FRONTEND=noninteractive "${root[@]}" apt-get install -y -qq --no-install-recommends "${wanted[@]}" >/dev/null
 }
 
-# ONNX Runtime: version, and the SHA-256 of the library per machine.
-onnxruntime_version=1.24.4
+# ONNX Runtime: version, and per machine the platform of its wheel and the SHA-256 of the library. The recording one is from 1.29 on, where it records usage
+# unless told not to: a test holds Hilum against it, nothing else loads it.
+onnxruntime_version=1.24.4 recording_version=1.32.0
 case "$(uname -m)" in
-    x86_64) platform=manylinux_2_27_x86_64 onnxruntime_sha256=2d518e11c7767f9fdc4413bdbeb45acf30db504ff76a82fc19d9238a3f9f6c24 ;;
-    *) platform="" onnxruntime_sha256="" ;;
+    x86_64)
+        onnxruntime=(manylinux_2_27_x86_64 2d518e11c7767f9fdc4413bdbeb45acf30db504ff76a82fc19d9238a3f9f6c24)
+        recording=(manylinux_2_28_x86_64 6c1585d1bbf45b0712ea4a21b705c5fcb4ba04ff2e30f1fbf81a49faf658638f)
+        ;;
+    *) onnxruntime=() recording=() ;;
 esac
 
-runtime() {
-    local library=.runtime/libonnxruntime.so.$onnxruntime_version
-    if [ -f "$library" ] && echo "$onnxruntime_sha256  $library" | sha256sum --check --status; then
+# library FOLDER VERSION PLATFORM SHA256: libonnxruntime.so.VERSION in FOLDER, out of its wheel.
+library() {
+    local folder=$1 version=$2 platform=${3:-} sha256=${4:-}
+    local library=$folder/libonnxruntime.so.$version
+    if [ -f "$library" ] && echo "$sha256  $library" | sha256sum --check --status; then
         return
     fi
-    [ -n "$platform" ] || fail "no checksum is known for ONNX Runtime on $(uname -m): put libonnxruntime.so.$onnxruntime_version into .runtime/ yourself"
+    [ -n "$platform" ] || fail "no checksum is known for ONNX Runtime on $(uname -m): put libonnxruntime.so.$version into $folder/ yourself"
     python3 -m pip --version >/dev/null 2>&1 || debian "pip3:python3-pip"
-    say "fetching ONNX Runtime $onnxruntime_version"
-    local folder
-    folder=$(mktemp -d)
-    python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --python-version 311 --implementation cp --platform "$platform" --dest "$folder" "onnxruntime==$onnxruntime_version" \
-        || fail "pip could not download onnxruntime $onnxruntime_version; put libonnxruntime.so.$onnxruntime_version into .runtime/ by hand"
-    mkdir -p .runtime
-    python3 - "$folder" "$onnxruntime_version" <<'PYTHON'
+    say "fetching ONNX Runtime $version"
+    local wheels
+    wheels=$(mktemp -d)
+    python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary :all: --python-version 311 --implementation cp --platform "$platform" --dest "$wheels" "onnxruntime==$version" \
+        || fail "pip could not download onnxruntime $version; put libonnxruntime.so.$version into $folder/ by hand"
+    mkdir -p "$folder"
+    python3 - "$wheels" "$version" "$folder" <<'PYTHON'
 import glob, shutil, sys, zipfile
-folder, version = sys.argv[1:]
-with zipfile.ZipFile(glob.glob(folder + "/*.whl")[0]) as wheel, open(".runtime/library.part", "wb") as out:
+wheels, version, folder = sys.argv[1:]
+with zipfile.ZipFile(glob.glob(wheels + "/*.whl")[0]) as wheel, open(folder + "/library.part", "wb") as out:
     with wheel.open(f"onnxruntime/capi/libonnxruntime.so.{version}") as library:
         shutil.copyfileobj(library, out)
 PYTHON
-    rm -rf "$folder"
-    echo "$onnxruntime_sha256  .runtime/library.part" | sha256sum --check --status || { rm -f .runtime/library.part; fail "the library in the wheel has another checksum than expected: not used"; }
-    mv .runtime/library.part "$library"
+    rm -rf "$wheels"
+    echo "$sha256  $folder/library.part" | sha256sum --check --status || { rm -f "$folder/library.part"; fail "the library in the wheel has another checksum than expected: not used"; }
+    mv "$folder/library.part" "$library"
+}
+
+runtime() {
+    library .runtime "$onnxruntime_version" "${onnxruntime[@]}"
     ln -sfn "libonnxruntime.so.$onnxruntime_version" .runtime/libonnxruntime.so
 }
 
@@ -85,6 +95,7 @@ servers() {
 tests() {
     debian dcmdump:dcmtk dciodvfy:dicom3tools gdcmconv:libgdcm-tools ojph_compress:openjph-tools unshare:util-linux
     servers
+    if [ ${#recording[@]} -gt 0 ]; then library .runtime/recording "$recording_version" "${recording[@]}"; fi
     local stamp=.venv/requirements.sha256 sum
     sum=$(sha256sum tests/goldens/requirements.txt | cut -d' ' -f1)
     [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$sum" ] && return

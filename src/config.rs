@@ -2,6 +2,7 @@
 //!
 //! Each room declares its own settings; they are put together here. A key that nobody knows is an error, so that a misspelt limit does not silently keep its default.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use figment::Figment;
@@ -86,7 +87,7 @@ pub struct ModelSettings {
     pub gpu_memory_limit_bytes: usize,
     /// TensorRT may compute in half precision.
     pub tensorrt_half_precision: bool,
-    /// Where TensorRT's engines are kept; empty: they are built every time.
+    /// Where TensorRT's engines are kept; `auto`: where programs of this user keep such things; empty: they are built every time.
     pub cache_folder: PathBuf,
 }
 
@@ -172,9 +173,21 @@ impl ModelSettings {
             gpu: self.gpu,
             gpu_memory_limit_bytes: (self.gpu_memory_limit_bytes > 0).then_some(self.gpu_memory_limit_bytes),
             tensorrt_half_precision: self.tensorrt_half_precision,
-            cache_folder: given(&self.cache_folder),
+            cache_folder: if self.cache_folder.as_os_str() == "auto" {
+                default_cache(|name| std::env::var_os(name))
+            } else {
+                given(&self.cache_folder)
+            },
         }
     }
+}
+
+/// Where a program keeps what it can make again, by these variables of the environment; `None` where none is set.
+fn default_cache(variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
+    let folder = |name| variable(name).map(PathBuf::from).filter(|path| path.is_absolute());
+    // The folder that systemd made for the service is its own, those of a user are shared.
+    let shared = || folder("XDG_CACHE_HOME").or_else(|| Some(folder("HOME")?.join(".cache")));
+    folder("CACHE_DIRECTORY").or_else(|| Some(shared()?.join("hilum")))
 }
 
 #[cfg(test)]
@@ -201,7 +214,37 @@ mod tests {
             (default.trust_input, default.memory_bytes)
         );
         assert!((decoder.seconds_per_frame - default.seconds_per_frame).abs() < 1e-9);
-        assert_eq!(settings.model.session_options(), SessionOptions::default());
+        let session = SessionOptions {
+            cache_folder: None,
+            ..settings.model.session_options()
+        };
+        assert_eq!(session, SessionOptions::default());
+    }
+
+    #[test]
+    fn engines_are_kept_in_the_cache_of_the_service_or_of_the_user_unless_told_otherwise() {
+        let cache = |variables: &[(&str, &str)]| {
+            default_cache(|name| {
+                let (_, value) = variables.iter().find(|(known, _)| *known == name)?;
+                Some(OsString::from(value))
+            })
+        };
+        let [home, xdg] = [("HOME", "/home/x"), ("XDG_CACHE_HOME", "/cache")];
+        let of_service = ("CACHE_DIRECTORY", "/var/cache/hilum");
+        assert_eq!(cache(&[home, xdg, of_service]), Some("/var/cache/hilum".into()));
+        assert_eq!(cache(&[home, xdg]), Some("/cache/hilum".into()));
+        assert_eq!(
+            cache(&[home, ("XDG_CACHE_HOME", "")]),
+            Some("/home/x/.cache/hilum".into())
+        );
+        assert_eq!(cache(&[]), None);
+        let settings = |text: &str| with(text).unwrap().model.session_options().cache_folder;
+        assert_eq!(settings("[model]\ncache_folder = \"\""), None);
+        assert_eq!(
+            settings("[model]\ncache_folder = \"/engines\""),
+            Some("/engines".into())
+        );
+        assert_eq!(settings(""), default_cache(|name| std::env::var_os(name)));
     }
 
     #[test]

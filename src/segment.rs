@@ -11,11 +11,13 @@ mod settings;
 
 use std::time::Instant;
 
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::dicom::{FrameReader, PixelError};
 use crate::lungs::LungsError;
 use crate::model::{CancelFlag, Manifest, ModelError, Predictor, Provider, slide};
+use crate::output::report::StageSeconds;
 use crate::output::{OutputError, Report};
 use crate::series::{Series, Verdict};
 use crate::volume::{GridError, Image};
@@ -146,18 +148,28 @@ impl From<ModelError> for SegmentError {
     }
 }
 
-/// Seconds of each stage, in their order.
+/// What each stage took, in their order.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Timings(Vec<(Stage, f64)>);
+pub(crate) struct Timings(Vec<StageSeconds>);
 
 impl Timings {
     fn measure<T>(&mut self, stage: Stage, observer: &dyn Observer, work: impl FnOnce() -> T) -> T {
         observer.stage(stage);
-        let begun = Instant::now();
+        let (begun, spent) = (Instant::now(), processor_seconds());
         let result = work();
-        self.0.push((stage, begun.elapsed().as_secs_f64()));
+        self.0.push(StageSeconds {
+            stage: stage.name(),
+            seconds: begun.elapsed().as_secs_f64(),
+            processor_seconds: processor_seconds() - spent,
+        });
         result
     }
+}
+
+/// Processor time that all threads of this process have spent so far, in seconds.
+fn processor_seconds() -> f64 {
+    let spent = clock_gettime(ClockId::ProcessCPUTime);
+    spent.tv_sec as f64 + spent.tv_nsec as f64 * 1e-9
 }
 
 /// What the network made of a prepared series.

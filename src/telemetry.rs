@@ -1,4 +1,6 @@
-//! Logs: to standard error, plain, UIDs at most.
+//! Logs: to standard error, in colour on a terminal alone, UIDs at most.
+
+use std::io::IsTerminal;
 
 use tracing_subscriber::EnvFilter;
 
@@ -13,6 +15,7 @@ pub fn start(verbosity: u8) {
     let _ = tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
         .without_time()
         .with_target(false)
         .try_init();

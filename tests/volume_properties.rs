@@ -3,14 +3,13 @@
 
 mod random_stacks;
 
-use hilum::dicom::Rescale;
-use hilum::series::{Slice, Stack, estimated_memory_bytes};
+use hilum::series::estimated_memory_bytes;
 use hilum::volume::{
     AIR_HU, Grid, GridSpecification, Image, Mask, RegularGrid, Volume, VoxelBox, Voxels, Way, even_grid, mask_back,
     network_grid, resample, resample_hu, resample_labels,
 };
 use proptest::prelude::*;
-use random_stacks::{Vector, case, dot, minus};
+use random_stacks::{Vector, case, dot, minus, stack};
 
 /// Index and fraction among `n` voxels, clamped.
 fn clamped(index: f64, n: usize) -> (usize, usize, f64) {
@@ -177,33 +176,25 @@ proptest! {
         }
     }
 
-    /// However the stack lies in the patient, and wherever one of its slices was moved to.
+    /// However the stack lies in the patient, wherever one of its slices was moved to, and however uneven it is.
     #[test]
-    fn no_grid_for_the_network_needs_more_memory_than_was_estimated(case in case(), which in 0..9_usize, aside in -300.0..300.0_f64) {
+    fn no_series_needs_more_memory_than_was_estimated(
+        case in case(), which in 0..9_usize, aside in prop_oneof![Just(0.0), -300.0..300.0_f64], larger in 1..60_usize,
+    ) {
         let mut case = case;
         let (count, row) = (case.grid.origins.len(), case.grid.row_direction);
         for (coordinate, direction) in case.grid.origins[which % count].iter_mut().zip(row) {
             *coordinate += aside * direction;
         }
-        let grid = &case.grid;
-        let slices = grid.origins.iter().zip(grid.positions_mm()).enumerate();
-        let stack = Stack {
-            slices: slices.map(|(instance, (origin, position_mm))| Slice {
-                instance,
-                frame: 0,
-                origin: *origin,
-                position_mm,
-                rescale: Rescale { slope: 1.0, intercept: -1024.0 },
-            }).collect(),
-            rows: grid.rows,
-            columns: grid.columns,
-            pixel_spacing_mm: grid.spacing_mm,
-            row_direction: grid.row_direction,
-            column_direction: grid.column_direction,
-            normal: grid.normal,
-        };
-        // Sixteen bytes a voxel: input, sums and weights.
-        prop_assert!(case.network().voxel_count() as u64 * 16 <= estimated_memory_bytes(&stack, case.spacing_mm));
+        case.grid.rows *= larger;
+        case.grid.columns *= larger;
+        let estimate = estimated_memory_bytes(&stack(&case.grid), case.spacing_mm);
+        let source = case.grid.voxel_count() as u64;
+        // The volume, the mask and its components; input, sums and weights of the network.
+        prop_assert!(source * 7 + case.network().voxel_count() as u64 * 16 <= estimate);
+        // The volume and the mask, and both again as images.
+        let even = if case.grid.is_regular() { 0 } else { even_grid(&case.grid).unwrap().voxel_count() as u64 };
+        prop_assert!(source * 3 + even * 5 <= estimate);
     }
 
     #[test]

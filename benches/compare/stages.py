@@ -9,11 +9,23 @@ Peak memory is the whole process's (ru_maxrss). What it takes with the network w
 import argparse, json, os, statistics, subprocess, tempfile, time
 from pathlib import Path
 
+# Making the segmentation, as the report tells, and writing it as the program does after that: peers are timed with both.
+WRITTEN = "segmentation.dcm, made and written"
 # A stage, the peer's name, and how many times faster the stage should be.
 PEERS = [("read", "to_nii_dcm2niix", 2), ("read", "read_SimpleITK_ImageSeriesReader", 4), ("resample", "resample_SimpleITK_linear_f32", 3),
          ("resample", "resample_MONAI_Spacing_bilinear", 20), ("mask_back", "maskback_SimpleITK_linear_2x_cut", 15),
-         ("segmentation.dcm", "hd_binary_full", 10), ("segmentation.dcm", "dcmqi_binary_full", 10)]
+         (WRITTEN, "hd_binary_full", 10), (WRITTEN, "dcmqi_binary_full", 10)]
 NETWORK = "windows"
+
+
+def seconds_to_write(path):
+    """Seconds that a file of the same bytes takes, written beside it under another name and renamed, as `hilum segment` writes."""
+    content = path.read_bytes()
+    begun = time.perf_counter()
+    with open(path.with_suffix(".part"), "wb", buffering=0) as file:
+        file.write(content)
+    os.replace(path.with_suffix(".part"), path.with_suffix(".again"))
+    return time.perf_counter() - begun
 
 
 def once(a, series, formats):
@@ -29,9 +41,11 @@ def once(a, series, formats):
         process.returncode = status
         if status:
             raise SystemExit(f"hilum ended with {status}")
+        written = seconds_to_write(next(Path(folder).glob("*/segmentation.dcm")))
     seconds = {s["stage"]: s["seconds"] for s in report["timings"]}
     seconds |= {f["name"]: f["seconds"] for f in report["files"]} | {f["name"] + ", read back": f["verified_seconds"] for f in report["files"] if "verified_seconds" in f}
     rest = sum(s["seconds"] for s in report["timings"] if s["stage"] != NETWORK)
+    seconds[WRITTEN] = seconds["segmentation.dcm"] + written
     slices, rows, columns = report["volume"]["shape"]
     return {**seconds, "not_the_network": rest, "whole": wall, "processor": used.ru_utime + used.ru_stime, "peak_mib": used.ru_maxrss / 1024,
             "volume_mib": 2 * slices * rows * columns / 2**20}

@@ -23,7 +23,11 @@ mod tests {
     #[test]
     fn every_stage_and_the_windows_that_ran_are_recorded() {
         let recorder = PrometheusBuilder::new().build_recorder();
-        let stage = |stage, seconds| StageSeconds { stage, seconds };
+        let stage = |stage, seconds| StageSeconds {
+            stage,
+            seconds,
+            processor_seconds: seconds,
+        };
         let windows = WindowFacts {
             total: 30,
             run: 24,

@@ -8,7 +8,6 @@ use ort::ep::{self, ExecutionProvider, ExecutionProviderDispatch};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use super::error::ModelError;
 use super::graph::hex;
 use super::session::SessionOptions;
 
@@ -109,16 +108,16 @@ impl Device {
     }
 
     /// The providers of a session on this device, first choice first, each of which must register or the session fails.
-    ///
-    /// # Errors
-    /// The folder for TensorRT's engines cannot be made.
-    pub(super) fn providers(self, setup: &GpuSetup<'_>) -> Result<Vec<ExecutionProviderDispatch>, ModelError> {
-        Ok(match self {
+    pub(super) fn providers(self, setup: &GpuSetup<'_>) -> Vec<ExecutionProviderDispatch> {
+        match self {
             // The CPU provider is always there, with its arena; registering it plainly would turn the arena off.
             Device::Auto | Device::Cpu => Vec::new(),
-            Device::Cuda => vec![setup.cuda()],
-            Device::TensorRt => vec![setup.tensorrt()?, setup.cuda()],
-        })
+            Device::Cuda => vec![setup.cuda().build().error_on_failure()],
+            Device::TensorRt => vec![
+                setup.tensorrt().build().error_on_failure(),
+                setup.cuda().build().error_on_failure(),
+            ],
+        }
     }
 }
 
@@ -148,7 +147,7 @@ pub(super) struct GpuSetup<'a> {
 }
 
 impl GpuSetup<'_> {
-    fn cuda(&self) -> ExecutionProviderDispatch {
+    fn cuda(&self) -> ep::CUDA {
         let options = self.options;
         let mut cuda = ep::CUDA::default()
             .with_device_id(options.gpu)
@@ -158,10 +157,10 @@ impl GpuSetup<'_> {
         if let Some(bytes) = options.gpu_memory_limit_bytes {
             cuda = cuda.with_memory_limit(bytes);
         }
-        cuda.build().error_on_failure()
+        cuda
     }
 
-    fn tensorrt(&self) -> Result<ExecutionProviderDispatch, ModelError> {
+    fn tensorrt(&self) -> ep::TensorRT {
         let options = self.options;
         let mut tensorrt = ep::TensorRT::default()
             .with_device_id(options.gpu)
@@ -173,10 +172,10 @@ impl GpuSetup<'_> {
             tensorrt = tensorrt.with_max_workspace_size(bytes);
         }
         if let Some(folder) = self.engine_folder() {
-            std::fs::create_dir_all(&folder).map_err(|source| ModelError::Unreadable {
-                path: folder.clone(),
-                source,
-            })?;
+            if let Err(error) = std::fs::create_dir_all(&folder) {
+                tracing::warn!(%error, folder = %folder.display(), "TensorRT's engines cannot be kept");
+                return tensorrt;
+            }
             let folder = folder.display().to_string();
             tensorrt = tensorrt
                 .with_engine_cache(true)
@@ -184,7 +183,7 @@ impl GpuSetup<'_> {
                 .with_timing_cache(true)
                 .with_timing_cache_path(&folder);
         }
-        Ok(tensorrt.build().error_on_failure())
+        tensorrt
     }
 
     /// `name:batch x channels x ...`, as TensorRT's profiles are written.
@@ -280,5 +279,48 @@ mod tests {
         let folders = [setup(4, "aa"), setup(2, "aa"), setup(4, "ab")].map(|setup| setup.engine_folder().unwrap());
         assert!(folders[0] != folders[1] && folders[0] != folders[2]);
         assert_eq!(setup(4, "aa").engine_folder().as_ref(), Some(&folders[0]));
+    }
+
+    #[test]
+    fn memory_is_bounded_and_engines_and_timings_are_kept_by_default() {
+        let folder = tempfile::tempdir().unwrap();
+        let options = SessionOptions {
+            cache_folder: Some(folder.path().to_owned()),
+            ..SessionOptions::default()
+        };
+        let told = |options: &SessionOptions| {
+            let setup = GpuSetup {
+                options,
+                input: "image",
+                shape: [1, 1, 32, 224, 224],
+                batch: 4,
+                graph_sha256: "aa",
+                runtime: "1.31.1",
+            };
+            [format!("{:?}", setup.cuda()), format!("{:?}", setup.tensorrt())]
+        };
+        let has = |text: &str, key: &str, value: &str| {
+            assert!(
+                text.contains(&format!("\"{key}\": \"{value}\"")),
+                "{key} is not {value}: {text}"
+            );
+        };
+        let [cuda, tensorrt] = told(&options);
+        has(&cuda, "gpu_mem_limit", "8589934592");
+        has(&cuda, "arena_extend_strategy", "kSameAsRequested");
+        has(&tensorrt, "trt_max_workspace_size", "8589934592");
+        has(&tensorrt, "trt_fp16_enable", "1");
+        has(&tensorrt, "trt_engine_cache_enable", "1");
+        has(&tensorrt, "trt_timing_cache_enable", "1");
+        has(&tensorrt, "trt_profile_opt_shapes", "image:4x1x32x224x224");
+        assert_eq!(std::fs::read_dir(folder.path().join("tensorrt")).unwrap().count(), 1);
+
+        // Where they cannot be kept, engines are built every time, and the network runs all the same.
+        std::fs::write(folder.path().join("taken"), "").unwrap();
+        let [_, tensorrt] = told(&SessionOptions {
+            cache_folder: Some(folder.path().join("taken")),
+            ..options
+        });
+        assert!(!tensorrt.contains("cache_enable"), "{tensorrt}");
     }
 }

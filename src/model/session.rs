@@ -33,7 +33,7 @@ pub struct SessionOptions {
     pub batch: Option<usize>,
     /// Number of the GPU.
     pub gpu: i32,
-    /// Most memory that CUDA's arena, and most that TensorRT's workspace, may take.
+    /// Most memory that CUDA's arena, and most that TensorRT's workspace, may take; 8 GiB by default.
     pub gpu_memory_limit_bytes: Option<usize>,
     /// TensorRT may compute in half precision.
     pub tensorrt_half_precision: bool,
@@ -49,7 +49,7 @@ impl Default for SessionOptions {
             threads: None,
             batch: None,
             gpu: 0,
-            gpu_memory_limit_bytes: None,
+            gpu_memory_limit_bytes: Some(8 << 30),
             tensorrt_half_precision: true,
             cache_folder: None,
         }

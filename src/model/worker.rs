@@ -246,9 +246,7 @@ fn build(
     threads: usize,
     profile: Option<&Path>,
 ) -> Result<ort::session::Session, ort::Error> {
-    let providers = device
-        .providers(setup)
-        .map_err(|error| ort::Error::new(error.to_string()))?;
+    let providers = device.providers(setup);
     let mut builder = ort::session::Session::builder(&runtime.environment)?
         .with_optimization_level(GraphOptimizationLevel::All)?
         .with_intra_threads(threads)?

@@ -3,12 +3,14 @@
 //! This code shares nothing with the writer: the object is parsed by dicom-rs, the bits are unpacked here, and every frame is placed in the patient by its own
 //! position, orientation and spacing before it is compared with the mask on its grid. A fault of the writer is found here, before anyone stores the object.
 
+use std::borrow::Cow;
 use std::collections::HashSet;
-use std::io::Cursor;
+use std::io::{Cursor, Read};
 
 use dicom_core::Tag;
-use dicom_dictionary_std::tags;
+use dicom_dictionary_std::{tags, uids};
 use dicom_object::{DefaultDicomObject, InMemDicomObject, OpenFileOptions};
+use memchr::memmem;
 use rayon::prelude::*;
 
 use super::{OutputError, SegmentationRequest};
@@ -37,9 +39,7 @@ pub fn verify(bytes: &[u8], request: &SegmentationRequest, grid: &Grid) -> Resul
 }
 
 fn compare(bytes: &[u8], request: &SegmentationRequest, grid: &Grid) -> Result<String, String> {
-    let object = OpenFileOptions::new()
-        .from_reader(Cursor::new(bytes))
-        .map_err(|error| format!("not a DICOM file: {error}"))?;
+    let (object, plain_pixels) = open(bytes, request.deflated)?;
     let [slices, rows, columns] = request.mask.shape;
     if [grid.origins.len(), grid.rows, grid.columns] != request.mask.shape {
         return Err("the mask does not lie on this grid".to_owned());
@@ -58,10 +58,13 @@ fn compare(bytes: &[u8], request: &SegmentationRequest, grid: &Grid) -> Result<S
 
     let frames = frames(&object)?;
     expect("NumberOfFrames", number(&object, tags::NUMBER_OF_FRAMES)?, frames.len())?;
-    let pixels = object
+    let element = object
         .element(tags::PIXEL_DATA)
         .map_err(|_| "PixelData is missing".to_owned())?;
-    let pixels = pixels.to_bytes().map_err(|_| "PixelData has no bytes".to_owned())?;
+    let pixels = match plain_pixels {
+        Some(pixels) => Cow::Borrowed(pixels),
+        None => element.to_bytes().map_err(|_| "PixelData has no bytes".to_owned())?,
+    };
     expect(
         "the length of PixelData",
         pixels.len(),
@@ -128,6 +131,32 @@ fn compare(bytes: &[u8], request: &SegmentationRequest, grid: &Grid) -> Result<S
     Ok(uid)
 }
 
+/// The data set and, where the file holds them as they are, its pixels, which are not copied: the data set is then read with an empty PixelData in place of the
+/// one that the file ends with.
+fn open(bytes: &[u8], deflated: bool) -> Result<(DefaultDicomObject, Option<&[u8]>), String> {
+    let unreadable = |error| format!("not a DICOM file: {error}");
+    let read = OpenFileOptions::new();
+    if deflated {
+        return Ok((read.from_reader(Cursor::new(bytes)).map_err(unreadable)?, None));
+    }
+    let tag = b"\xE0\x7F\x10\x00OB\0\0";
+    let value = memmem::find_iter(bytes, tag)
+        .map(|at| at + tag.len() + 4)
+        .find(|value| {
+            let length = bytes.get(value - 4..*value).and_then(|length| length.try_into().ok());
+            length.is_some_and(|length| u32::from_le_bytes(length) as usize == bytes.len() - value)
+        })
+        .ok_or_else(|| "the file does not end with PixelData".to_owned())?;
+    let head = Cursor::new(&bytes[..value - 4]).chain(Cursor::new([0; 4]));
+    let object = read.from_reader(head).map_err(unreadable)?;
+    expect(
+        "the transfer syntax",
+        object.meta().transfer_syntax(),
+        uids::EXPLICIT_VR_LITTLE_ENDIAN,
+    )?;
+    Ok((object, Some(&bytes[value..])))
+}
+
 /// The index of the slice on which a frame lies: its first voxel and three of its corners coincide with those of the slice.
 fn place(frame: &Frame, grid: &Grid) -> Result<usize, String> {
     let along = dot(frame.position, grid.normal);
@@ -180,12 +209,24 @@ fn first_difference(bits: &[u8], start: usize, labels: &[u8], covered: &[bool; 2
     let background_is_clear = !covered[0];
     for first in (0..labels.len()).step_by(64) {
         let last = labels.len().min(first + 64);
+        let labels = &labels[first..last];
+        let bytes = &bits[(start + first) / 8..(start + last).div_ceil(8)];
         // Most of a chest CT is background: nothing to look at bit by bit.
-        let whole_bytes = (start + first) / 8..(start + last).div_ceil(8);
         if background_is_clear
-            && labels[first..last].iter().all(|label| *label == 0)
-            && bits[whole_bytes].iter().all(|byte| *byte == 0)
+            && labels.iter().fold(0, |all, label| all | label) == 0
+            && bytes.iter().fold(0, |all, byte| all | byte) == 0
         {
+            continue;
+        }
+        let whole = (start + first).is_multiple_of(8) && labels.len() == 64;
+        let same = |(byte, labels): (&u8, &[u8])| {
+            let expected = labels
+                .iter()
+                .rev()
+                .fold(0, |bits, label| bits << 1 | u8::from(covered[usize::from(*label)]));
+            *byte == expected
+        };
+        if whole && bytes.iter().zip(labels.chunks_exact(8)).all(same) {
             continue;
         }
         if let Some(pixel) = (first..last).find(|pixel| differs(*pixel)) {

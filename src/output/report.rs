@@ -138,8 +138,10 @@ pub struct WindowFacts {
 pub struct StageSeconds {
     /// Its name.
     pub stage: &'static str,
-    /// Seconds.
+    /// Seconds by the clock.
     pub seconds: f64,
+    /// Seconds of processor time of the whole process meanwhile, all threads together. Decoder processes are not in it; in the service, what else it does is.
+    pub processor_seconds: f64,
 }
 
 /// A file that was made.
@@ -347,6 +349,7 @@ mod tests {
             timings: vec![StageSeconds {
                 stage: "read",
                 seconds: 0.1,
+                processor_seconds: 0.2,
             }],
             files: vec![FileFacts {
                 name: "mask.nii.gz",

@@ -15,8 +15,7 @@ use crate::lungs::{
 use crate::model::{Manifest, MaskBack, Provider};
 use crate::output::overlay::Caption;
 use crate::output::report::{
-    FileFacts, LeftOut, ModelFacts, Report, SCHEMA, SegmentationFacts, SeriesIdentity, StageSeconds, VolumeFacts,
-    WindowFacts,
+    FileFacts, LeftOut, ModelFacts, Report, SCHEMA, SegmentationFacts, SeriesIdentity, VolumeFacts, WindowFacts,
 };
 use crate::output::segmentation::{build, content_description, default_series_number};
 use crate::output::{
@@ -114,14 +113,7 @@ pub fn finish(
             skipped: windows_skipped,
             reused: windows_reused,
         }),
-        timings: timings
-            .0
-            .iter()
-            .map(|(stage, seconds)| StageSeconds {
-                stage: stage.name(),
-                seconds: *seconds,
-            })
-            .collect(),
+        timings: timings.0,
         files,
         left_out,
         ..blank(series, usable.verdict)

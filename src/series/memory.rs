@@ -11,10 +11,17 @@ pub const REFERENCE_GRID_MM: [f64; 3] = [0.8, 0.8, 5.0];
 const GRID_BYTES: f64 = 16.0;
 /// Bytes per voxel of the source beside its HU: the mask, and labels while it is cleaned (four bytes for the number of a component).
 const MASK_BYTES: u64 = 1 + 4;
+/// Bytes per voxel of the even grid: the labels, and HU as floats, as NIfTI images.
+const EVEN_BYTES: f64 = 1.0 + 4.0;
+/// An even grid has at most so many slices for each of the source's, and never more than NIfTI-1 can say (`volume::even_grid`).
+const MOST_EVEN_SLICES: [usize; 2] = [4, 32_767];
+/// A stack is regular within 0.01 mm (`volume::Grid`); half of it, so that no rounding makes one regular here that is none there.
+const REGULAR_WITHIN_MM: f64 = 0.005;
 
 /// An estimate of the bytes that a series of this shape needs at once: the volume in HU (2 bytes a voxel where every rescale is whole, else 4), the mask
 /// and its components on the source slices, and the network's grid with its input, sums and weights. That grid lies along the slices' own axes or, where
-/// they are turned far, along the patient's; the larger of the two counts. The network's own memory is not in it. Saturates instead of overflowing.
+/// they are turned far, along the patient's; the larger of the two counts. Or, where that is more, the volume, the mask and their NIfTI images on an even grid, which stacks that
+/// are uneven or sheared are resampled to at the end. The network's own memory is not in it. Saturates instead of overflowing.
 pub fn estimated_memory_bytes(stack: &Stack, grid_spacing_mm: [f64; 3]) -> u64 {
     let frame = Frame {
         rows: stack.rows,
@@ -66,13 +73,53 @@ fn estimate(slices: &[&Slice], frame: &Frame, grid_mm: [f64; 3]) -> u64 {
     let voxels = (slices.len() as u64)
         .saturating_mul(frame.rows as u64)
         .saturating_mul(frame.columns as u64);
-    let source = voxels.saturating_mul(if whole { 2 } else { 4 } + MASK_BYTES);
+    let hu_bytes = if whole { 2 } else { 4 };
     let grid = [frame.axes, PATIENT_AXES]
         .into_iter()
         .map(|axes| most_voxels(frame.extents_mm(slices, axes), grid_mm))
         .fold(0.0, f64::max);
     // A float beyond u64 becomes its maximum.
-    source.saturating_add((grid * GRID_BYTES) as u64)
+    let network = voxels
+        .saturating_mul(hu_bytes + MASK_BYTES)
+        .saturating_add((grid * GRID_BYTES) as u64);
+    let images = voxels
+        .saturating_mul(hu_bytes + 1)
+        .saturating_add((even_voxels(slices, frame) * EVEN_BYTES) as u64);
+    network.max(images)
+}
+
+/// Voxels of the even grid of a stack; 0 where its own is even.
+fn even_voxels(slices: &[&Slice], frame: &Frame) -> f64 {
+    let [row, column, normal] = frame.axes;
+    let along = |axis: Vector| slices.iter().map(move |slice| dot(slice.origin, axis));
+    let mut positions: Vec<f64> = along(normal).collect();
+    positions.sort_by(f64::total_cmp);
+    let (Some(first), Some(last)) = (positions.first(), positions.last()) else {
+        return 0.0;
+    };
+    let height = last - first;
+    let mean = height / (positions.len().max(2) - 1) as f64;
+    let places = positions.iter().enumerate();
+    let even = places
+        .map(|(k, position)| (position - first - k as f64 * mean).abs())
+        .all(|off| off <= REGULAR_WITHIN_MM);
+    if even && spread(along(row)).hypot(spread(along(column))) <= REGULAR_WITHIN_MM {
+        return 0.0;
+    }
+    let smallest = positions.windows(2).map(|pair| pair[1] - pair[0]).fold(mean, f64::min);
+    let [each, at_all] = MOST_EVEN_SLICES;
+    let most = slices.len().saturating_mul(each).min(at_all);
+    let step = smallest.max(height / (most - 1) as f64);
+    let [width_mm, height_mm, _] = frame.extents_mm(slices, frame.axes);
+    let steps = [
+        (width_mm, frame.spacing_mm[1]),
+        (height_mm, frame.spacing_mm[0]),
+        (height, step),
+    ];
+    steps
+        .map(|(mm, step)| (mm / step.max(1e-3)).ceil() + 1.0)
+        .into_iter()
+        .product()
 }
 
 const PATIENT_AXES: [Vector; 3] = [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0], [0.0, 0.0, 1.0]];

@@ -3,6 +3,8 @@
 
     read_reference.py reference FOLDER --out reading.json     digests of the stored values of every frame, by pydicom; each compared with SimpleITK
     read_reference.py variants FOLDER OUT [--per-folder N]    lossless copies in every transfer syntax that dcmtk, gdcm and OpenJPH can write
+    read_reference.py baseline FOLDER                         a small CT-like image of 8 bits as baseline JPEG, by dcmtk, and its values, by pydicom
+    read_reference.py hu FOLDER --out hounsfield.json         digests of the HU of every series, by pydicom and SimpleITK
 
 A digest is the first 32 hex digits of the SHA-256 of the stored values as little-endian int32, row by row. Its key is the first 16 hex digits of the SHA-256
 of the SOP Instance UID, then a colon and the frame from 0. The same image in several transfer syntaxes has one key and must have one digest.
@@ -126,7 +128,10 @@ PROGRAMS = {
 def htj2k(d, path):
     """OpenJPH: its program for unsigned samples of their own depth, its library for signed ones, which the program cuts off at zero."""
     if d.PixelRepresentation:
-        import imagecodecs
+        try:
+            import imagecodecs
+        except ImportError:
+            return False
         code = imagecodecs.htj2k_encode(d.pixel_array, reversible=True)
     else:
         with tempfile.TemporaryDirectory() as t:
@@ -182,10 +187,74 @@ def variants(folder, out, per_folder, only):
                 continue
             target = Path(out) / "htj2k" / f"{number:03}_{index:03}.dcm"
             target.parent.mkdir(parents=True, exist_ok=True)
-            if int(d.get("NumberOfFrames", 1) or 1) == 1 and d.BitsAllocated == 16 and htj2k(d, target):
+            if not shutil.which("ojph_compress"):
+                failed["htj2k"] = "ojph_compress is not installed"
+            elif int(d.get("NumberOfFrames", 1) or 1) == 1 and d.BitsAllocated == 16 and htj2k(d, target):
                 made["htj2k"] = made.get("htj2k", 0) + 1
+            else:
+                failed["htj2k"] = f"{path}: signed samples need imagecodecs"
     for name in [*PROGRAMS, "htj2k"]:
         print(f"{name:30} {made.get(name, 0):6}  {failed.get(name, '')}")
+
+
+def baseline(out):
+    """FOLDER/jpeg_baseline.dcm, and FOLDER/jpeg_baseline.json with the values that pydicom reads, row by row."""
+    rows, columns = 64, 48
+    y, x = np.mgrid[0:rows, 0:columns].astype(float)
+    lungs = (((np.abs(x - 24) - 11) / 8) ** 2 + ((y - 32) / 20) ** 2) < 1
+    body = ((x - 24) / 22) ** 2 + ((y - 32) / 29) ** 2 < 1
+    values = np.where(lungs, 60 + 10 * np.sin(x) * np.cos(y), np.where(body, 170 + 6 * np.sin(x / 3), 5)).round().astype(np.uint8)
+    d = pydicom.Dataset()
+    d.SOPClassUID, d.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", "1.2.826.0.1.3680043.9.7.1"
+    d.StudyInstanceUID, d.SeriesInstanceUID = "1.2.826.0.1.3680043.9.7.2", "1.2.826.0.1.3680043.9.7.3"
+    d.Modality, d.PatientID, d.PatientName = "CT", "P1", "Phantom"
+    d.ImageType, d.InstanceNumber = ["ORIGINAL", "PRIMARY", "AXIAL"], 1
+    d.ImagePositionPatient, d.ImageOrientationPatient, d.PixelSpacing = [0, 0, 0], [1, 0, 0, 0, 1, 0], [7, 7]
+    d.Rows, d.Columns, d.SamplesPerPixel, d.PhotometricInterpretation = rows, columns, 1, "MONOCHROME2"
+    d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 8, 8, 7, 0
+    d.PixelData = values.tobytes()
+    d["PixelData"].VR = "OB"
+    d.file_meta = pydicom.dataset.FileMetaDataset()
+    d.file_meta.MediaStorageSOPClassUID, d.file_meta.MediaStorageSOPInstanceUID = d.SOPClassUID, d.SOPInstanceUID
+    d.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    path = Path(out) / "jpeg_baseline.dcm"
+    with tempfile.TemporaryDirectory() as t:
+        d.save_as(f"{t}/raw.dcm", enforce_file_format=True)
+        subprocess.run(["dcmcjpeg", "+eb", "+q", "95", "+un", f"{t}/raw.dcm", str(path)], check=True)
+    read = pydicom.dcmread(path)
+    assert read.file_meta.TransferSyntaxUID == pydicom.uid.JPEGBaseline8Bit
+    record = {"rows": rows, "columns": columns, "values": read.pixel_array.ravel().tolist()}
+    path.with_suffix(".json").write_text(json.dumps(record) + "\n")
+
+
+def hounsfield(folder, out):
+    """Of each series the SHA-256 over its slices in the order of their SOP Instance UIDs, each as float32 HU: stored * slope + intercept in float64, rounded once."""
+    import SimpleITK as sitk
+    series = {}
+    for path in sorted(p for p in Path(folder).rglob("*") if p.is_file()):
+        try:
+            d = pydicom.dcmread(path)
+        except Exception:
+            continue
+        if d.get("Modality") == "CT" and "PixelData" in d and "RescaleSlope" in d and int(d.get("NumberOfFrames", 1) or 1) == 1:
+            series.setdefault((str(path.parent.relative_to(folder)), str(d.SeriesInstanceUID)), []).append((str(d.SOPInstanceUID), path, d))
+    table = {}
+    for (name, uid), slices in series.items():
+        if len(slices) < 4:
+            continue
+        total = hashlib.sha256()
+        for _, path, d in sorted(slices, key=lambda one: one[0]):
+            slope, intercept = rescale_of(d, 0)
+            values = (d.pixel_array.astype(np.float64) * slope + intercept).astype("<f4")
+            theirs = sitk.GetArrayFromImage(sitk.ReadImage(str(path))).reshape(values.shape).astype(np.float64)
+            if slope == int(slope) and intercept == int(intercept):
+                assert np.array_equal(theirs, values.astype(np.float64)), path
+            else:
+                assert np.all(np.abs(theirs - values) <= np.spacing(np.abs(values))), path
+            total.update(np.ascontiguousarray(values).tobytes())
+        table[hashlib.sha256(uid.encode()).hexdigest()[:16]] = {"slices": len(slices), "sha256": total.hexdigest()[:32]}
+        print(f"{name:60} {len(slices):5} slices")
+    Path(out).write_text(json.dumps(dict(sorted(table.items())), indent=0) + "\n")
 
 
 def main():
@@ -194,6 +263,11 @@ def main():
     one = commands.add_parser("reference")
     one.add_argument("folder")
     one.add_argument("--out", required=True)
+    three = commands.add_parser("baseline")
+    three.add_argument("folder")
+    four = commands.add_parser("hu")
+    four.add_argument("folder")
+    four.add_argument("--out", required=True)
     two = commands.add_parser("variants")
     two.add_argument("folder")
     two.add_argument("out")
@@ -202,6 +276,10 @@ def main():
     arguments = parser.parse_args()
     if arguments.command == "reference":
         reference(arguments.folder, arguments.out)
+    elif arguments.command == "baseline":
+        baseline(arguments.folder)
+    elif arguments.command == "hu":
+        hounsfield(arguments.folder, arguments.out)
     else:
         variants(arguments.folder, arguments.out, arguments.per_folder, arguments.only)
 

@@ -1,6 +1,8 @@
 //! Random stacks in the patient: turned, flipped, permuted, uneven, sheared; and the grid that a network wants of them.
 #![allow(dead_code, clippy::unwrap_used)]
 
+use hilum::dicom::Rescale;
+use hilum::series::{Slice, Stack};
 use hilum::volume::{Grid, GridSpecification, RegularGrid, Volume, Voxels, network_grid};
 use proptest::prelude::*;
 
@@ -123,6 +125,32 @@ pub(crate) fn case() -> impl Strategy<Value = Case> {
                 }
             },
         )
+}
+
+/// A stack of single-frame instances on a grid.
+pub(crate) fn stack(grid: &Grid) -> Stack {
+    let rescale = Rescale {
+        slope: 1.0,
+        intercept: -1024.0,
+    };
+    let slices = grid.origins.iter().zip(grid.positions_mm()).enumerate();
+    Stack {
+        slices: slices
+            .map(|(instance, (origin, position_mm))| Slice {
+                instance,
+                frame: 0,
+                origin: *origin,
+                position_mm,
+                rescale,
+            })
+            .collect(),
+        rows: grid.rows,
+        columns: grid.columns,
+        pixel_spacing_mm: grid.spacing_mm,
+        row_direction: grid.row_direction,
+        column_direction: grid.column_direction,
+        normal: grid.normal,
+    }
 }
 
 impl Case {

@@ -38,54 +38,57 @@ pub(super) fn plan(request: &SegmentationRequest) -> Vec<Frame> {
 /// PerFrameFunctionalGroupsSequence.
 pub(super) fn per_frame_groups(request: &SegmentationRequest, frames: &[Frame]) -> Elements {
     let rank = ranks(frames, request.stack.slices.len());
-    let items = frames.iter().map(|frame| {
-        let slice = &request.stack.slices[frame.slice];
-        let header = &request.series.instances[slice.instance].header;
-        let segment = &request.segments[frame.segment];
+    let items: Vec<Elements> = frames
+        .par_iter()
+        .map(|frame| {
+            let slice = &request.stack.slices[frame.slice];
+            let header = &request.series.instances[slice.instance].header;
+            let segment = &request.segments[frame.segment];
 
-        let mut source = Elements::default();
-        source
-            .text(tags::REFERENCED_SOP_CLASS_UID, b"UI", &header.sop_class_uid)
-            .text(tags::REFERENCED_SOP_INSTANCE_UID, b"UI", &header.sop_instance_uid)
-            .text(tags::SPATIAL_LOCATIONS_PRESERVED, b"CS", "YES")
-            .sequence(
-                tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE,
-                [Concept::new("121322", "DCM", "Source image for image processing operation").item()],
+            let mut source = Elements::default();
+            source
+                .text(tags::REFERENCED_SOP_CLASS_UID, b"UI", &header.sop_class_uid)
+                .text(tags::REFERENCED_SOP_INSTANCE_UID, b"UI", &header.sop_instance_uid)
+                .text(tags::SPATIAL_LOCATIONS_PRESERVED, b"CS", "YES")
+                .sequence(
+                    tags::PURPOSE_OF_REFERENCE_CODE_SEQUENCE,
+                    [Concept::new("121322", "DCM", "Source image for image processing operation").item()],
+                );
+            if is_multi_frame(header) {
+                source.text(tags::REFERENCED_FRAME_NUMBER, b"IS", &(slice.frame + 1).to_string());
+            }
+            let mut derivation = Elements::default();
+            derivation.sequence(tags::SOURCE_IMAGE_SEQUENCE, [source]).sequence(
+                tags::DERIVATION_CODE_SEQUENCE,
+                [Concept::new("113076", "DCM", "Segmentation").item()],
             );
-        if is_multi_frame(header) {
-            source.text(tags::REFERENCED_FRAME_NUMBER, b"IS", &(slice.frame + 1).to_string());
-        }
-        let mut derivation = Elements::default();
-        derivation.sequence(tags::SOURCE_IMAGE_SEQUENCE, [source]).sequence(
-            tags::DERIVATION_CODE_SEQUENCE,
-            [Concept::new("113076", "DCM", "Segmentation").item()],
-        );
 
-        let written = header.frames.get(slice.frame).map_or("", |frame| &frame.text.position);
-        let mut position = Elements::default();
-        position.text(
-            tags::IMAGE_POSITION_PATIENT,
-            b"DS",
-            &decimals_as_written(written, &slice.origin),
-        );
+            let written = header.frames.get(slice.frame).map_or("", |frame| &frame.text.position);
+            let mut position = Elements::default();
+            position.text(
+                tags::IMAGE_POSITION_PATIENT,
+                b"DS",
+                &decimals_as_written(written, &slice.origin),
+            );
 
-        let mut content = Elements::default();
-        content.longs(
-            tags::DIMENSION_INDEX_VALUES,
-            &[u32::from(segment.number), rank[frame.slice]],
-        );
+            let mut content = Elements::default();
+            content.longs(
+                tags::DIMENSION_INDEX_VALUES,
+                &[u32::from(segment.number), rank[frame.slice]],
+            );
 
-        let mut identification = Elements::default();
-        identification.shorts(tags::REFERENCED_SEGMENT_NUMBER, &[segment.number]);
+            let mut identification = Elements::default();
+            identification.shorts(tags::REFERENCED_SEGMENT_NUMBER, &[segment.number]);
 
-        let mut groups = Elements::default();
-        groups
-            .sequence(tags::DERIVATION_IMAGE_SEQUENCE, [derivation])
-            .sequence(tags::FRAME_CONTENT_SEQUENCE, [content])
-            .sequence(tags::PLANE_POSITION_SEQUENCE, [position])
-            .sequence(tags::SEGMENT_IDENTIFICATION_SEQUENCE, [identification]);
-        groups
-    });
+            let mut groups = Elements::default();
+            groups
+                .sequence(tags::DERIVATION_IMAGE_SEQUENCE, [derivation])
+                .sequence(tags::FRAME_CONTENT_SEQUENCE, [content])
+                .sequence(tags::PLANE_POSITION_SEQUENCE, [position])
+                .sequence(tags::SEGMENT_IDENTIFICATION_SEQUENCE, [identification]);
+            groups
+        })
+        .collect();
     let mut elements = Elements::default();
     elements.sequence(tags::PER_FRAME_FUNCTIONAL_GROUPS_SEQUENCE, items);
     elements

@@ -199,6 +199,19 @@ struct Uids {
     tracking: Vec<String>,
 }
 
+impl Uids {
+    /// UIDs as long as those of our making mostly are: `2.25.` and 39 digits or, padded, 38.
+    fn expected(segments: usize) -> Self {
+        let uid = "0".repeat(44);
+        Self {
+            instance: uid.clone(),
+            series: uid.clone(),
+            dimension_organization: uid.clone(),
+            tracking: vec![uid; segments],
+        }
+    }
+}
+
 /// The bytes of a DICOM file.
 ///
 /// Fails when the mask is empty, when the source has no valid UIDs to refer to, when mask and stack do not fit each other, and when the frames do not fit into
@@ -225,31 +238,39 @@ pub fn build(request: &SegmentationRequest) -> Result<Vec<u8>, OutputError> {
     } else {
         uids::EXPLICIT_VR_LITTLE_ENDIAN
     };
-    // The head of the object is written into the same memory before the pixels, which are most of it.
-    let mut file = bits::pack(request.mask, &request.segments, &frames, groups.len() + (64 << 10));
+    let pixel_bytes = bits::length(frames.len(), rows * columns);
+    // The head is written in front of the pixels, which are most of the object and are not moved again if it has the length expected.
+    let expected = Uids::expected(request.segments.len());
+    let front = file_meta(&expected, transfer_syntax).len()
+        + data_set_head(request, &frames, &expected, &groups, pixel_bytes).len();
+    let mut file = bits::pack(request.mask, &request.segments, &frames, front);
     let anonymous = Uids {
         tracking: vec![String::new(); request.segments.len()],
         ..Uids::default()
     };
     let digest = Sha256::new()
         .chain_update(transfer_syntax)
-        .chain_update(data_set_head(request, &frames, &anonymous, &groups, file.len()))
-        .chain_update(digest_of_parts(&file))
+        .chain_update(data_set_head(request, &frames, &anonymous, &groups, pixel_bytes))
+        .chain_update(digest_of_parts(&file[front..]))
         .finalize();
     let own = name(&digest, request.segments.len());
 
-    let meta = file_meta(&own, transfer_syntax);
-    let head = data_set_head(request, &frames, &own, &groups, file.len());
+    let mut meta = file_meta(&own, transfer_syntax);
+    let head = data_set_head(request, &frames, &own, &groups, pixel_bytes);
     if request.deflated {
-        file.splice(0..0, head);
-        let mut compressed = meta;
-        compressed.extend(deflate::whole(&file, deflate::LEVEL)?.bytes);
-        if compressed.len() % 2 == 1 {
-            compressed.push(0);
+        file.splice(..front, head);
+        meta.extend(deflate::whole(&file, deflate::LEVEL)?.bytes);
+        if meta.len() % 2 == 1 {
+            meta.push(0);
         }
-        return Ok(compressed);
+        return Ok(meta);
     }
-    file.splice(0..0, meta.into_iter().chain(head));
+    meta.extend(head);
+    if meta.len() == front {
+        file[..front].copy_from_slice(&meta);
+    } else {
+        file.splice(..front, meta);
+    }
     Ok(file)
 }
 

@@ -1,7 +1,12 @@
 //! The program as people run it: phantoms go in, files and exit codes come out.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
+#[path = "../ct_file/mod.rs"]
 mod ct_file;
+mod decoders;
+mod progress;
+mod reports;
+mod sizes;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -13,6 +18,9 @@ use std::time::{Duration, Instant};
 
 use ct_file::{encapsulated, meta};
 use serde_json::Value;
+
+/// The network of these tests, where the default one would take longer and prove no more.
+const TINY: &str = "hilum-ahnet-lung-tiny";
 
 fn hilum(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_hilum"))
@@ -478,26 +486,29 @@ fn a_slice_cut_inside_its_header_is_named_and_noted_without_being_asked_for() {
     }
 }
 
+/// The series of an abdomen, 300 mm below the lungs.
+fn abdomen(folder: &Path) -> PathBuf {
+    let specification = r#"{"seed": 3, "spacing_mm": [2.0, 2.0, 5.0], "matrix": [192, 192], "slices": 12, "centre_mm": [0.0, 0.0, -330.0]}"#;
+    let file = folder.join("abdomen.json");
+    fs::write(&file, specification).unwrap();
+    let made = folder.join("abdomen");
+    let arguments = [
+        "phantom",
+        "--specification",
+        file.to_str().unwrap(),
+        "--out",
+        made.to_str().unwrap(),
+    ];
+    ends_with(&hilum(&arguments), 0);
+    made.join("ct")
+}
+
 #[test]
 fn air_without_lungs_gives_no_segmentation_but_a_picture_and_a_report() {
     let folder = tempfile::tempdir().unwrap();
-    // 300 mm below the lungs: an abdomen.
-    let specification = r#"{"seed": 3, "spacing_mm": [2.0, 2.0, 5.0], "matrix": [192, 192], "slices": 12, "centre_mm": [0.0, 0.0, -330.0]}"#;
-    let file = folder.path().join("abdomen.json");
-    fs::write(&file, specification).unwrap();
-    let made = folder.path().join("abdomen");
-    ends_with(
-        &hilum(&[
-            "phantom",
-            "--specification",
-            file.to_str().unwrap(),
-            "--out",
-            made.to_str().unwrap(),
-        ]),
-        0,
-    );
+    let series = abdomen(folder.path());
     let out = folder.path().join("out");
-    let output = segment(&made.join("ct"), &out, &["--json"]);
+    let output = segment(&series, &out, &["--json"]);
     ends_with(&output, 0);
     let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(

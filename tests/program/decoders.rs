@@ -1,0 +1,158 @@
+//! Decoders that die while a series is segmented: they cost that series a finding, never the process, and never the next series.
+
+use std::collections::HashSet;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use super::{ends_with, hilum, phantom, text};
+
+const SLICES: usize = 60;
+
+/// Two chests: one whose pixels a decoder has to read, and one without need of any.
+fn two(folder: &Path) -> [String; 2] {
+    let coded = phantom(&folder.join("coded"), &["--transfer-syntax", "jpeg_ls"]);
+    let plain = phantom(
+        &folder.join("plain"),
+        &["--slices", "30", "--spacing", "1.8", "1.8", "10"],
+    );
+    [coded, plain].map(|path| path.to_str().unwrap().to_owned())
+}
+
+/// What `inspect` and `segment` print of the series with this many instances.
+fn of(printed: &Value, instances: usize) -> &Value {
+    let all = printed["series"].as_array().unwrap();
+    let found = all.iter().find(|one| one["series"]["instances"] == instances);
+    found.unwrap_or_else(|| panic!("no series of {instances}: {printed:#}"))
+}
+
+#[test]
+fn decoders_that_abort_or_run_out_of_time_refuse_their_series_and_the_next_is_segmented() {
+    let folder = tempfile::tempdir().unwrap();
+    let [coded, plain] = two(folder.path());
+    for (limit, told) in [
+        // Less than the program takes by itself: the first memory that the decoder asks for is refused, and it aborts.
+        (
+            "memory_bytes = 1048576",
+            "the decoder ended without an answer (signal 6)",
+        ),
+        ("seconds_per_frame = 0.000001", "decoding took longer than 0.000001 s"),
+    ] {
+        let configuration = folder.path().join("hilum.toml");
+        fs::write(&configuration, format!("[decoder]\n{limit}\n")).unwrap();
+        let out = folder.path().join("out");
+        let arguments = [
+            "segment",
+            &coded,
+            &plain,
+            "--out",
+            out.to_str().unwrap(),
+            "--device",
+            "cpu",
+        ];
+        let more = [
+            "--format",
+            "json",
+            "--json",
+            "--config",
+            configuration.to_str().unwrap(),
+        ];
+        let output = hilum(&[&arguments[..], &more].concat());
+        ends_with(&output, 0);
+        let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let refused = &of(&printed, SLICES)["verdict"];
+        assert_eq!(refused["outcome"], "refused", "{limit}: {refused:#}");
+        let finding = &refused["findings"][0];
+        assert_eq!(finding["code"], "corrupt_pixels", "{limit}: {finding:#}");
+        let about = finding["concerns"].as_array().unwrap();
+        assert!(
+            finding["sentence"]
+                .as_str()
+                .unwrap()
+                .contains(&format!("{SLICES} of {SLICES} files")),
+            "{limit}: {finding:#}"
+        );
+        assert!(
+            about.iter().all(|line| line.as_str().unwrap().contains(told)),
+            "{limit}: {about:?}"
+        );
+        assert_ne!(of(&printed, 30)["verdict"]["outcome"], "refused", "{limit}");
+    }
+}
+
+/// The decoders that a process has started and that live.
+fn decoders(parent: &Child) -> Vec<u32> {
+    let of_ours = |pid: &u32| {
+        let read = |name: &str| fs::read_to_string(format!("/proc/{pid}/{name}")).unwrap_or_default();
+        // After the name in brackets: the state, then the parent.
+        let parents = read("stat")
+            .rsplit(") ")
+            .next()
+            .and_then(|rest| rest.split(' ').nth(1)?.parse().ok());
+        parents == Some(parent.id()) && read("cmdline").split('\0').any(|word| word == "decode-frames")
+    };
+    let all = fs::read_dir("/proc").unwrap().flatten();
+    all.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+        .filter(of_ours)
+        .collect()
+}
+
+#[test]
+fn decoders_that_somebody_kills_refuse_their_series_and_the_next_is_segmented() {
+    let folder = tempfile::tempdir().unwrap();
+    let [coded, plain] = two(folder.path());
+    let out = folder.path().join("out");
+    let begun = Instant::now();
+    let child = Command::new(env!("CARGO_BIN_EXE_hilum"))
+        .args([
+            "segment",
+            &coded,
+            &plain,
+            "--out",
+            out.to_str().unwrap(),
+            "--device",
+            "cpu",
+            "--format",
+            "json",
+            "--json",
+        ])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // The moment that it starts, a decoder has its first frame before it: one that is seen is at work.
+    let mut killed = HashSet::new();
+    while killed.len() < 3 && begun.elapsed() < Duration::from_secs(60) {
+        for pid in decoders(&child) {
+            if killed.insert(pid) {
+                let ended = Command::new("kill").args(["-9", &pid.to_string()]).status().unwrap();
+                assert!(ended.success());
+            }
+        }
+    }
+    assert!(killed.len() >= 3, "no decoders were seen");
+    let output = child.wait_with_output().unwrap();
+    ends_with(&output, 0);
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let finding = &of(&printed, SLICES)["verdict"]["findings"][0];
+    assert_eq!(finding["code"], "corrupt_pixels", "{printed:#}");
+    let about = finding["concerns"].as_array().unwrap();
+    assert!(
+        (1..SLICES).contains(&about.len()),
+        "those alone that were killed: {about:?}"
+    );
+    assert!(
+        about.iter().all(|line| line.as_str().unwrap().contains("signal 9")),
+        "{about:?}"
+    );
+    assert_ne!(
+        of(&printed, 30)["verdict"]["outcome"],
+        "refused",
+        "{}",
+        text(&output.stderr)
+    );
+}
