@@ -523,7 +523,7 @@ impl Walk {
             Move::Claim => {
                 let sending = self.state == DeliveryState::Sending;
                 let due = self.state == DeliveryState::Pending || sending && self.lapsed;
-                let claim = database.claim_delivery("w", 60.0).await.unwrap();
+                let claim = database.claim_delivery("w", 60.0, &[]).await.unwrap();
                 assert_eq!(claim.is_some(), due, "{claim:?}");
                 if let Some(claim) = claim {
                     assert!(claim.job_id == self.job && claim.token > self.token);
