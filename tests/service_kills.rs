@@ -109,11 +109,26 @@ async fn send(address: String, mut left: Vec<Vec<u8>>, mut random: ChaCha8Rng) {
     }
 }
 
+/// Series and jobs that are not over.
+const OPEN: &str = "select (select count(*) from series where state in ('receiving', 'settled'))
+     + (select count(*) from job where state in ('queued', 'running') or state = 'done' and not deliveries_planned)";
+/// Deliveries that are not over.
+const UNDER_WAY: &str = "select count(*) from delivery where state in ('pending', 'sending')";
+
+/// Waits until something is being delivered, or nothing is to be; some seconds at the most.
+async fn delivers(url: &str) {
+    for _ in 0..400 {
+        if count(url, UNDER_WAY).await > 0 || count(url, OPEN).await == 0 {
+            return;
+        }
+        sleep(Duration::from_millis(25)).await;
+    }
+}
+
 /// Waits until nothing is left to do.
 async fn all_over(url: &str) {
-    eventually("every job to be over", || async {
-        let open = "select (select count(*) from series where state in ('receiving', 'settled')) + (select count(*) from job where state in ('queued', 'running'))";
-        (count(url, open).await == 0).then_some(())
+    eventually("every job and every delivery to be over", || async {
+        (count(url, OPEN).await + count(url, UNDER_WAY).await == 0).then_some(())
     })
     .await;
 }
@@ -178,6 +193,9 @@ struct Destinations {
 impl Destinations {
     async fn of(service: &mut Service) -> Destinations {
         let (full, sparse) = (QuirkServer::start().await, QuirkServer::start().await);
+        for server in [&full, &sparse] {
+            server.inside().stow_wait = Duration::from_millis(200);
+        }
         service.configure(&format!(
             "[[pacs]]\nname = \"full\"\nurl = {:?}\ncount = false\nframes = \"full\"\n[[pacs]]\nname = \"sparse\"\nurl = {:?}\ncount = false\nframes = \"sparse\"\n",
             full.url(),
@@ -214,12 +232,6 @@ impl Destinations {
 
     /// Each has one segmentation of every finished job, which its delivery names, and nothing else.
     async fn have_one_of_every_job(&self, url: &str) {
-        eventually("every delivery to be over", || async {
-            let open = "select (select count(*) from job where state = 'done' and not deliveries_planned)
-                 + (select count(*) from delivery where state in ('pending', 'sending'))";
-            (count(url, open).await == 0).then_some(())
-        })
-        .await;
         assert_eq!(
             count(url, "select count(*) from delivery where state <> 'delivered'").await,
             0
@@ -288,6 +300,7 @@ async fn random_kills_lose_nothing_and_finish_nothing_twice() {
         service.with("HILUM_JOBS__LEASE_SECONDS", "3.0");
         let address = format!("http://127.0.0.1:{}/dicom-web/studies", service.port);
         let (mut series, mut sent, mut senders) = (0, BTreeSet::new(), tokio::task::JoinSet::new());
+        let mut sending = 0;
         for life in 0..kills {
             if life % LIVES_PER_SERIES == 0 {
                 let (slices, known) = origin.series(life);
@@ -302,16 +315,26 @@ async fn random_kills_lose_nothing_and_finish_nothing_twice() {
             if below(&mut random, 2) == 0 {
                 destinations.be_odd(&mut random);
             }
-            // Now and then while it starts, else some time after.
-            if below(&mut random, 5) == 0 {
-                service.launch();
-                sleep(Duration::from_millis(below(&mut random, 800))).await;
-            } else {
-                service.up().await;
-                sleep(Duration::from_millis(below(&mut random, 3500))).await;
+            // While it starts, while it delivers, or some time after its start.
+            match below(&mut random, 5) {
+                0 => {
+                    service.launch();
+                    sleep(Duration::from_millis(below(&mut random, 800))).await;
+                }
+                1 | 2 => {
+                    service.up().await;
+                    delivers(&url).await;
+                    sleep(Duration::from_millis(below(&mut random, 400))).await;
+                }
+                _ => {
+                    service.up().await;
+                    sleep(Duration::from_millis(below(&mut random, 3500))).await;
+                }
             }
             service.kill();
+            sending += i64::from(count(&url, "select count(*) from delivery where state = 'sending'").await > 0);
         }
+        println!("{sending} of them left a delivery under way");
         service.up().await;
         while let Some(ended) = senders.join_next().await {
             ended.unwrap();

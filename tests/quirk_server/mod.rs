@@ -5,6 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, Bytes};
@@ -59,6 +60,8 @@ pub struct Served {
 #[derive(Debug, Default)]
 pub struct Inside {
     pub stow: VecDeque<Stow>,
+    /// Between keeping an object and answering.
+    pub stow_wait: Duration,
     pub wado: VecDeque<Wado>,
     /// Status and body that are answered about a series: `SERIES/metadata`, `SERIES/instances`.
     pub odd: HashMap<String, (u16, String)>,
@@ -134,9 +137,17 @@ async fn note(State(inside): State<Shared>, request: Request, next: Next) -> Res
 }
 
 async fn store(State(inside): State<Shared>, Path(study): Path<String>, body: Bytes) -> Response {
-    let mut inside = inside.lock().unwrap();
+    let (answer, wait) = {
+        let mut inside = inside.lock().unwrap();
+        (stored(&mut inside, study, &body), inside.stow_wait)
+    };
+    tokio::time::sleep(wait).await;
+    answer
+}
+
+fn stored(inside: &mut Inside, study: String, body: &[u8]) -> Response {
     inside.stow_requests += 1;
-    let part = only_part(&body);
+    let part = only_part(body);
     let (series, sop) = uids_of(part);
     let quirk = inside.stow.pop_front().unwrap_or(Stow::Listed { kept: true });
     let kept = match quirk {

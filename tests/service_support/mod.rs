@@ -123,7 +123,7 @@ pub async fn both(database_url: &str, forwards: bool, more: &str) -> (Service, O
 
 /// The same, of which Orthanc alone is up.
 pub async fn apart(database_url: &str, forwards: bool, more: &str) -> (Service, Orthanc) {
-    let mut service = Service::new(Some(database_url));
+    let service = Service::new(Some(database_url));
     let forward = orthanc::Forward {
         port: service.port,
         user: "orthanc".into(),
