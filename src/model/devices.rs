@@ -309,9 +309,9 @@ mod tests {
         has(&cuda, "gpu_mem_limit", "8589934592");
         has(&cuda, "arena_extend_strategy", "kSameAsRequested");
         has(&tensorrt, "trt_max_workspace_size", "8589934592");
-        has(&tensorrt, "trt_fp16_enable", "1");
-        has(&tensorrt, "trt_engine_cache_enable", "1");
-        has(&tensorrt, "trt_timing_cache_enable", "1");
+        has(&tensorrt, "trt_fp16_enable", "true");
+        has(&tensorrt, "trt_engine_cache_enable", "true");
+        has(&tensorrt, "trt_timing_cache_enable", "true");
         has(&tensorrt, "trt_profile_opt_shapes", "image:4x1x32x224x224");
         assert_eq!(std::fs::read_dir(folder.path().join("tensorrt")).unwrap().count(), 1);
 
