@@ -1,7 +1,6 @@
 //! Profiles of the DICOM Segmentation: one mask, an object for each, and each PACS with its own. By the network and by the real program.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
-#[allow(dead_code, reason = "every test file uses a part of it")]
 #[path = "quirk_server/mod.rs"]
 mod quirk_server;
 mod service_support;
