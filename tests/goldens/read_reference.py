@@ -162,7 +162,8 @@ def variants(folder, out, per_folder, only):
         for index, path in enumerate(chosen):
             d = pydicom.dcmread(path)
             try:
-                d.decompress(generate_instance_uid=False)
+                if d.file_meta.TransferSyntaxUID.is_compressed:
+                    d.decompress(generate_instance_uid=False)
                 d.pixel_array
             except Exception:
                 continue
