@@ -7,9 +7,10 @@ use super::{End, say};
 
 /// What `hilum submit` is told.
 #[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("wanted").args(["study", "series"]).required(true).multiple(true))]
 pub(super) struct Arguments {
     /// StudyInstanceUID; that of the series, as the service or the PACS knows it, if not given.
-    #[arg(long, value_name = "UID", required_unless_present = "series")]
+    #[arg(long, value_name = "UID")]
     study: Option<String>,
     /// SeriesInstanceUID; all CT series of the study if not given.
     #[arg(long, value_name = "UID")]

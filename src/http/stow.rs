@@ -122,6 +122,11 @@ impl IntoResponses for Answers {
 async fn answer(door: &Door, headers: &HeaderMap, body: Body, study: Option<String>) -> Response {
     let Door { ingest, pacs } = door;
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
+    let encoding = headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
+    if encoding.is_some_and(|encoding| !encoding.eq_ignore_ascii_case(b"identity")) {
+        let sentence = "the body has a Content-Encoding; send it plain";
+        return problem(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported_encoding", sentence);
+    }
     let boundary = match Boundary::of_content_type(text("content-type").unwrap_or_default()) {
         Ok(boundary) => boundary,
         Err(error) => return refused(&error.into()),
