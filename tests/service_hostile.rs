@@ -289,7 +289,10 @@ async fn absurd_heads_of_requests_are_refused() {
             (target.head("Content-Length: 18446744073709551615\r\n"), [431, 413]),
             (target.head("Content-Length: 17179869185\r\n"), [413, 413]),
             // Nothing is inflated for anybody.
-            (target.head("Content-Encoding: gzip\r\nContent-Length: 1048576\r\n"), [415, 415]),
+            (
+                target.head("Content-Encoding: gzip\r\nContent-Length: 1048576\r\n"),
+                [415, 415],
+            ),
             (tls, [400, 400]),
         ] {
             let answer = target.answer(bytes.as_bytes()).await;

@@ -270,7 +270,10 @@ fn eight_bits_no_rescale_or_another_rescale_type_are_not_hounsfield_units() {
     let us = framed(20, |_, f| f.rescale_type = "US".into());
     assert!(refused(&us, Code::NotHu).contains("RescaleType is US instead of HU in all 20 slices"));
     refused(&all(20, |_, h| h.pixels.samples_per_pixel = 3), Code::NotHu);
-    refused(&all(20, |_, h| h.pixels.photometric_interpretation = "PALETTE COLOR".into()), Code::NotHu);
+    refused(
+        &all(20, |_, h| h.pixels.photometric_interpretation = "PALETTE COLOR".into()),
+        Code::NotHu,
+    );
 }
 
 #[test]
