@@ -87,11 +87,11 @@ def dice(a, b):
     return 2 * (a & b).sum() / total if total else 1.0
 
 
-def tilted_part(side, spacing_mm, rng, down):
-    """The lowest or highest 20 to 45 % of a lung, beyond a tilted plane."""
+def tilted_part(side, rng, down):
+    """The lowest or highest 20 to 45 % of a lung, beyond a plane that is tilted the less the thinner the slices."""
     z, y, x = np.nonzero(side)
     tilt = rng.uniform(-1, 1, 2)
-    height = (-z if down else z) * spacing_mm[0] + tilt[0] * y * spacing_mm[1] + tilt[1] * x * spacing_mm[2]
+    height = (-5.0 if down else 5.0) * z + 0.8 * (tilt[0] * y + tilt[1] * x)
     part = height >= np.quantile(height, 1 - rng.uniform(0.2, 0.45))
     where = np.zeros(side.shape, bool)
     where[z[part], y[part], x[part]] = True
@@ -122,7 +122,7 @@ def paint_to_measure(hu, lung, seed, kind="base", spacing_mm=SPACING_MM):
         side, where = lung > 0, pleural_patches(lung, spacing_mm, rng)
     else:
         side = max((lung == 1, lung == 2), key=lambda s: s.sum())
-        where = tilted_part(side, spacing_mm, rng, down=kind == "base")
+        where = tilted_part(side, rng, down=kind == "base")
 
     cube = (4, 24, 24)
     tissue = ((hu > -20) & (hu < 200)).astype(np.float32)
