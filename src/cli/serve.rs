@@ -142,7 +142,7 @@ async fn open(settings: &Settings, data: &Path) -> anyhow::Result<State> {
 
 async fn serve(arguments: &Arguments, settings: &Settings, data: &Path) -> anyhow::Result<End> {
     let has = |role| arguments.roles.contains(&role);
-    let (core, specification) = network(settings, data, has(ProcessRole::Work))?;
+    let Network { core, specification } = network(settings, data, has(ProcessRole::Work))?;
     let State { database, cluster } = open(settings, data).await?;
     let without_database = CancellationToken::new();
     let cluster = cluster.map(|cluster| tokio::spawn(cluster.keep(without_database.clone())));
@@ -243,24 +243,29 @@ fn manifest(settings: &Settings) -> anyhow::Result<Manifest> {
     Ok(Manifest::load(&path)?.with(&settings.overrides)?)
 }
 
+/// What this process has of the network.
+#[derive(Default)]
+struct Network {
+    /// Ready to segment, where it works.
+    core: Option<Arc<Core>>,
+    /// What jobs are made with, as far as it is known.
+    specification: Option<Arc<JobSpecification>>,
+}
+
 /// The network, ready, where this process `works`; and what jobs are made with. A process that does not segment needs no network: without its manifest, any job of the same
 /// slices answers a wish for one.
-fn network(
-    settings: &Settings,
-    data: &Path,
-    works: bool,
-) -> anyhow::Result<(Option<Arc<Core>>, Option<Arc<JobSpecification>>)> {
+fn network(settings: &Settings, data: &Path, works: bool) -> anyhow::Result<Network> {
     let manifest = match manifest(settings) {
         Ok(manifest) => manifest,
         Err(error) if works => return Err(error),
         Err(error) => {
             warn!("it is not known here with which network jobs are made: {error:#}");
-            return Ok((None, None));
+            return Ok(Network::default());
         }
     };
     let specification = Some(Arc::new(jobs::specification(&manifest)));
     let core = works.then(|| core(manifest, settings, data)).transpose()?;
-    Ok((core, specification))
+    Ok(Network { core, specification })
 }
 
 /// The network, ready.
