@@ -5,7 +5,7 @@ mod service_support;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::{Duration, Instant};
 
 use base64::Engine;
@@ -455,6 +455,15 @@ async fn one_chest_in_two_studies_gets_two_segmentations_each_with_its_own_ident
     .await;
 }
 
+/// `hilum submit` to this service, with these arguments.
+fn submit(service: &Service, arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_hilum"))
+        .args(["submit", "--url", &format!("http://127.0.0.1:{}", service.port)])
+        .args(arguments)
+        .output()
+        .unwrap()
+}
+
 #[tokio::test]
 async fn a_submitted_study_is_fetched_from_its_pacs_and_segmented() {
     if !ready() {
@@ -466,21 +475,7 @@ async fn a_submitted_study_is_fetched_from_its_pacs_and_segmented() {
         orthanc.store(&phantom(folder.path(), 10, &[])).await;
         let studies = orthanc.get("/dicom-web/studies").await.unwrap();
         let study = service_support::orthanc::uid(&studies[0], "0020000D");
-        let address = format!("http://127.0.0.1:{}", service.port);
-        let submitted = Command::new(env!("CARGO_BIN_EXE_hilum"))
-            .args([
-                "submit",
-                "--study",
-                &study,
-                "--pacs",
-                "orthanc",
-                "--priority",
-                "3",
-                "--url",
-                &address,
-            ])
-            .output()
-            .unwrap();
+        let submitted = submit(&service, &["--study", &study, "--pacs", "orthanc", "--priority", "3"]);
         assert!(
             submitted.status.success(),
             "{}",
@@ -492,10 +487,7 @@ async fn a_submitted_study_is_fetched_from_its_pacs_and_segmented() {
             (states(&jobs), jobs[0]["priority"].as_i64()),
             (vec!["done".to_owned()], Some(3))
         );
-        let nowhere = Command::new(env!("CARGO_BIN_EXE_hilum"))
-            .args(["submit", "--study", &study, "--pacs", "nowhere", "--url", &address])
-            .output()
-            .unwrap();
+        let nowhere = submit(&service, &["--study", &study, "--pacs", "nowhere"]);
         assert!(!nowhere.status.success());
     })
     .await;
@@ -512,14 +504,7 @@ async fn a_series_submitted_by_its_uid_alone_is_found_at_its_pacs() {
         orthanc.store(&phantom(folder.path(), 14, &[])).await;
         let series = orthanc.get("/dicom-web/series").await.unwrap();
         let series = service_support::orthanc::uid(&series[0], "0020000E");
-        let address = format!("http://127.0.0.1:{}", service.port);
-        let submit = |arguments: &[&str]| {
-            let program = Command::new(env!("CARGO_BIN_EXE_hilum"))
-                .args(["submit", "--url", &address])
-                .args(arguments)
-                .output();
-            program.unwrap()
-        };
+        let submit = |arguments: &[&str]| submit(&service, arguments);
         assert!(!submit(&["--pacs", "orthanc"]).status.success(), "nothing is named");
         assert!(!submit(&["--series", &series]).status.success(), "it was not received");
         let submitted = submit(&["--series", &series, "--pacs", "orthanc"]);
