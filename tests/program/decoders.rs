@@ -2,24 +2,24 @@
 
 use std::collections::HashSet;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{ends_with, hilum, phantom, text};
+use super::{ends_with, phantom, segmenting, text};
 
 const SLICES: usize = 60;
 
 /// Two chests: one whose pixels a decoder has to read, and one without need of any.
-fn two(folder: &Path) -> [String; 2] {
+fn two(folder: &Path) -> [PathBuf; 2] {
     let coded = phantom(&folder.join("coded"), &["--transfer-syntax", "jpeg_ls"]);
     let plain = phantom(
         &folder.join("plain"),
         &["--slices", "30", "--spacing", "1.8", "1.8", "10"],
     );
-    [coded, plain].map(|path| path.to_str().unwrap().to_owned())
+    [coded, plain]
 }
 
 /// What `inspect` and `segment` print of the series with this many instances.
@@ -44,15 +44,6 @@ fn decoders_that_abort_or_run_out_of_time_refuse_their_series_and_the_next_is_se
         let configuration = folder.path().join("hilum.toml");
         fs::write(&configuration, format!("[decoder]\n{limit}\n")).unwrap();
         let out = folder.path().join("out");
-        let arguments = [
-            "segment",
-            &coded,
-            &plain,
-            "--out",
-            out.to_str().unwrap(),
-            "--device",
-            "cpu",
-        ];
         let more = [
             "--format",
             "json",
@@ -60,7 +51,7 @@ fn decoders_that_abort_or_run_out_of_time_refuse_their_series_and_the_next_is_se
             "--config",
             configuration.to_str().unwrap(),
         ];
-        let output = hilum(&[&arguments[..], &more].concat());
+        let output = segmenting(&[&coded, &plain], &out, &more).output().unwrap();
         ends_with(&output, 0);
         let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
         let refused = &of(&printed, SLICES)["verdict"];
@@ -106,20 +97,7 @@ fn decoders_that_somebody_kills_refuse_their_series_and_the_next_is_segmented() 
     let [coded, plain] = two(folder.path());
     let out = folder.path().join("out");
     let begun = Instant::now();
-    let child = Command::new(env!("CARGO_BIN_EXE_hilum"))
-        .args([
-            "segment",
-            &coded,
-            &plain,
-            "--out",
-            out.to_str().unwrap(),
-            "--device",
-            "cpu",
-            "--format",
-            "json",
-            "--json",
-        ])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+    let child = segmenting(&[&coded, &plain], &out, &["--format", "json", "--json"])
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()

@@ -53,17 +53,22 @@ fn phantom(folder: &Path, more: &[&str]) -> PathBuf {
     out.join("ct")
 }
 
+/// `hilum segment` of series into `out` on the CPU, to be run or started.
+fn segmenting(series: &[&Path], out: &Path, more: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hilum"));
+    command
+        .arg("segment")
+        .args(series)
+        .arg("--out")
+        .arg(out)
+        .args(["--device", "cpu"])
+        .args(more)
+        .current_dir(env!("CARGO_MANIFEST_DIR"));
+    command
+}
+
 fn segment(series: &Path, out: &Path, more: &[&str]) -> Output {
-    let mut arguments = vec![
-        "segment",
-        series.to_str().unwrap(),
-        "--out",
-        out.to_str().unwrap(),
-        "--device",
-        "cpu",
-    ];
-    arguments.extend(more);
-    hilum(&arguments)
+    segmenting(&[series], out, more).output().unwrap()
 }
 
 /// The one folder of results.
@@ -554,20 +559,7 @@ fn a_canceled_run_leaves_nothing_half_written() {
     let folder = tempfile::tempdir().unwrap();
     let series = phantom(folder.path(), &[]);
     let out = folder.path().join("out");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_hilum"))
-        .args([
-            "segment",
-            series.to_str().unwrap(),
-            "--device",
-            "cpu",
-            "--overlap",
-            "0.9",
-            "--crop",
-            "off",
-            "--out",
-            out.to_str().unwrap(),
-        ])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+    let mut child = segmenting(&[&series], &out, &["--overlap", "0.9", "--crop", "off"])
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
@@ -591,7 +583,6 @@ fn a_canceled_run_leaves_nothing_half_written() {
     assert!(left.is_empty(), "{left:?}");
 }
 
-/// `hilum check --json` with a configuration; its points by name.
 /// As a terminal does it: the signal reaches every process of the group.
 #[test]
 fn a_ctrl_c_while_compressed_pixels_are_read_is_not_taken_for_broken_pixels() {
@@ -599,16 +590,7 @@ fn a_ctrl_c_while_compressed_pixels_are_read_is_not_taken_for_broken_pixels() {
     let series = phantom(folder.path(), &["--transfer-syntax", "jpeg_ls"]);
     let out = folder.path().join("out");
     for milliseconds in [20, 60, 100, 140, 180, 220, 260, 300] {
-        let child = Command::new(env!("CARGO_BIN_EXE_hilum"))
-            .args([
-                "segment",
-                series.to_str().unwrap(),
-                "--format",
-                "json",
-                "--out",
-                out.to_str().unwrap(),
-            ])
-            .current_dir(env!("CARGO_MANIFEST_DIR"))
+        let child = segmenting(&[&series], &out, &["--format", "json"])
             .process_group(0)
             .stdout(Stdio::null())
             .stderr(Stdio::piped())
@@ -631,6 +613,7 @@ fn a_ctrl_c_while_compressed_pixels_are_read_is_not_taken_for_broken_pixels() {
     }
 }
 
+/// `hilum check --json` with a configuration; its points by name.
 fn check(folder: &Path, configuration: &str) -> (Output, serde_json::Map<String, Value>) {
     let file = folder.join("hilum.toml");
     fs::write(&file, configuration).unwrap();

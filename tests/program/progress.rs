@@ -1,9 +1,9 @@
 //! What a person sees of the progress where there is no terminal: plain lines.
 
 use std::io::{BufRead, BufReader};
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 
-use super::phantom;
+use super::{phantom, segmenting};
 
 /// `...012345678901: window 3 of 40, about 12 s left`, as windows done, of all, and seconds left.
 fn window(line: &str) -> Option<(usize, usize, f64)> {
@@ -19,19 +19,9 @@ fn without_a_terminal_plain_lines_tell_the_stage_the_windows_done_and_the_time_l
     let folder = tempfile::tempdir().unwrap();
     let series = phantom(folder.path(), &[]);
     let out = folder.path().join("out");
-    let mut child = Command::new(env!("CARGO_BIN_EXE_hilum"))
-        .args([
-            "segment",
-            series.to_str().unwrap(),
-            "--out",
-            out.to_str().unwrap(),
-            "--device",
-            "cpu",
-            "-v",
-        ])
-        // Many windows: a line comes every five seconds.
-        .args(["--overlap", "0.9", "--crop", "off", "--skip", "off"])
-        .current_dir(env!("CARGO_MANIFEST_DIR"))
+    // Many windows: a line comes every five seconds.
+    let many = ["-v", "--overlap", "0.9", "--crop", "off", "--skip", "off"];
+    let mut child = segmenting(&[&series], &out, &many)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
         .spawn()
