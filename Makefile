@@ -53,8 +53,8 @@ lint:
 
 bench: build
 	cargo bench --locked
-	@scripts/setup.sh tests
-	benches/compare/run.sh
+	@scripts/setup.sh bench
+	COMPARE_PYTHON=.venv-bench/bin/python benches/compare/run.sh
 
 fuzz: setup
 	FUZZ_SECONDS=$(FUZZ_SECONDS) fuzz/run.sh

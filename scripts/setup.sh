@@ -4,6 +4,7 @@
 #   scripts/setup.sh          a C++ compiler and cmake (CharLS), ONNX Runtime's library in .runtime/
 #   scripts/setup.sh demo     also Orthanc and PostgreSQL, which are started and ended by the demo
 #   scripts/setup.sh tests    also the programs and the Python environment that the tests compare with
+#   scripts/setup.sh bench    also the programs and the Python environment that the benches compare with
 #
 # ONNX Runtime is taken out of its PyPI wheel and verified by checksum; Python is used here alone, Hilum needs none.
 set -euo pipefail
@@ -96,15 +97,27 @@ tests() {
     debian dcmdump:dcmtk dciodvfy:dicom3tools gdcmconv:libgdcm-tools ojph_compress:openjph-tools unshare:util-linux
     servers
     if [ ${#recording[@]} -gt 0 ]; then library .runtime/recording "$recording_version" "${recording[@]}"; fi
-    local stamp=.venv/requirements.sha256 sum
-    sum=$(sha256sum tests/goldens/requirements.txt | cut -d' ' -f1)
-    [ -f "$stamp" ] && [ "$(cat "$stamp")" = "$sum" ] && return
+    python_environment .venv tests/goldens/requirements.txt
+}
+
+bench() {
+    tests
+    debian dcm2niix:dcm2niix
+    python_environment .venv-bench tests/goldens/requirements.txt benches/compare/requirements.txt
+}
+
+# python_environment FOLDER REQUIREMENTS...: made again where the requirements are others than it was made of.
+python_environment() {
+    local folder=$1 sum
+    shift
+    sum=$(cat "$@" | sha256sum | cut -d' ' -f1)
+    [ -f "$folder/requirements.sha256" ] && [ "$(cat "$folder/requirements.sha256")" = "$sum" ] && return
     python3 -c 'import ensurepip' >/dev/null 2>&1 || debian "no-such-program:python3-venv"
-    say "making the Python environment of the tests (.venv)"
-    rm -rf .venv
-    python3 -m venv .venv
-    .venv/bin/pip install --quiet --disable-pip-version-check -r tests/goldens/requirements.txt
-    echo "$sum" > "$stamp"
+    say "making a Python environment ($folder)"
+    rm -rf "$folder"
+    python3 -m venv "$folder"
+    "$folder/bin/pip" install --quiet --disable-pip-version-check "${@/#/--requirement=}"
+    echo "$sum" > "$folder/requirements.sha256"
 }
 
 command -v cargo >/dev/null 2>&1 || fail "cargo is missing: install a Rust toolchain first (rustup)"
@@ -113,5 +126,6 @@ runtime
 case "${1:-}" in
     demo) servers ;;
     tests) tests ;;
+    bench) bench ;;
 esac
 say "ready"

@@ -5,9 +5,10 @@
 
 SERIES is uncompressed; its copies are made with dcmtk (JPEG lossless SV1, JPEG-LS) and gdcmconv (JPEG 2000) into OUT. Hilum's figure is the stage `read` of its report: with its decoders
 in a child process, as for strangers' files, and in its own (`--trust-input`). pydicom decodes with pylibjpeg and pyjpegls, gdcm with its own decoders; each in a process
-of its own whose imports are not timed, reading headers too. Wall seconds are medians; processor seconds of the peers stand beside, since they use one core and Hilum all.
+of its own whose imports are not timed, reading headers too. Wall and processor seconds are medians, since the peers mostly use one core and Hilum all. Processor seconds of Hilum
+are the stage's where it decodes in its own process; the children's are those of the whole program less what it took with `--format json` and the same series uncompressed.
 """
-import argparse, json, resource, statistics, subprocess, sys, tempfile, time
+import argparse, json, os, resource, statistics, subprocess, sys, tempfile, time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -70,14 +71,24 @@ def run_peer(name, folder, repeat):
     print(json.dumps([statistics.median(wall), statistics.median(processor)]))
 
 
-def ours(a, folder, more):
-    seconds = []
-    for _ in range(a.repeat):
-        with tempfile.TemporaryDirectory() as out:
-            command = [a.hilum, "segment", str(folder), "--out", out, "--device", "cpu", "--json", "--format", "json", *more, *(["--model", a.model] if a.model else [])]
-            report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout)["series"][0]
-        seconds.append(next(s["seconds"] for s in report["timings"] if s["stage"] == "read"))
-    return statistics.median(seconds)
+def once(a, folder, more):
+    """Wall and processor seconds of the stage `read`, and processor seconds of the whole program, decoders included, outside its stages."""
+    with tempfile.TemporaryDirectory() as out:
+        command = [a.hilum, "segment", str(folder), "--out", out, "--device", "cpu", "--json", "--format", "json", *more, *(["--model", a.model] if a.model else [])]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        printed = process.stdout.read()
+        _, process.returncode, used = os.wait4(process.pid, 0)
+    if process.returncode:
+        raise SystemExit(f"hilum ended with {process.returncode}")
+    stages = json.loads(printed)["series"][0]["timings"]
+    read = next(s for s in stages if s["stage"] == "read")
+    return read["seconds"], read["processor_seconds"], used.ru_utime + used.ru_stime - sum(s["processor_seconds"] for s in stages)
+
+
+def ours(a, folder, more, outside=None):
+    """Median wall and processor seconds of `read`. Where `outside` (of a run without decoders) is given, what is more than that outside the stages was taken by decoders."""
+    wall, inside, around = (statistics.median(column) for column in zip(*(once(a, folder, more) for _ in range(a.repeat))))
+    return wall, inside + (max(0.0, around - outside) if outside is not None else 0.0)
 
 
 def main():
@@ -88,14 +99,15 @@ def main():
     p.add_argument("--model"), p.add_argument("--repeat", type=int, default=3)
     a = p.parse_args()
     rows = {}
-    print("| coded as | Hilum s | in its own process | pydicom s (processor) | gdcm s (processor) | ratios |\n| --- | --- | --- | --- | --- | --- |")
+    outside = statistics.median(once(a, a.series, [])[2] for _ in range(a.repeat))
+    print("| coded as | Hilum s (processor) | in its own process | pydicom s (processor) | gdcm s (processor) | ratios |\n| --- | --- | --- | --- | --- | --- |")
     for kind, folder in copies(a.series, a.out):
-        child, own = ours(a, folder, []), ours(a, folder, ["--trust-input"])
+        child, own = ours(a, folder, [], outside), ours(a, folder, ["--trust-input"])
         peers = {name: peer(name, folder, a.repeat) for name in ("pydicom", "gdcm")}
         rows[kind] = {"hilum": child, "hilum_trust": own, **{name: found for name, (found, _) in peers.items()}}
         cells = [f"{found[0]:.2f} ({found[1]:.2f})" if found else f"not read: {why}" for found, why in peers.values()]
-        ratios = ", ".join(f"{found[0] / child:.1f}" if found else "-" for found, _ in peers.values())
-        print(f"| {kind} | {child:.2f} | {own:.2f} | {cells[0]} | {cells[1]} | {ratios} |", flush=True)
+        ratios = ", ".join(f"{found[0] / child[0]:.1f}" if found else "-" for found, _ in peers.values())
+        print(f"| {kind} | {child[0]:.2f} ({child[1]:.2f}) | {own[0]:.2f} ({own[1]:.2f}) | {cells[0]} | {cells[1]} | {ratios} |", flush=True)
     (a.out / "compressed.json").write_text(json.dumps(rows, indent=1))
 
 

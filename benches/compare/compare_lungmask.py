@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """compare_lungmask.py - lungmask's U-net (PyPI) and Hilum's default network on the same slices, on the same cores.
 
-    compare_lungmask.py HILUM SERIES [--model NAME] [--repeat 3] [--threads 2]
+    compare_lungmask.py HILUM SERIES [--model NAME] [--repeat 5] [--threads 2]
 
 lungmask runs with random weights (its own are fetched from elsewhere), so its figure is its preparation and its network over all slices, without its clean-up, whose time depends on
 the mask, and without reading the CT. Hilum's are its stage `windows` and its whole program. Needs torch, SimpleITK and lungmask (`--no-deps` with scikit-image, fill-voids, tqdm,
@@ -12,11 +12,15 @@ from pathlib import Path
 
 
 def of_hilum(a):
+    """Wall and processor seconds of the stage `windows`, and of the whole program."""
     with tempfile.TemporaryDirectory() as out:
         begun = time.perf_counter()
         command = [a.hilum, "segment", a.series, "--out", out, "--device", "cpu", "--json", *(["--model", a.model] if a.model else [])]
+        used = os.times()
         report = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL).stdout)["series"][0]
-        return next(s["seconds"] for s in report["timings"] if s["stage"] == "windows"), time.perf_counter() - begun
+        wall, now = time.perf_counter() - begun, os.times()
+        windows = next(s for s in report["timings"] if s["stage"] == "windows")
+        return (windows["seconds"], windows["processor_seconds"]), (wall, sum(now[2:4]) - sum(used[2:4]))
 
 
 def lungmask_of(a):
@@ -37,18 +41,21 @@ def lungmask_of(a):
 def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("hilum"), p.add_argument("series")
-    p.add_argument("--model"), p.add_argument("--repeat", type=int, default=3), p.add_argument("--threads", type=int, default=os.cpu_count())
+    p.add_argument("--model"), p.add_argument("--repeat", type=int, default=5), p.add_argument("--threads", type=int, default=os.cpu_count())
     a = p.parse_args()
     inferer, image = lungmask_of(a)
     theirs, windows, whole = [], [], []
     for _ in range(a.repeat):
-        begun = time.perf_counter()
+        begun, used = time.perf_counter(), time.process_time()
         inferer.apply(image)
-        theirs.append(time.perf_counter() - begun)
+        theirs.append((time.perf_counter() - begun, time.process_time() - used))
         network, program = of_hilum(a)
         windows.append(network), whole.append(program)
-    theirs, windows, whole = map(statistics.median, (theirs, windows, whole))
-    print(f"lungmask's U-net {theirs:.1f} s; Hilum's network {windows:.2f} s ({theirs / windows:.1f} times), Hilum's whole program {whole:.2f} s ({theirs / whole:.1f} times)")
+    print("| what | s (processor) | lungmask to it |\n| --- | --- | --- |")
+    slow = statistics.median(wall for wall, _ in theirs)
+    for name, seen in (("lungmask's U-net, slice by slice", theirs), ("Hilum's network, all windows", windows), ("the whole of `hilum segment`", whole)):
+        wall, processor = (statistics.median(column) for column in zip(*seen))
+        print(f"| {name} | {wall:.2f} ({processor:.2f}) | {slow / wall:.1f} |")
 
 
 if __name__ == "__main__":
