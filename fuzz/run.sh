@@ -1,6 +1,6 @@
 #!/bin/sh
 # fuzz/run.sh [TARGET...]: builds fuzz targets (all by default) with the installed stable compiler and runs each for FUZZ_SECONDS (60).
-# HILUM_DECODER names a built hilum, which decodes for the target `pixels` and makes the first files of `header`; without it one is built.
+# HILUM_DECODER names a built hilum, which decodes for the target `pixels` and makes the first inputs of `header` and `pixels`; without it one is built.
 # cargo-fuzz itself asks for a nightly compiler; the coverage counters that libFuzzer needs are a pass of LLVM, which stable has as well.
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
@@ -27,6 +27,35 @@ seed_headers() {
     done
     rm -r "$phantom"
 }
+# frame NAME WHICH ROWS COLUMNS BITS FLAGS FILE: the pixel data of a file in explicit VR little endian, as fuzz_targets/pixels.rs takes them.
+frame() {
+    name=$1 file=$7
+    at=$(LC_ALL=C grep -obUaP '\xe0\x7f\x10\x00O[BW]' "$file" | tail -n 1 | cut -d: -f1)
+    {
+        for byte in "$2" "$3" "$4" "$5" "$6"; do printf "\\$(printf %03o "$byte")"; done
+        tail -c +$((at + 7)) "$file"
+    } > "$here/corpus/pixels/$name"
+}
+# A small frame of each kind: slices of a phantom, and the goldens of other people's programs.
+seed_pixels() {
+    phantom=$(mktemp -d)
+    for syntax in explicit_little_endian rle jpeg_ls; do
+        "$HILUM_DECODER" phantom --out "$phantom/$syntax" --matrix 24 24 --slices 10 --transfer-syntax "$syntax" >/dev/null
+        cp "$phantom/$syntax/ct/IM0005.dcm" "$phantom/$syntax.dcm"
+    done
+    goldens=$here/../tests/goldens
+    frame native 0 24 24 12 0 "$phantom/explicit_little_endian.dcm"
+    frame deflated 2 24 24 12 0 "$phantom/explicit_little_endian.dcm"
+    { printf '\001\030\030\014\000\000\000\000\000\004\200'; tail -c 1152 "$phantom/explicit_little_endian.dcm" | dd conv=swab 2>/dev/null; } > "$here/corpus/pixels/big_endian"
+    frame rle 3 24 24 12 2 "$phantom/rle.dcm"
+    frame jpeg_baseline 4 64 48 8 6 "$goldens/jpeg_baseline.dcm"
+    frame jpeg_lossless_57 5 20 30 12 2 "$goldens/jpeg_lossless_57.dcm"
+    frame jpeg_lossless_70 6 20 30 12 2 "$goldens/jpeg_lossless_70.dcm"
+    frame jpeg_ls 7 24 24 12 2 "$phantom/jpeg_ls.dcm"
+    frame jpeg_2000 8 20 30 12 2 "$goldens/jpeg_2000.dcm"
+    frame htj2k 9 20 30 12 2 "$goldens/htj2k.dcm"
+    rm -r "$phantom"
+}
 host=$(rustc -vV | sed -n 's/^host: //p')
 export CARGO_TARGET_DIR="${FUZZ_TARGET_DIR:-$here/target}"
 export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares"
@@ -34,7 +63,10 @@ for target in "$@"; do
     # A named host keeps the flags away from build scripts.
     cargo build --quiet --release --manifest-path "$here/Cargo.toml" --target "$host" --bin "$target"
     mkdir -p "$here/corpus/$target" "$here/artifacts/$target"
-    [ "$target" != header ] || seed_headers
+    case $target in
+        header) seed_headers ;;
+        pixels) seed_pixels ;;
+    esac
     "$CARGO_TARGET_DIR/$host/release/$target" "$here/corpus/$target" -max_total_time="$seconds" -max_len=4096 -timeout=20 -rss_limit_mb=1024 \
         -artifact_prefix="$here/artifacts/$target/" -print_final_stats=1
 done
