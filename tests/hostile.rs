@@ -14,6 +14,15 @@ use std::io::Write as _;
 use std::path::Path;
 use std::process::Command;
 
+/// Frames that only other people's programs write (goldens/read_reference.py): `picture(20, 30)` plus 1000, without loss; and a lossy image of 64 x 48.
+const LOSSLESS: [(&str, &[u8]); 4] = [
+    ("jpeg_lossless_57", include_bytes!("goldens/jpeg_lossless_57.dcm")),
+    ("jpeg_lossless_70", include_bytes!("goldens/jpeg_lossless_70.dcm")),
+    ("jpeg_2000", include_bytes!("goldens/jpeg_2000.dcm")),
+    ("htj2k", include_bytes!("goldens/htj2k.dcm")),
+];
+const LOSSY: (&str, &[u8]) = ("jpeg_baseline", include_bytes!("goldens/jpeg_baseline.dcm"));
+
 /// What all tests here together may take at their peak.
 const MOST_RESIDENT_KIB: u64 = 600 << 10;
 
@@ -81,6 +90,13 @@ fn rle_frame(rows: u16, columns: u16) -> Vec<u8> {
 
 /// One small file of each kind.
 fn files() -> Vec<(&'static str, Vec<u8>)> {
+    let others = LOSSLESS.into_iter().chain([LOSSY]);
+    let others = others.map(|(name, bytes)| (name, bytes.to_vec()));
+    written_here().into_iter().chain(others).collect()
+}
+
+/// Those whose frames are written here, each with `picture(20, 30)`.
+fn written_here() -> Vec<(&'static str, Vec<u8>)> {
     let pixels = element((0x7FE0, 0x10), "OW", &little_endian(&picture(20, 30)));
     let nested = {
         let inner = [
@@ -116,15 +132,25 @@ fn files() -> Vec<(&'static str, Vec<u8>)> {
 #[test]
 fn the_small_files_are_good_as_they_are() {
     let folder = tempfile::tempdir().unwrap();
-    let expected: Vec<i32> = picture(20, 30).into_iter().map(i32::from).collect();
-    for (name, bytes) in files() {
-        let instance = open(folder.path(), &bytes);
+    let reader = reader();
+    let read = |name: &str, bytes: &[u8]| {
+        let instance = open(folder.path(), bytes);
         let mut values = Vec::new();
-        reader()
+        reader
             .read(&instance, 0, &mut values)
             .unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert_eq!(values, expected, "{name}");
+        values
+    };
+    let expected: Vec<i32> = picture(20, 30).into_iter().map(i32::from).collect();
+    for (name, bytes) in written_here() {
+        assert_eq!(read(name, &bytes), expected, "{name}");
     }
+    let raised: Vec<i32> = expected.iter().map(|value| value + 1000).collect();
+    for (name, bytes) in LOSSLESS {
+        assert_eq!(read(name, bytes), raised, "{name}");
+    }
+    // Its values are compared in reading.rs.
+    assert_eq!(read(LOSSY.0, LOSSY.1).len(), 64 * 48);
 }
 
 #[test]
@@ -335,10 +361,10 @@ fn a_pipe_in_a_folder_does_not_stop_the_search() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 600, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
-    fn changed_bytes_are_read_or_refused(which in 0usize..6, changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12)) {
+    fn changed_bytes_are_read_or_refused(which in 0..files().len(), changes in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..12)) {
         let folder = tempfile::tempdir().unwrap();
         let (_, mut bytes) = files().swap_remove(which);
         for (index, value) in changes {
@@ -346,6 +372,7 @@ proptest! {
             bytes[at] = value;
         }
         is_read(&reader(), &written(&folder.path().join("changed.dcm"), &bytes));
+        assert_memory_stayed_bounded();
     }
 
     #[test]

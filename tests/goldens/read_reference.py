@@ -4,10 +4,13 @@
     read_reference.py reference FOLDER --out reading.json     digests of the stored values of every frame, by pydicom; each compared with SimpleITK
     read_reference.py variants FOLDER OUT [--per-folder N]    lossless copies in every transfer syntax that dcmtk, gdcm and OpenJPH can write
     read_reference.py baseline FOLDER                         a small CT-like image of 8 bits as baseline JPEG, by dcmtk, and its values, by pydicom
+    read_reference.py small FOLDER                            a small CT-like image of 12 bits in the lossless JPEG syntaxes, by dcmtk, gdcm and OpenJPH
     read_reference.py hu FOLDER --out hounsfield.json         digests of the HU of every series, by pydicom and SimpleITK
 
 A digest is the first 32 hex digits of the SHA-256 of the stored values as little-endian int32, row by row. Its key is the first 16 hex digits of the SHA-256
 of the SOP Instance UID, then a colon and the frame from 0. The same image in several transfer syntaxes has one key and must have one digest.
+
+The goldens that stand beside this script: `baseline tests/goldens`, `small tests/goldens` (for tests/hostile.rs, and the first inputs of fuzz/run.sh).
 
 SimpleITK reads each file by itself (a multi-frame file as one volume); its values must equal stored * slope + intercept exactly where these are whole numbers,
 and within one unit in the last place of float32 elsewhere.
@@ -198,6 +201,24 @@ def variants(folder, out, per_folder, only):
         print(f"{name:30} {made.get(name, 0):6}  {failed.get(name, '')}")
 
 
+def small_ct(values, bits):
+    """A CT slice of unsigned samples, with what Hilum asks of a header and no more."""
+    d = pydicom.Dataset()
+    d.SOPClassUID, d.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", "1.2.826.0.1.3680043.9.7.1"
+    d.StudyInstanceUID, d.SeriesInstanceUID = "1.2.826.0.1.3680043.9.7.2", "1.2.826.0.1.3680043.9.7.3"
+    d.Modality, d.PatientID, d.PatientName = "CT", "P1", "Phantom"
+    d.ImageType, d.InstanceNumber = ["ORIGINAL", "PRIMARY", "AXIAL"], 1
+    d.ImagePositionPatient, d.ImageOrientationPatient, d.PixelSpacing = [0, 0, 0], [1, 0, 0, 0, 1, 0], [7, 7]
+    (d.Rows, d.Columns), d.SamplesPerPixel, d.PhotometricInterpretation = values.shape, 1, "MONOCHROME2"
+    d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 8 * values.itemsize, bits, bits - 1, 0
+    d.PixelData = values.tobytes()
+    d["PixelData"].VR = "OB" if values.itemsize == 1 else "OW"
+    d.preamble, d.file_meta = bytes(128), pydicom.dataset.FileMetaDataset()
+    d.file_meta.MediaStorageSOPClassUID, d.file_meta.MediaStorageSOPInstanceUID = d.SOPClassUID, d.SOPInstanceUID
+    d.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    return d
+
+
 def baseline(out):
     """FOLDER/jpeg_baseline.dcm, and FOLDER/jpeg_baseline.json with the values that pydicom reads, row by row."""
     rows, columns = 64, 48
@@ -205,19 +226,7 @@ def baseline(out):
     lungs = (((np.abs(x - 24) - 11) / 8) ** 2 + ((y - 32) / 20) ** 2) < 1
     body = ((x - 24) / 22) ** 2 + ((y - 32) / 29) ** 2 < 1
     values = np.where(lungs, 60 + 10 * np.sin(x) * np.cos(y), np.where(body, 170 + 6 * np.sin(x / 3), 5)).round().astype(np.uint8)
-    d = pydicom.Dataset()
-    d.SOPClassUID, d.SOPInstanceUID = "1.2.840.10008.5.1.4.1.1.2", "1.2.826.0.1.3680043.9.7.1"
-    d.StudyInstanceUID, d.SeriesInstanceUID = "1.2.826.0.1.3680043.9.7.2", "1.2.826.0.1.3680043.9.7.3"
-    d.Modality, d.PatientID, d.PatientName = "CT", "P1", "Phantom"
-    d.ImageType, d.InstanceNumber = ["ORIGINAL", "PRIMARY", "AXIAL"], 1
-    d.ImagePositionPatient, d.ImageOrientationPatient, d.PixelSpacing = [0, 0, 0], [1, 0, 0, 0, 1, 0], [7, 7]
-    d.Rows, d.Columns, d.SamplesPerPixel, d.PhotometricInterpretation = rows, columns, 1, "MONOCHROME2"
-    d.BitsAllocated, d.BitsStored, d.HighBit, d.PixelRepresentation = 8, 8, 7, 0
-    d.PixelData = values.tobytes()
-    d["PixelData"].VR = "OB"
-    d.file_meta = pydicom.dataset.FileMetaDataset()
-    d.file_meta.MediaStorageSOPClassUID, d.file_meta.MediaStorageSOPInstanceUID = d.SOPClassUID, d.SOPInstanceUID
-    d.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    d = small_ct(values, 8)
     path = Path(out) / "jpeg_baseline.dcm"
     with tempfile.TemporaryDirectory() as t:
         d.save_as(f"{t}/raw.dcm", enforce_file_format=True)
@@ -226,6 +235,28 @@ def baseline(out):
     assert read.file_meta.TransferSyntaxUID == pydicom.uid.JPEGBaseline8Bit
     record = {"rows": rows, "columns": columns, "values": read.pixel_array.ravel().tolist()}
     path.with_suffix(".json").write_text(json.dumps(record) + "\n")
+
+
+SMALL = {
+    "jpeg_lossless_57": ["dcmcjpeg", "+el", "+sv", "6", "+un"],
+    "jpeg_lossless_70": ["dcmcjpeg", "+e1", "+un"],
+    "jpeg_2000": ["gdcmconv", "--j2k"],
+}
+
+
+def small(out):
+    """FOLDER/NAME.dcm in each of SMALL and in HTJ2K: `picture(20, 30)` of tests/ct_file/mod.rs, with 1000 added so that no value is below zero."""
+    y, x = np.mgrid[0:20, 0:30]
+    values = (y * 7 - x * 3 + y * x % 61 - 700 + 1000).astype("<u2")
+    d = small_ct(values, 12)
+    with tempfile.TemporaryDirectory() as t:
+        d.save_as(f"{t}/raw.dcm", enforce_file_format=True)
+        for name, program in SMALL.items():
+            subprocess.run([*program, f"{t}/raw.dcm", str(Path(out) / f"{name}.dcm")], check=True)
+    if not htj2k(d, Path(out) / "htj2k.dcm"):
+        sys.exit("ojph_compress made no image")
+    for name in [*SMALL, "htj2k"]:
+        assert np.array_equal(pydicom.dcmread(Path(out) / f"{name}.dcm").pixel_array, values), name
 
 
 def hounsfield(folder, out):
@@ -266,6 +297,8 @@ def main():
     one.add_argument("--out", required=True)
     three = commands.add_parser("baseline")
     three.add_argument("folder")
+    five = commands.add_parser("small")
+    five.add_argument("folder")
     four = commands.add_parser("hu")
     four.add_argument("folder")
     four.add_argument("--out", required=True)
@@ -279,6 +312,8 @@ def main():
         reference(arguments.folder, arguments.out)
     elif arguments.command == "baseline":
         baseline(arguments.folder)
+    elif arguments.command == "small":
+        small(arguments.folder)
     elif arguments.command == "hu":
         hounsfield(arguments.folder, arguments.out)
     else:
