@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """Holds a DICOM Segmentation against the labels that it should say, with readers that are not Hilum's.
 
-    check_seg.py CT_FOLDER LABELS SEG.dcm --segments 1,2
+    check_seg.py CT_FOLDER LABELS SEG.dcm --segments 1,2 [--strict]
 
 LABELS: raw bytes, [slice][row][column], slices ascending along the normal of the CT. --segments: for each segment the labels that it covers, joined by "+".
-One line a reader; exit 1 if any of them sees another voxel. Needs numpy, pydicom, SimpleITK, highdicom; segimage2itkimage (dcmqi) beside this Python or on PATH.
+One line a reader; exit 1 if any of them sees another voxel, or, with --strict, if one is not installed.
+Needs numpy, pydicom, SimpleITK, highdicom; segimage2itkimage (dcmqi) beside this Python or on PATH.
 """
 import argparse
 import glob
@@ -126,6 +127,7 @@ def main():
     parser.add_argument("labels")
     parser.add_argument("seg")
     parser.add_argument("--segments", default="1,2")
+    parser.add_argument("--strict", action="store_true", help="a reader that is missing is a failure")
     arguments = parser.parse_args()
 
     seg = pydicom.dcmread(arguments.seg)
@@ -149,7 +151,8 @@ def main():
             print(f"{'ok' if different == 0 else 'WRONG'} {name}: {different} voxels differ")
             wrong += different > 0
         except ImportError as error:
-            print(f"skipped {name}: {error} is missing")
+            print(f"{'MISSING' if arguments.strict else 'skipped'} {name}: {error}")
+            wrong += arguments.strict
         except Exception as error:
             print(f"WRONG {name}: {type(error).__name__}: {error}")
             wrong += 1

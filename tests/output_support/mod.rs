@@ -26,25 +26,30 @@ pub fn data() -> Option<PathBuf> {
     folder
 }
 
-/// Whether a program can be run; if not, a line that says so.
+/// Whether a program can be run; if not, a line that says so, and in CI a failure: `scripts/setup.sh tests` brings them all.
 pub fn has(program: &str) -> bool {
     let found = Command::new("sh")
         .args(["-c", &format!("command -v {program}")])
         .output()
         .is_ok_and(|output| output.status.success());
     if !found {
-        println!("not checked with {program}: it is not installed");
+        missing(&format!("not checked with {program}: it is not installed"));
     }
     found
 }
 
-/// The Python that has highdicom, SimpleITK and dcmqi, or `None` with a line that says so.
+/// The Python that has highdicom, SimpleITK and dcmqi, or `None` with a line that says so, and in CI a failure.
 pub fn python() -> Option<PathBuf> {
     let python = std::env::var_os("HILUM_TEST_PYTHON").map(PathBuf::from);
     if python.is_none() {
-        println!("not checked with highdicom and dcmqi: HILUM_TEST_PYTHON does not name a Python that has them");
+        missing("not checked with highdicom and dcmqi: HILUM_TEST_PYTHON does not name a Python that has them");
     }
     python
+}
+
+fn missing(what: &str) {
+    assert!(std::env::var_os("CI").is_none(), "{what}");
+    println!("{what}");
 }
 
 /// The one series in a folder, and its stack.
@@ -224,7 +229,7 @@ pub fn hold(bytes: &[u8], request: &SegmentationRequest, ct: &Path, name: &str) 
         let output = Command::new(python)
             .arg(script)
             .args([ct, &labels, &path])
-            .args(["--segments", &covered.join(",")])
+            .args(["--strict", "--segments", &covered.join(",")])
             .output()
             .expect("python");
         let said = String::from_utf8_lossy(&output.stdout);
