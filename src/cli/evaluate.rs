@@ -1,5 +1,6 @@
 //! `hilum evaluate`: predicted masks against reference masks, a case or many.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -7,13 +8,13 @@ use anyhow::{Context, bail};
 use clap::ValueEnum;
 
 use super::{End, say};
-use crate::evaluate::{CaseScores, LabelImage, Unpaired, compare, read_mask, summarise, without_prediction};
+use crate::evaluate::{CaseScores, LabelImage, Summary, Unpaired, compare, read_mask, summarise, without_prediction};
 
 /// What `hilum evaluate` is told: pairs of masks, or two folders whose cases have the same names.
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     /// PREDICTED REFERENCE [PREDICTED REFERENCE ...]: DICOM Segmentations or NIfTI files, in any mix; or two folders, whose cases (files, or folders with one mask) are
-    /// paired by name. A reference with lung that has no prediction counts as an empty mask: Dice 0.
+    /// paired by name. A reference with lung that has no prediction counts as an empty mask: Dice 0. Two masks of one name in a folder are an error.
     #[arg(required = true, num_args = 2.., value_name = "MASK")]
     masks: Vec<PathBuf>,
     /// How to print the figures.
@@ -50,6 +51,17 @@ struct Cases {
 }
 
 pub(super) fn run(arguments: &Arguments) -> anyhow::Result<End> {
+    let summary = summary(arguments)?;
+    match arguments.form {
+        Form::Table => say(summary.table().trim_end()),
+        Form::Csv => say(summary.csv()?.trim_end()),
+        Form::Json => say(summary.json()?),
+    }
+    Ok(End::Done)
+}
+
+/// The figures of all cases.
+fn summary(arguments: &Arguments) -> anyhow::Result<Summary> {
     let cases = match arguments.masks.as_slice() {
         [predicted, reference] if predicted.is_dir() && reference.is_dir() => paired(predicted, reference)?,
         masks if masks.len().is_multiple_of(2) => Cases {
@@ -75,20 +87,14 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<End> {
         .iter()
         .map(|(case, reference)| Ok(without_prediction(case, &read(reference)?)))
         .collect::<anyhow::Result<Vec<CaseScores>>>()?;
-    let summary = summarise(
+    Ok(summarise(
         scores,
         Unpaired {
             no_prediction,
             no_reference: cases.no_reference,
             skip_missing: arguments.skip_missing,
         },
-    );
-    match arguments.form {
-        Form::Table => say(summary.table().trim_end()),
-        Form::Csv => say(summary.csv()?.trim_end()),
-        Form::Json => say(summary.json()?),
-    }
-    Ok(End::Done)
+    ))
 }
 
 fn read(path: &Path) -> anyhow::Result<LabelImage> {
@@ -113,51 +119,61 @@ fn report_unpaired(cases: &Cases) {
     }
 }
 
-/// The cases of two folders, paired by name.
+/// The cases of two folders, paired by name. A folder of predictions without a single mask is one in which nothing was found; predictions of which none has the name of a
+/// reference are a mistake.
 fn paired(predicted: &Path, reference: &Path) -> anyhow::Result<Cases> {
     let mut cases = Cases::default();
-    let references = masks_in(reference)?;
+    let mut references = masks_in(reference)?;
+    if references.is_empty() {
+        bail!("{} holds no mask", reference.display());
+    }
     for (case, path) in masks_in(predicted)? {
-        match references.iter().find(|(other, _)| *other == case) {
-            Some((_, of)) => cases.pairs.push((case, path, of.clone())),
+        match references.remove(&case) {
+            Some(of) => cases.pairs.push((case, path, of)),
             None => cases.no_reference.push(case),
         }
     }
-    if cases.pairs.is_empty() {
+    if cases.pairs.is_empty() && !cases.no_reference.is_empty() {
         bail!(
             "{} and {} have no case in common",
             predicted.display(),
             reference.display()
         );
     }
-    cases.no_prediction = references
-        .into_iter()
-        .filter(|(case, _)| !cases.pairs.iter().any(|(other, _, _)| other == case))
-        .collect();
+    cases.no_prediction = references.into_iter().collect();
     Ok(cases)
 }
 
-/// The masks in a folder by case: files by their name without suffix, folders by theirs where they hold a mask.
-fn masks_in(folder: &Path) -> anyhow::Result<Vec<(String, PathBuf)>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder).with_context(|| folder.display().to_string())? {
-        let path = entry?.path();
-        if path.is_dir() {
-            if let Some(mask) = MASK_NAMES
+/// The masks in a folder by case: files by their name without suffix, folders by theirs where they hold a mask. Two masks of one case are an error.
+fn masks_in(folder: &Path) -> anyhow::Result<BTreeMap<String, PathBuf>> {
+    let mut entries = fs::read_dir(folder)
+        .and_then(|entries| {
+            entries
+                .map(|entry| Ok(entry?.path()))
+                .collect::<std::io::Result<Vec<_>>>()
+        })
+        .with_context(|| folder.display().to_string())?;
+    entries.sort();
+    let mut found = BTreeMap::new();
+    for path in entries {
+        let case = name(&path);
+        let mask = if path.is_dir() {
+            MASK_NAMES
                 .iter()
                 .map(|name| path.join(name))
                 .find(|mask| mask.is_file())
-            {
-                found.push((name(&path), mask));
-            }
-        } else if [".dcm", ".nii", ".nii.gz"]
-            .iter()
-            .any(|suffix| path.to_string_lossy().ends_with(suffix))
-        {
-            found.push((name(&path), path));
+        } else {
+            [".dcm", ".nii", ".nii.gz"]
+                .iter()
+                .any(|suffix| path.to_string_lossy().ends_with(suffix))
+                .then_some(path)
+        };
+        let Some(mask) = mask else { continue };
+        let said = mask.display().to_string();
+        if let Some(other) = found.insert(case.clone(), mask) {
+            bail!("{} and {said} are both masks of the case {case}", other.display());
         }
     }
-    found.sort();
     Ok(found)
 }
 
@@ -185,24 +201,35 @@ mod tests {
 
     use super::*;
 
+    /// Makes files (empty ones) and folders in which they lie.
+    fn lay_out(folder: &Path, files: &[&str]) -> [PathBuf; 2] {
+        let [predicted, reference] = ["predicted", "reference"].map(|name| folder.join(name));
+        for path in [&predicted, &reference] {
+            fs::create_dir_all(path).unwrap();
+        }
+        for file in files {
+            let path = folder.join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        [predicted, reference]
+    }
+
     #[test]
     fn cases_of_two_folders_that_have_no_partner_are_named() {
         let folder = tempfile::tempdir().unwrap();
-        let [predicted, reference] = ["predicted", "reference"].map(|name| folder.path().join(name));
         // Of `b` nothing was found: there is a folder with a report and without a mask.
-        for path in ["predicted/a", "predicted/b", "reference"] {
-            fs::create_dir_all(folder.path().join(path)).unwrap();
-        }
-        for path in [
-            "predicted/a/mask.nii.gz",
-            "predicted/b/report.json",
-            "predicted/d.dcm",
-            "reference/a.nii.gz",
-            "reference/b.nii.gz",
-            "reference/c.nii",
-        ] {
-            fs::write(folder.path().join(path), "").unwrap();
-        }
+        let [predicted, reference] = lay_out(
+            folder.path(),
+            &[
+                "predicted/a/mask.nii.gz",
+                "predicted/b/report.json",
+                "predicted/d.dcm",
+                "reference/a.nii.gz",
+                "reference/b.nii.gz",
+                "reference/c.nii",
+            ],
+        );
         let cases = paired(&predicted, &reference).unwrap();
         let a = (
             "a".to_owned(),
@@ -215,5 +242,67 @@ mod tests {
             [("b", "b.nii.gz"), ("c", "c.nii")].map(|(case, file)| (case.to_owned(), reference.join(file)))
         );
         assert_eq!(cases.no_reference, ["d"]);
+    }
+
+    #[test]
+    fn two_masks_of_one_case_in_a_folder_are_an_error_that_names_both() {
+        for both in [
+            ["predicted/a.nii", "predicted/a.nii.gz"],
+            ["predicted/a.nii", "predicted/a/segmentation.dcm"],
+            ["reference/a.dcm", "reference/a.nii.gz"],
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let [predicted, reference] = lay_out(folder.path(), &["predicted/b.nii", "reference/b.nii"]);
+            lay_out(folder.path(), &both);
+            let said = paired(&predicted, &reference).unwrap_err().to_string();
+            for path in both {
+                let path = folder.path().join(path).display().to_string();
+                assert!(said.contains(&path), "{path} is not in: {said}");
+            }
+        }
+        // The two files that Hilum writes for one case are one result, the Segmentation first.
+        let folder = tempfile::tempdir().unwrap();
+        let [predicted, _] = lay_out(
+            folder.path(),
+            &["predicted/a/mask.nii.gz", "predicted/a/segmentation.dcm"],
+        );
+        let found: Vec<_> = masks_in(&predicted).unwrap().into_iter().collect();
+        assert_eq!(found, [("a".to_owned(), predicted.join("a/segmentation.dcm"))]);
+    }
+
+    #[test]
+    fn every_reference_has_dice_0_where_nothing_was_predicted() {
+        let folder = tempfile::tempdir().unwrap();
+        let [predicted, reference] = lay_out(folder.path(), &["predicted/report.json", "predicted/a/report.json"]);
+        let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/evaluate_mask.nii.gz");
+        for name in ["a.nii.gz", "b.nii.gz"] {
+            fs::copy(&golden, reference.join(name)).unwrap();
+        }
+        let of = |skip_missing| {
+            summary(&Arguments {
+                masks: vec![predicted.clone(), reference.clone()],
+                form: Form::Table,
+                skip_missing,
+            })
+            .unwrap()
+        };
+        let dice = of(false).dice.unwrap();
+        assert_eq!((dice.cases, dice.mean, dice.max), (2, 0.0, 0.0));
+        let skipped = of(true);
+        assert_eq!((skipped.dice, skipped.no_prediction.len()), (None, 2));
+    }
+
+    #[test]
+    fn folders_without_a_reference_or_without_a_name_in_common_are_errors() {
+        for (files, expected) in [
+            (&["predicted/a.nii", "reference/report.json"][..], "holds no mask"),
+            (&["reference/report.json"], "holds no mask"),
+            (&["predicted/a.nii", "reference/b.nii"], "have no case in common"),
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let [predicted, reference] = lay_out(folder.path(), files);
+            let said = paired(&predicted, &reference).unwrap_err().to_string();
+            assert!(said.contains(expected), "{said}");
+        }
     }
 }
