@@ -43,7 +43,10 @@ pub(super) struct Arguments {
     /// smooth, standard or sharp.
     #[arg(long, value_parser = parse::<Kernel>)]
     kernel: Option<Kernel>,
-    /// Standard deviation of the noise in HU.
+    /// Size of the body, 0.3 to 1.6: 1 is an adult of middle size, 0.6 a child.
+    #[arg(long, value_name = "FACTOR")]
+    size: Option<f64>,
+    /// Standard deviation of the noise in HU, 0 to 200.
     #[arg(long)]
     noise: Option<f64>,
     /// Contrast medium in the blood.
@@ -138,6 +141,7 @@ fn specification(arguments: &Arguments) -> anyhow::Result<Specification> {
     }
     specification.slices = arguments.slices.or(specification.slices);
     set(&mut specification.tilt_degrees, arguments.tilt);
+    set(&mut specification.size, arguments.size);
     set(&mut specification.noise_hu, arguments.noise);
     specification.contrast |= arguments.contrast;
     specification.position = arguments.position.unwrap_or(specification.position);
@@ -155,4 +159,66 @@ fn specification(arguments: &Arguments) -> anyhow::Result<Specification> {
     set(&mut diseases.masses, given.masses);
     set(&mut diseases.bowel_gas, given.bowel_gas);
     Ok(specification)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn told(options: &[&str]) -> Arguments {
+        let line = ["phantom", "--out", "chest"].iter().chain(options);
+        Line::try_parse_from(line).unwrap().arguments
+    }
+
+    #[test]
+    fn options_overrule_the_specification_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("phantom.json");
+        let written = Specification {
+            size: 0.8,
+            noise_hu: 20.0,
+            ..Specification::small(4)
+        };
+        fs::write(&file, serde_json::to_vec(&written).unwrap()).unwrap();
+        let file = file.to_str().unwrap();
+        assert_eq!(specification(&told(&["--specification", file])).unwrap(), written);
+        let overruled = specification(&told(&["--specification", file, "--size", "0.6", "--effusion", "0.5"])).unwrap();
+        let expected = Specification {
+            size: 0.6,
+            diseases: crate::phantom::Diseases {
+                effusion: 0.5,
+                ..crate::phantom::Diseases::default()
+            },
+            ..written
+        };
+        assert_eq!(overruled, expected);
+    }
+
+    #[test]
+    fn options_without_sense_are_errors_and_nothing_is_written() {
+        for option in [
+            "--noise=nan",
+            "--noise=-5",
+            "--emphysema=7",
+            "--ground-glass=-3",
+            "--size=2",
+            "--size=inf",
+        ] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut arguments = told(&["--small", "--slices", "1", option]);
+            arguments.out = folder.path().join("chest");
+            assert!(run(&arguments).is_err(), "{option}");
+            assert!(!arguments.out.exists(), "{option}");
+        }
+    }
 }

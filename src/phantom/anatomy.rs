@@ -89,15 +89,12 @@ pub(crate) struct Cavity {
 
 impl Anatomy {
     pub(crate) fn new(specification: &Specification, rng: &mut ChaCha8Rng) -> Self {
-        let size = specification.size.clamp(0.3, 1.6) as f32;
+        let size = specification.size as f32;
         let mut draw = |from: f32, to: f32| rng.random_range(from..to);
         let ill = &specification.diseases;
-        let breath = specification
-            .inspiration
-            .unwrap_or(f64::from(draw(0.45, 1.0)))
-            .clamp(0.0, 1.0) as f32;
-        let swollen = ill.emphysema.clamp(0.0, 1.0) as f32;
-        let shrunken = ill.fibrosis.clamp(0.0, 1.0) as f32;
+        let breath = specification.inspiration.unwrap_or(f64::from(draw(0.45, 1.0))) as f32;
+        let swollen = ill.emphysema as f32;
+        let shrunken = ill.fibrosis as f32;
         let cage = [
             draw(118.0, 138.0) * size,
             (draw(84.0, 100.0) + 10.0 * swollen + 5.0 * breath) * size,
@@ -123,7 +120,7 @@ impl Anatomy {
             dome_drop: draw(0.8, 1.15) * (1.0 - 0.35 * swollen),
             fat: specification
                 .fat_mm
-                .map_or_else(|| draw(4.0, 26.0) * size, |fat| fat.clamp(1.0, 90.0) as f32),
+                .map_or_else(|| draw(4.0, 26.0) * size, |fat| fat as f32),
             muscle: draw(13.0, 22.0) * size,
             spine_y: cage[1] * draw(0.56, 0.66),
             kyphosis: draw(4.0, 14.0) * size,
@@ -164,7 +161,7 @@ impl Anatomy {
             seed,
             warp: Warp::new(seed ^ 0x77, warp_size),
         }
-        .with_gas(ill.bowel_gas.clamp(0.0, 1.0) as f32, rng)
+        .with_gas(ill.bowel_gas as f32, rng)
         .lying(specification.position, specification.table)
     }
 

@@ -93,7 +93,7 @@ impl Illness {
             rng,
             lesions: Vec::new(),
         };
-        let amount = |x: f64| x.clamp(0.0, 1.0) as f32;
+        let amount = |x: f64| x as f32;
         painter.emphysema(amount(diseases.emphysema));
         painter.ground_glass(amount(diseases.ground_glass));
         painter.fibrosis(amount(diseases.fibrosis));

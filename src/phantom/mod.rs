@@ -18,6 +18,8 @@ mod vessels;
 pub use series::dicom_series;
 pub use specification::{Diseases, Flavour, Kernel, Position, Specification, TransferSyntax};
 
+use std::ops::RangeInclusive;
+
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -55,7 +57,7 @@ pub struct Phantom {
 /// Draws a chest.
 ///
 /// # Errors
-/// [`PhantomError::Setting`] when a size, spacing or angle has no sense or the volume would exceed 2^30 voxels.
+/// [`PhantomError::Setting`] when a setting is outside its bounds (`Specification` tells them) or the volume would exceed 2^30 voxels.
 pub fn chest(specification: &Specification) -> Result<Phantom, PhantomError> {
     check(specification)?;
     let mut rng = ChaCha8Rng::seed_from_u64(specification.seed);
@@ -104,36 +106,42 @@ pub fn chest(specification: &Specification) -> Result<Phantom, PhantomError> {
     })
 }
 
+/// What is drawn from relies on these bounds and does not look again.
 fn check(specification: &Specification) -> Result<(), PhantomError> {
-    let setting = |setting, value: String, expected| {
-        Err(PhantomError::Setting {
-            setting,
-            value,
-            expected,
-        })
+    let within = |setting, values: &[f64], bounds: RangeInclusive<f64>, expected| {
+        // A value that is no number lies within no bounds.
+        match values.iter().find(|value| !bounds.contains(value)) {
+            None => Ok(()),
+            Some(value) => Err(PhantomError::Setting {
+                setting,
+                value: value.to_string(),
+                expected,
+            }),
+        }
     };
-    if specification.spacing_mm.iter().any(|s| !(0.1..=50.0).contains(s)) {
-        return setting("spacing", format!("{:?}", specification.spacing_mm), "0.1 to 50 mm");
-    }
     if specification.matrix.iter().any(|n| !(8..=4096).contains(n)) {
-        return setting(
-            "matrix",
-            format!("{:?}", specification.matrix),
-            "8 to 4096 rows and columns",
-        );
+        return Err(PhantomError::Setting {
+            setting: "matrix",
+            value: format!("{:?}", specification.matrix),
+            expected: "8 to 4096 rows and columns",
+        });
     }
-    if !(-40.0..=40.0).contains(&specification.tilt_degrees) {
-        return setting("tilt", specification.tilt_degrees.to_string(), "-40 to 40 degrees");
-    }
-    if specification.centre_mm.iter().any(|c| !(-2000.0..=2000.0).contains(c)) {
-        return setting(
-            "centre",
-            format!("{:?}", specification.centre_mm),
-            "within 2 m of the lungs",
-        );
-    }
-    if !(0.3..=1.6).contains(&specification.size) {
-        return setting("size", specification.size.to_string(), "0.3 to 1.6");
+    within("spacing", &specification.spacing_mm, 0.1..=50.0, "0.1 to 50 mm")?;
+    let thickness = specification.thickness_mm.as_slice();
+    within("slice thickness", thickness, 0.1..=50.0, "0.1 to 50 mm")?;
+    within("tilt", &[specification.tilt_degrees], -40.0..=40.0, "-40 to 40 degrees")?;
+    within(
+        "centre",
+        &specification.centre_mm,
+        -2000.0..=2000.0,
+        "within 2 m of the lungs",
+    )?;
+    within("size", &[specification.size], 0.3..=1.6, "0.3 to 1.6")?;
+    within("fat", specification.fat_mm.as_slice(), 0.0..=100.0, "0 to 100 mm")?;
+    within("inspiration", specification.inspiration.as_slice(), 0.0..=1.0, "0 to 1")?;
+    within("noise", &[specification.noise_hu], 0.0..=200.0, "0 to 200 HU")?;
+    for (disease, amount) in specification.diseases.named() {
+        within(disease, &[amount], 0.0..=1.0, "0 to 1")?;
     }
     Ok(())
 }
@@ -194,20 +202,11 @@ fn rounded(value: f64) -> f64 {
 }
 
 fn description(specification: &Specification, shape: [usize; 3]) -> String {
-    let diseases = &specification.diseases;
-    let named = [
-        ("ground glass", diseases.ground_glass),
-        ("consolidation", diseases.consolidation),
-        ("fibrosis", diseases.fibrosis),
-        ("emphysema", diseases.emphysema),
-        ("effusion", diseases.effusion),
-        ("pneumothorax", diseases.pneumothorax),
-        ("nodules", diseases.nodules),
-        ("masses", diseases.masses),
-    ];
-    let found: Vec<_> = named
-        .iter()
-        .filter(|(_, amount)| *amount > 0.0)
+    let found: Vec<_> = specification
+        .diseases
+        .named()
+        .into_iter()
+        .filter(|(name, amount)| *amount > 0.0 && *name != "bowel gas")
         .map(|(name, amount)| format!("{name} {amount:.1}"))
         .collect();
     let health = if found.is_empty() {

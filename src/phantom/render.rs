@@ -54,8 +54,7 @@ impl Scene<'_> {
     fn thickness(&self) -> f32 {
         self.specification
             .thickness_mm
-            .unwrap_or(self.specification.spacing_mm[2])
-            .clamp(0.1, 50.0) as f32
+            .unwrap_or(self.specification.spacing_mm[2]) as f32
     }
 
     /// Width over which the kernel smears an edge, millimetres.
@@ -382,7 +381,7 @@ impl Scene<'_> {
             specification.kernel,
             0.8 / pixel,
         );
-        let sd = specification.noise_hu.clamp(0.0, 500.0) as f32;
+        let sd = specification.noise_hu as f32;
         let lowest = if specification.flavour.is_signed() {
             -3024.0
         } else {

@@ -8,18 +8,18 @@ use serde::{Deserialize, Serialize};
 pub struct Specification {
     /// Every size, place and texture that is not fixed below follows from it.
     pub seed: u64,
-    /// Millimetres between rows, between columns, between slices.
+    /// Millimetres between rows, between columns, between slices, each 0.1 to 50.
     pub spacing_mm: [f64; 3],
-    /// Rows and columns.
+    /// Rows and columns, each 8 to 4096.
     pub matrix: [usize; 2],
     /// Number of slices; `None` takes as many as cover the lungs with a margin.
     pub slices: Option<usize>,
-    /// Thickness of a slice in millimetres; `None` makes it the distance between slices. Overlapping and gapped slices are both possible.
+    /// Thickness of a slice in millimetres, 0.1 to 50; `None` makes it the distance between slices. Overlapping and gapped slices are both possible.
     pub thickness_mm: Option<f64>,
-    /// Where the centre of the scanned block lies from the middle of the lungs, millimetres to the left, to the back and upwards: with few slices, or a small field
-    /// of view, this cuts the lungs.
+    /// Where the centre of the scanned block lies from the middle of the lungs, millimetres to the left, to the back and upwards, each at most 2000: with few
+    /// slices, or a small field of view, this cuts the lungs.
     pub centre_mm: [f64; 3],
-    /// The gantry is tilted by so many degrees: slices are sheared along the table.
+    /// The gantry is tilted by so many degrees, -40 to 40: slices are sheared along the table.
     pub tilt_degrees: f64,
     /// How the patient lies.
     pub position: Position,
@@ -29,15 +29,15 @@ pub struct Specification {
     pub table: bool,
     /// Contrast medium in the blood.
     pub contrast: bool,
-    /// A size factor for the whole body: 1 is an adult of middle size, 0.6 a child.
+    /// A size factor for the whole body, 0.3 to 1.6: 1 is an adult of middle size, 0.6 a child.
     pub size: f64,
-    /// Millimetres of fat under the skin; `None` takes it from the seed.
+    /// Millimetres of fat under the skin, 0 to 100; `None` takes it from the seed.
     pub fat_mm: Option<f64>,
     /// How deep the breath is, 0 (expiration: small, dense lungs) to 1 (full inspiration); `None` takes it from the seed.
     pub inspiration: Option<f64>,
     /// The reconstruction kernel: sharpness of edges and texture of the noise.
     pub kernel: Kernel,
-    /// Standard deviation of the noise in soft tissue, HU.
+    /// Standard deviation of the noise in soft tissue, 0 to 200 HU.
     pub noise_hu: f64,
     /// Outside the circle of reconstruction voxels hold this many HU instead of a measured value (values below -1024 need a signed flavour to be written).
     pub outside_circle_hu: Option<i16>,
@@ -131,6 +131,34 @@ pub enum TransferSyntax {
     Rle,
     /// JPEG-LS lossless.
     JpegLs,
+}
+
+impl Diseases {
+    /// Each amount with its name; first those of the lungs, last the bowel gas beside them.
+    pub(crate) fn named(&self) -> [(&'static str, f64); 9] {
+        let Self {
+            ground_glass,
+            consolidation,
+            fibrosis,
+            emphysema,
+            effusion,
+            pneumothorax,
+            nodules,
+            masses,
+            bowel_gas,
+        } = *self;
+        [
+            ("ground glass", ground_glass),
+            ("consolidation", consolidation),
+            ("fibrosis", fibrosis),
+            ("emphysema", emphysema),
+            ("effusion", effusion),
+            ("pneumothorax", pneumothorax),
+            ("nodules", nodules),
+            ("masses", masses),
+            ("bowel gas", bowel_gas),
+        ]
+    }
 }
 
 impl Flavour {
