@@ -1,33 +1,55 @@
 //! Makes the pictures of `docs/phantom.md`: `cargo run --release --example phantom_pictures -- FOLDER [SPECIFICATION.json ...]`.
 //!
-//! Each picture shows six axial slices, a coronal and a sagittal one, in a lung window above and a soft tissue window below.
+//! Each picture shows six axial slices, a coronal and a sagittal one, in a lung window above and a soft tissue window below. With `--ct SERIES` the same of a real series
+//! stands below the phantom.
 
 #![allow(clippy::print_stderr)]
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
-use hilum::phantom::{Diseases, Kernel, Phantom, Position, Specification, chest};
-use hilum::volume::Voxels;
+use anyhow::{Context, Result, bail};
+use clap::Parser;
+use hilum::dicom::{DecodeOptions, FrameReader, Limits, PixelError, discover};
+use hilum::phantom::{Diseases, Kernel, Position, Specification, chest};
+use hilum::series::{Judgement, Series, SeriesLimits, Slice, group, judge};
+use hilum::volume::{StoredFrames, Volume, Voxels, load};
+
+/// Pictures of phantoms, on request above a real series.
+#[derive(Debug, Parser)]
+struct Arguments {
+    /// Folder for the pictures.
+    folder: PathBuf,
+    /// Specifications as JSON; those of `docs/phantom.md` if none is given.
+    specifications: Vec<PathBuf>,
+    /// A folder with one real CT series, shown below each phantom.
+    #[arg(long, value_name = "SERIES")]
+    ct: Option<PathBuf>,
+}
 
 fn main() -> Result<()> {
-    let mut arguments = std::env::args().skip(1);
-    let folder = arguments.next().context("name a folder for the pictures")?;
-    let given: Vec<String> = arguments.collect();
-    let wanted = if given.is_empty() {
+    let arguments = Arguments::parse();
+    let wanted = if arguments.specifications.is_empty() {
         presets()
     } else {
-        let mut wanted = Vec::new();
-        for path in given {
-            let name = Path::new(&path)
-                .file_stem()
-                .and_then(|stem| stem.to_str())
-                .unwrap_or("phantom")
-                .to_owned();
-            wanted.push((name, serde_json::from_slice(&std::fs::read(&path)?)?));
-        }
-        wanted
+        arguments
+            .specifications
+            .iter()
+            .map(|path| {
+                let name = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or("phantom");
+                let bytes = std::fs::read(path).with_context(|| path.display().to_string())?;
+                let specification = serde_json::from_slice(&bytes).with_context(|| path.display().to_string())?;
+                Ok((name.to_owned(), specification))
+            })
+            .collect::<Result<_>>()?
     };
+    let real = match &arguments.ct {
+        Some(folder) => {
+            let volume = series(folder).with_context(|| folder.display().to_string())?;
+            Some(montage(&volume, None))
+        }
+        None => None,
+    };
+    std::fs::create_dir_all(&arguments.folder)?;
     for (name, specification) in wanted {
         let start = std::time::Instant::now();
         let phantom = chest(&specification)?;
@@ -36,10 +58,48 @@ fn main() -> Result<()> {
             phantom.description,
             start.elapsed().as_secs_f64()
         );
-        let path = Path::new(&folder).join(format!("phantom-{name}.png"));
-        write(&path, &montage(&phantom))?;
+        let mut picture = montage(&phantom.volume, Some(&phantom.mask.labels));
+        if let Some(real) = &real {
+            picture.height += real.height;
+            picture.values.extend(&real.values);
+        }
+        write(&arguments.folder.join(format!("phantom-{name}.png")), &picture)?;
     }
     Ok(())
+}
+
+/// The frames of a series, decoded in this process.
+struct Frames<'a>(FrameReader, &'a Series);
+
+impl StoredFrames for Frames<'_> {
+    type Error = PixelError;
+
+    fn read(&self, slice: &Slice, out: &mut Vec<i32>) -> Result<(), PixelError> {
+        self.0.read(&self.1.instances[slice.instance], slice.frame, out)
+    }
+
+    fn read_plus(&self, slice: &Slice, add: i32, out: &mut [i16]) -> Result<bool, PixelError> {
+        self.0
+            .read_i16(&self.1.instances[slice.instance], slice.frame, out, add)
+    }
+}
+
+/// The volume of the one series in a folder.
+fn series(folder: &Path) -> Result<Volume> {
+    let found = group(discover(&[folder.to_owned()], &Limits::default())?.instances);
+    let [series] = found.as_slice() else {
+        bail!("{} series instead of one", found.len());
+    };
+    let candidate = match judge(series, &SeriesLimits::default()) {
+        Judgement::Usable(candidate) => candidate,
+        Judgement::Refused(verdict) => bail!("refused: {verdict:?}"),
+    };
+    let options = DecodeOptions {
+        trust_input: true,
+        ..DecodeOptions::default()
+    };
+    let frames = Frames(FrameReader::new(options), series);
+    Ok(load(candidate.stack(), &series.instances, &frames)?.volume)
 }
 
 fn presets() -> Vec<(String, Specification)> {
@@ -153,9 +213,10 @@ struct Picture {
 const LUNG: (f32, f32) = (-600.0, 1500.0);
 const SOFT: (f32, f32) = (40.0, 400.0);
 
-fn montage(phantom: &Phantom) -> Picture {
-    let [slices, rows, columns] = phantom.mask.shape;
-    let grid = &phantom.volume.grid;
+/// All views of a volume in both windows; labels, where they are known, tint the lower half.
+fn montage(volume: &Volume, labels: Option<&[u8]>) -> Picture {
+    let grid = &volume.grid;
+    let [slices, rows, columns] = [grid.origins.len(), grid.rows, grid.columns];
     let step = grid
         .origins
         .get(1)
@@ -171,36 +232,37 @@ fn montage(phantom: &Phantom) -> Picture {
         height,
         values: vec![0; width * height * 3],
     };
+    // The head is at the top, whichever way the patient went in.
+    let headwards = grid.origins[slices - 1][2] >= grid.origins[0][2];
+    let from_the_top = |slice: usize| if headwards { slices - 1 - slice } else { slice };
     let along = |v: usize, n: usize| ((v as f64 + 0.5) * n as f64 / tile as f64) as usize;
-    for (line, window) in [LUNG, SOFT].into_iter().enumerate() {
+    for (line, (window, labels)) in [(LUNG, None), (SOFT, labels)].into_iter().enumerate() {
         let top = line * tile.max(upright);
         for number in 0..6 {
-            let slice = slices - 1 - (slices * (2 * number + 1) / 13).min(slices - 1);
+            let slice = from_the_top((slices * (2 * number + 1) / 13).min(slices - 1));
             for v in 0..tile {
                 for u in 0..tile {
                     let at = [slice, along(v, rows).min(rows - 1), along(u, columns).min(columns - 1)];
-                    picture.put(number * tile + u, top + v, phantom, at, window, line == 1);
+                    picture.put(number * tile + u, top + v, (volume, labels), at, window);
                 }
             }
         }
         for v in 0..upright {
-            let slice = slices - 1 - (v * slices / upright).min(slices - 1);
+            let slice = from_the_top((v * slices / upright).min(slices - 1));
             for u in 0..tile {
                 picture.put(
                     6 * tile + u,
                     top + v,
-                    phantom,
+                    (volume, labels),
                     [slice, rows / 2, along(u, columns).min(columns - 1)],
                     window,
-                    line == 1,
                 );
                 picture.put(
                     7 * tile + u,
                     top + v,
-                    phantom,
+                    (volume, labels),
                     [slice, along(u, rows).min(rows - 1), columns * 3 / 10],
                     window,
-                    line == 1,
                 );
             }
         }
@@ -209,17 +271,24 @@ fn montage(phantom: &Phantom) -> Picture {
 }
 
 impl Picture {
-    fn put(&mut self, x: usize, y: usize, phantom: &Phantom, at: [usize; 3], window: (f32, f32), outline: bool) {
-        let [_, rows, columns] = phantom.mask.shape;
-        let index = (at[0] * rows + at[1]) * columns + at[2];
-        let hu = match &phantom.volume.voxels {
+    /// Paints the voxel `at` (slice, row, column) at a place of the picture.
+    fn put(
+        &mut self,
+        x: usize,
+        y: usize,
+        (volume, labels): (&Volume, Option<&[u8]>),
+        at: [usize; 3],
+        window: (f32, f32),
+    ) {
+        let index = (at[0] * volume.grid.rows + at[1]) * volume.grid.columns + at[2];
+        let hu = match &volume.voxels {
             Voxels::I16(values) => f32::from(values[index]),
             Voxels::F32(values) => values[index],
         };
         let grey = ((hu - window.0) / window.1 + 0.5).clamp(0.0, 1.0) * 255.0;
-        let colour = match phantom.mask.labels[index] {
-            1 if outline => [0.75 * grey + 50.0, 0.85 * grey, 0.75 * grey],
-            2 if outline => [0.75 * grey, 0.85 * grey, 0.75 * grey + 60.0],
+        let colour = match labels.map_or(0, |labels| labels[index]) {
+            1 => [0.75 * grey + 50.0, 0.85 * grey, 0.75 * grey],
+            2 => [0.75 * grey, 0.85 * grey, 0.75 * grey + 60.0],
             _ => [grey; 3],
         };
         let start = (y * self.width + x) * 3;
