@@ -232,7 +232,7 @@ fn size_scales_body_and_lungs_and_the_true_mask_with_them() {
         (middle as f64 * (2.0 * size).powi(2), lungs_ml)
     };
     let (area, lungs) = of(1.0);
-    for size in [0.4, 0.7, 1.4] {
+    for size in [0.6, 1.4] {
         let (scaled_area, scaled_lungs) = of(size);
         let grown = [scaled_area / area / size.powi(2), scaled_lungs / lungs / size.powi(3)];
         assert!(
