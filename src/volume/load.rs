@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::resample::Sample;
+use super::values::NotHu;
 use super::{Grid, ValueSummary, Volume, Voxels};
 use crate::dicom::{Instance, Rescale};
 use crate::series::{Slice, Stack};
@@ -38,7 +39,13 @@ pub struct Loaded {
     pub volume: Volume,
     /// Whether they can be HU at all.
     pub values: ValueSummary,
+    /// Slices (their index in the stack) that a rescale of their own moves to where their values cannot be HU.
+    pub misplaced: Vec<(usize, NotHu)>,
 }
+
+/// An intercept further than this from the middle one of the series, in HU, makes a slice be judged by itself: scanners move a slice by far less, a forgotten or doubled
+/// intercept by 1000.
+const FAR_INTERCEPT_HU: f64 = 200.0;
 
 /// Why a volume could not be made.
 #[derive(Debug, thiserror::Error)]
@@ -95,11 +102,11 @@ pub fn load<F: StoredFrames>(stack: &Stack, instances: &[Instance], frames: &F) 
         })
         .collect::<Option<Vec<_>>>()
         .ok_or(LoadError::Stack)?;
-    let (voxels, values) = match read_all::<i16, F>(stack, frames, &padding_hu, voxels)? {
-        Some((held, values)) => (Voxels::I16(held), values),
+    let (voxels, each) = match read_all::<i16, F>(stack, frames, &padding_hu, voxels)? {
+        Some((held, each)) => (Voxels::I16(held), each),
         // Nothing is refused by f32, so there is a second answer; an empty one cannot come.
         None => match read_all::<f32, F>(stack, frames, &padding_hu, voxels)? {
-            Some((held, values)) => (Voxels::F32(held), values),
+            Some((held, each)) => (Voxels::F32(held), each),
             None => return Err(LoadError::Stack),
         },
     };
@@ -109,8 +116,25 @@ pub fn load<F: StoredFrames>(stack: &Stack, instances: &[Instance], frames: &F) 
             voxels,
             padding_hu,
         },
-        values,
+        values: each.iter().copied().fold(ValueSummary::EMPTY, ValueSummary::join),
+        misplaced: misplaced(&stack.slices, &each),
     })
+}
+
+/// Slices whose intercept lies far from the others' and whose own values cannot be HU. Slices are not judged singly otherwise: an end slice may hold next to nothing.
+fn misplaced(slices: &[Slice], each: &[ValueSummary]) -> Vec<(usize, NotHu)> {
+    let mut intercepts: Vec<f64> = slices.iter().map(|slice| slice.rescale.intercept).collect();
+    let middle = intercepts.len() / 2;
+    let middle = *intercepts.select_nth_unstable_by(middle, f64::total_cmp).1;
+    let far = |slice: &Slice| (slice.rescale.intercept - middle).abs() > FAR_INTERCEPT_HU;
+    slices
+        .iter()
+        .zip(each)
+        .enumerate()
+        .filter(|(_, (slice, _))| far(slice))
+        .filter_map(|(index, (_, values))| Some((index, values.not_hu()?)))
+        .filter(|(_, why)| !matches!(why, NotHu::Nothing))
+        .collect()
 }
 
 /// The HU that stand for padding under a slice's rescale.
@@ -172,14 +196,14 @@ enum Read<E: std::error::Error + 'static> {
     Failed(SliceError<E>),
 }
 
-/// All slices, or `None` where a value is not exact in this type.
+/// All slices, and what the values of each look like, or `None` where a value is not exact in this type.
 #[allow(clippy::type_complexity)]
 fn read_all<T: Held, F: StoredFrames>(
     stack: &Stack,
     frames: &F,
     padding_hu: &[Option<(f32, f32)>],
     voxels: usize,
-) -> Result<Option<(Vec<T>, ValueSummary)>, LoadError<F::Error>> {
+) -> Result<Option<(Vec<T>, Vec<ValueSummary>)>, LoadError<F::Error>> {
     let area = stack.rows * stack.columns;
     let mut held = vec![T::default(); voxels];
     let inexact = AtomicBool::new(false);
@@ -220,10 +244,10 @@ fn read_all<T: Held, F: StoredFrames>(
         return Ok(None);
     }
     let mut failed = Vec::new();
-    let mut values = ValueSummary::EMPTY;
+    let mut values = Vec::with_capacity(results.len());
     for (index, result) in results.into_iter().enumerate() {
         match result {
-            Read::Done(summary) => values = values.join(summary),
+            Read::Done(summary) => values.push(summary),
             Read::Failed(error) => failed.push((index, error)),
             Read::NotExact => return Ok(None),
         }
@@ -405,6 +429,34 @@ mod tests {
             [Some((-3024.0, -3014.0)), Some((3990.0, 4010.0))]
         );
         assert_eq!((loaded.values.lowest_hu, loaded.values.highest_hu), (-1000.0, 76.0));
+    }
+
+    #[test]
+    fn a_slice_that_its_own_intercept_moves_out_of_hounsfield_units_is_told() {
+        let chest = [24, 174, 924, 1064];
+        let told = |rescales: &[(f64, f64)]| {
+            let stored = vec![&chest[..]; rescales.len()];
+            load(&stack(rescales), &instances(None), &frames(&stored))
+                .unwrap()
+                .misplaced
+        };
+        // Of four voxels every thirteenth is looked at: the first, which is air.
+        let right = (1.0, -1024.0);
+        assert_eq!(
+            told(&[right, (1.0, -1000.0), right, right]),
+            [],
+            "a scanner moves a slice by a little"
+        );
+        let forgotten = told(&[right, right, (1.0, 0.0), right]);
+        assert!(
+            matches!(forgotten[..], [(2, NotHu::NoAirOrFat { .. })]),
+            "{forgotten:?}"
+        );
+        assert_eq!(
+            told(&[(1.0, 0.0); 3]),
+            [],
+            "where all are alike the volume is judged as a whole"
+        );
     }
 
     #[test]
