@@ -225,6 +225,55 @@ async fn late_slices_supersede_a_job_that_is_in_its_network() {
     .await;
 }
 
+#[tokio::test]
+async fn slices_whose_pixels_are_broken_are_named_by_their_uids() {
+    if !ready_without_pacs() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let mut service = Service::new(Some(&url));
+        service.only("receive,work");
+        service.with("HILUM_INBOX__QUIET_SECONDS", "60");
+        service.up().await;
+        let folder = tempfile::tempdir().unwrap();
+        let slices = phantom(folder.path(), 21, &["--slices", "12", "--transfer-syntax", "jpeg_ls"]);
+        // One that comes alone in its request, and the first of many.
+        let broken = [4, 5].map(|index| {
+            let file: &PathBuf = &slices[index];
+            let uid = header(file).sop_instance_uid;
+            let mut bytes = std::fs::read(file).unwrap();
+            let start = bytes.windows(3).position(|three| three == [0xFF, 0xD8, 0xFF]).unwrap();
+            bytes[start + 1] = 0;
+            std::fs::write(file, bytes).unwrap();
+            uid
+        });
+        let rest = [&slices[5..], &slices[..4]].concat();
+        assert_eq!(service.stow(&slices[4..5], &[]).await.unwrap().status(), 200);
+        assert_eq!(service.stow(&rest, &WHOLE[..1]).await.unwrap().status(), 200);
+        let jobs = service.jobs_over(1).await;
+        assert_eq!(states(&jobs), ["refused"], "{jobs:?}");
+        let report = format!("/api/v1/jobs/{}/result/report.json", jobs[0]["id"].as_str().unwrap());
+        let report = service.json(&report).await.unwrap();
+        let finding = &report["verdict"]["findings"][0];
+        assert_eq!(finding["code"], "corrupt_pixels", "{report:#}");
+        let concerns: Vec<&str> = finding["concerns"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|one| one.as_str().unwrap().split_once(": ").unwrap().0)
+            .collect();
+        assert_eq!(concerns, broken, "{finding:#}");
+        let data = service.data();
+        for text in [report.to_string(), jobs[0].to_string()] {
+            assert!(
+                !text.contains(".batch") && !text.contains(data.to_str().unwrap()),
+                "{text}"
+            );
+        }
+    })
+    .await;
+}
+
 /// Two series at once on a slow network: their jobs, listed again and again until what was listed is enough.
 async fn two_at_once(
     url: &str,

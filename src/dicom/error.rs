@@ -1,7 +1,7 @@
 //! What can go wrong with a file. Each error names the file and what a person can do about it.
 
-use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 /// Why the header of an instance could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -57,7 +57,6 @@ impl DicomError {
 #[derive(Debug, thiserror::Error)]
 pub enum PixelError {
     /// No decoder for this transfer syntax is built in.
-    #[error("{}: transfer syntax {name} ({uid}) cannot be decoded", path.display())]
     UnsupportedTransferSyntax {
         /// The file.
         path: PathBuf,
@@ -67,7 +66,6 @@ pub enum PixelError {
         name: String,
     },
     /// The packing of the samples is none that a CT has (colour, 1 bit, floating point).
-    #[error("{}: {why}", path.display())]
     UnsupportedFormat {
         /// The file.
         path: PathBuf,
@@ -75,7 +73,6 @@ pub enum PixelError {
         why: String,
     },
     /// The pixel data contradict the header, break off, or cannot be decoded.
-    #[error("{}: corrupt pixel data ({why})", path.display())]
     Corrupt {
         /// The file.
         path: PathBuf,
@@ -83,7 +80,6 @@ pub enum PixelError {
         why: String,
     },
     /// Decoding took longer than allowed; the decoder was ended.
-    #[error("{}: decoding took longer than {seconds} s", path.display())]
     TimedOut {
         /// The file.
         path: PathBuf,
@@ -91,7 +87,6 @@ pub enum PixelError {
         seconds: f64,
     },
     /// The decoder process ended before it answered: out of memory, or a fault in the decoder.
-    #[error("{}: the decoder ended without an answer ({how})", path.display())]
     DecoderDied {
         /// The file.
         path: PathBuf,
@@ -99,7 +94,6 @@ pub enum PixelError {
         how: String,
     },
     /// The operating system refused: the file, or the start of a decoder.
-    #[error("{}: {error}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -109,7 +103,39 @@ pub enum PixelError {
     },
 }
 
+impl fmt::Display for PixelError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.path().display(), self.reason())
+    }
+}
+
 impl PixelError {
+    /// The file.
+    pub fn path(&self) -> &Path {
+        match self {
+            Self::UnsupportedTransferSyntax { path, .. }
+            | Self::UnsupportedFormat { path, .. }
+            | Self::Corrupt { path, .. }
+            | Self::TimedOut { path, .. }
+            | Self::DecoderDied { path, .. }
+            | Self::Io { path, .. } => path,
+        }
+    }
+
+    /// The reason alone, without the path: for reports, in which slices have names of their own.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::UnsupportedTransferSyntax { uid, name, .. } => {
+                format!("transfer syntax {name} ({uid}) cannot be decoded")
+            }
+            Self::UnsupportedFormat { why, .. } => why.clone(),
+            Self::Corrupt { why, .. } => format!("corrupt pixel data ({why})"),
+            Self::TimedOut { seconds, .. } => format!("decoding took longer than {seconds} s"),
+            Self::DecoderDied { how, .. } => format!("the decoder ended without an answer ({how})"),
+            Self::Io { error, .. } => error.to_string(),
+        }
+    }
+
     /// Whether the input is at fault, for good, rather than this machine.
     pub fn is_the_inputs_fault(&self) -> bool {
         !matches!(self, Self::Io { .. })

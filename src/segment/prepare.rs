@@ -9,7 +9,7 @@ use super::{SegmentError, Stage, Timings, Tools};
 use crate::dicom::{FrameReader, Instance, PixelError};
 use crate::model::CancelFlag;
 use crate::series::{
-    Code, Finding, Judgement, Series, Settled, Slice, Stack, Usable, Verdict, corrupt_pixels, judge, not_hu,
+    Code, Finding, Judgement, Names, Series, Settled, Slice, Usable, Verdict, corrupt_pixels, judge, not_hu,
 };
 use crate::volume::{
     Image, LoadError, RegularGrid, SliceError, StoredFrames, Volume, crop_to_body, load, network_grid, resample,
@@ -133,10 +133,14 @@ fn read(
         Judgement::Usable(candidate) => candidate,
     };
     let before = candidate.verdict().clone();
-    let usable = match candidate.settle(&mut |slice| hu_digest(frames, slice)) {
+    let mut digest = |slice: &Slice| {
+        let named = |error| (Names::new(series).slice(slice), error);
+        hu_digest(frames, slice).map_err(named)
+    };
+    let usable = match candidate.settle(&mut digest) {
         Ok(Settled::Usable(usable)) => usable,
         Ok(Settled::Refused(verdict)) => return Ok(ControlFlow::Break(verdict)),
-        Err(error) => return refuse_pixels(vec![error], series.instances.len(), before),
+        Err(fault) => return refuse_pixels(vec![fault], series.instances.len(), before),
     };
     let loaded = match load(&usable.stack, &series.instances, frames) {
         Ok(loaded) => loaded,
@@ -170,12 +174,14 @@ fn refuse_slices(
     series: &Series,
     usable: &Usable,
 ) -> Result<ControlFlow<Verdict, (Usable, Volume)>, SegmentError> {
+    let names = Names::new(series);
     let mut errors = Vec::new();
     let mut lengths = Vec::new();
     for (slice, fault) in faults {
+        let name = names.slice(&usable.stack.slices[slice]);
         match fault {
-            SliceError::Read(error) => errors.push(error),
-            SliceError::Length { .. } => lengths.push(format!("{}: {fault}", named(slice, series, &usable.stack))),
+            SliceError::Read(error) => errors.push((name, error)),
+            SliceError::Length { .. } => lengths.push(format!("{name}: {fault}")),
         }
     }
     if errors.is_empty() {
@@ -185,25 +191,18 @@ fn refuse_slices(
     refuse_pixels(errors, series.instances.len(), usable.verdict.clone())
 }
 
-fn named(slice: usize, series: &Series, stack: &Stack) -> String {
-    let path = stack
-        .slices
-        .get(slice)
-        .and_then(|slice| series.instances.get(slice.instance))
-        .map(|instance| instance.source.path.display().to_string());
-    path.unwrap_or_else(|| format!("slice {}", slice + 1))
-}
-
+/// The same, of slices by their names.
 fn refuse_pixels(
-    mut errors: Vec<PixelError>,
+    mut errors: Vec<(String, PixelError)>,
     of: usize,
     before: Verdict,
 ) -> Result<ControlFlow<Verdict, (Usable, Volume)>, SegmentError> {
-    if let Some(at) = errors.iter().position(|error| !error.is_the_inputs_fault()) {
-        return Err(errors.swap_remove(at).into());
+    if let Some(at) = errors.iter().position(|(_, error)| !error.is_the_inputs_fault()) {
+        return Err(errors.swap_remove(at).1.into());
     }
-    let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
-    let unsupported = errors.iter().find_map(|error| match error {
+    let told = errors.iter().map(|(name, error)| format!("{name}: {}", error.reason()));
+    let told: Vec<String> = told.collect();
+    let unsupported = errors.iter().find_map(|(_, error)| match error {
         PixelError::UnsupportedTransferSyntax { name, uid, .. } => Some(format!(
             "The pixels are coded as {name} ({uid}), which Hilum does not read. Send them uncompressed."
         )),

@@ -1,10 +1,11 @@
 //! The frames of a series, sorted into slices and what only travels with them (scout views, screenshots, projections).
 
-use super::Series;
 use super::codes::Code;
 use super::findings::Finding;
 use super::wording::{are, count, was};
+use super::{Series, Slice};
 use crate::dicom::{FrameHeader, Header};
+use std::collections::BTreeMap;
 use std::path::Path;
 
 /// A frame of an instance of the series.
@@ -231,18 +232,24 @@ fn one_per_instance<'a>(members: &[Member<'a>]) -> Vec<Member<'a>> {
     first
 }
 
+/// What the files of the service's inbox end with. They hold what came in one request, and their names say nothing to anybody.
+const BATCH_EXTENSION: &str = "batch";
+
 /// How the instances of a series are named to people: by the file's path below the folder that they share, or by SOP Instance UID where the bytes lie in
-/// a file with others.
+/// a file with others or in one of the service's inbox.
 #[derive(Clone, Debug)]
-pub(super) struct Names {
+pub struct Names {
     names: Vec<String>,
     multi_frame: Vec<bool>,
 }
 
 impl Names {
-    pub(super) fn new(series: &Series) -> Self {
+    /// The names of all instances of a series.
+    pub fn new(series: &Series) -> Self {
         let mut shared: Option<&Path> = None;
+        let mut in_file: BTreeMap<&Path, usize> = BTreeMap::new();
         for instance in &series.instances {
+            *in_file.entry(&instance.source.path).or_default() += 1;
             let folder = instance.source.path.parent().unwrap_or(Path::new(""));
             shared = Some(match shared {
                 None => folder,
@@ -254,8 +261,9 @@ impl Names {
         }
         let shared = shared.unwrap_or(Path::new(""));
         let names = series.instances.iter().map(|instance| {
-            let path = &instance.source.path;
-            let alone = instance.source.offset == 0;
+            let path: &Path = &instance.source.path;
+            let batch = path.extension().is_some_and(|extension| extension == BATCH_EXTENSION);
+            let alone = instance.source.offset == 0 && in_file.get(path) == Some(&1) && !batch;
             if !alone && !instance.header.sop_instance_uid.is_empty() {
                 return instance.header.sop_instance_uid.clone();
             }
@@ -272,6 +280,11 @@ impl Names {
         }
     }
 
+    /// The name of a slice.
+    pub fn slice(&self, slice: &Slice) -> String {
+        self.frame(slice.instance, slice.frame)
+    }
+
     pub(super) fn of(&self, member: &Member<'_>) -> String {
         self.frame(member.instance, member.frame)
     }
@@ -281,7 +294,7 @@ impl Names {
     }
 
     /// The name of a frame: its instance's, with the frame's number from 1 where there are several.
-    pub(super) fn frame(&self, instance: usize, frame: usize) -> String {
+    fn frame(&self, instance: usize, frame: usize) -> String {
         let name = self.instance(instance);
         if self.multi_frame.get(instance).copied().unwrap_or(false) {
             format!("{name} frame {}", frame + 1)

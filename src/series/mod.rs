@@ -25,6 +25,7 @@ pub use findings::{Finding, MAX_CONCERNS, Outcome, Verdict};
 pub use group::group;
 pub use judge::{Candidate, Judgement, Settled, Usable, judge};
 pub use limits::SeriesLimits;
+pub use members::Names;
 pub use memory::{REFERENCE_GRID_MM, estimated_memory_bytes};
 pub use unreadable::put_down_unreadable;
 pub use values::{corrupt_pixels, not_hu};

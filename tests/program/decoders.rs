@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{ends_with, phantom, segmenting, text};
+use super::{ends_with, files, phantom, result, segment, segmenting, text};
 
 const SLICES: usize = 60;
 
@@ -72,6 +72,60 @@ fn decoders_that_abort_or_run_out_of_time_refuse_their_series_and_the_next_is_se
         );
         assert_ne!(of(&printed, 30)["verdict"]["outcome"], "refused", "{limit}");
     }
+}
+
+/// Takes the beginning off the compressed image of a slice in JPEG-LS.
+fn break_pixels(file: &Path) {
+    let mut bytes = fs::read(file).unwrap();
+    // Start of image, then the next marker.
+    let at = bytes.windows(3).position(|three| three == [0xFF, 0xD8, 0xFF]).unwrap();
+    bytes[at + 1] = 0;
+    fs::write(file, bytes).unwrap();
+}
+
+#[test]
+fn a_broken_slice_is_named_by_its_file_and_no_folder_above_it_stands_in_the_report() {
+    let folder = tempfile::tempdir().unwrap();
+    let series = phantom(&folder.path().join("DOE_JOHN"), &["--transfer-syntax", "jpeg_ls"]);
+    let broken = files(&series)[19].clone();
+    break_pixels(&broken);
+    let out = folder.path().join("out");
+    let told = || {
+        let output = segment(&series, &out, &["--json"]);
+        ends_with(&output, 3);
+        let report = fs::read_to_string(result(&out).join("report.json")).unwrap();
+        for said in [&report, &text(&output.stdout)] {
+            assert!(!said.contains("DOE_JOHN"), "{said}");
+        }
+        let report: Value = serde_json::from_str(&report).unwrap();
+        report["verdict"]["findings"][0].clone()
+    };
+    let finding = told();
+    assert_eq!(finding["code"], "corrupt_pixels", "{finding:#}");
+    let concerns = finding["concerns"].as_array().unwrap();
+    assert_eq!(concerns.len(), 1, "{finding:#}");
+    assert!(
+        concerns[0]
+            .as_str()
+            .unwrap()
+            .starts_with("IM0020.dcm: corrupt pixel data ("),
+        "{finding:#}"
+    );
+    let sentence = finding["sentence"].as_str().unwrap();
+    assert!(
+        sentence.contains("1 of 60 files") && sentence.contains("(the first: IM0020.dcm: "),
+        "{sentence}"
+    );
+
+    // Two slices at one place are read to be compared, before the others.
+    fs::copy(&broken, series.join("copy.dcm")).unwrap();
+    let finding = told();
+    assert_eq!(finding["code"], "corrupt_pixels", "{finding:#}");
+    let first = finding["concerns"][0].as_str().unwrap();
+    assert!(
+        first.starts_with("IM0020.dcm: ") || first.starts_with("copy.dcm: "),
+        "{first}"
+    );
 }
 
 /// The decoders that a process has started and that live.

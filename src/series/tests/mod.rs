@@ -1,6 +1,7 @@
 //! Series built in code, one oddity at a time.
 
 mod geometry;
+mod names;
 mod notes;
 mod properties;
 mod refused;
