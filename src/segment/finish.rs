@@ -8,6 +8,7 @@ use super::{
     Artifact, CT, Format, MASK, OVERLAY, PIPELINE_REVISION, Predicted, Profile, REPORT, SegmentError, Segmented,
     Segments, Stage, Timings, Tools, TransferSyntax,
 };
+use crate::dicom::Header;
 use crate::lungs::{
     BoundaryReport, CleanReport, Measurements, Sides, clean, drop_fat, follow_boundary, join_sides, judge_mask,
     measure, sides,
@@ -21,7 +22,7 @@ use crate::output::segmentation::{build, content_description, default_series_num
 use crate::output::{
     Concept, Frames, ModelIdentity, OutputError, SegmentDescription, SegmentationRequest, nifti, overlay, read_back,
 };
-use crate::series::{Code, Finding, Series, Usable, Verdict};
+use crate::series::{Code, Finding, Series, Stack, Usable, Verdict};
 use crate::volume::{Mask, Volume, Way, mask_back};
 
 /// What every report says of its use.
@@ -116,7 +117,7 @@ pub fn finish(
         timings: timings.0,
         files,
         left_out,
-        ..blank(series, usable.verdict)
+        ..blank(series, first_header(series, &usable.stack), usable.verdict)
     };
     if tools.settings.output.wants(Format::Json) {
         artifacts.push(Artifact {
@@ -129,7 +130,10 @@ pub fn finish(
 
 /// The report of a series that is refused.
 pub(super) fn refused(series: &Series, verdict: Verdict, tools: &Tools) -> Result<Segmented, SegmentError> {
-    let report = blank(series, verdict);
+    // Its slices stand in no order, so one is taken that does not depend on the order of files.
+    let headers = series.instances.iter().map(|instance| &instance.header);
+    let header = headers.min_by_key(|header| &header.sop_instance_uid);
+    let report = blank(series, header, verdict);
     let mut artifacts = Vec::new();
     if tools.settings.output.wants(Format::Json) {
         artifacts.push(Artifact {
@@ -140,10 +144,15 @@ pub(super) fn refused(series: &Series, verdict: Verdict, tools: &Tools) -> Resul
     Ok(Segmented { report, artifacts })
 }
 
-/// A report that knows the series and its verdict.
-fn blank(series: &Series, verdict: Verdict) -> Report {
-    let header = series.instances.first().map(|instance| &instance.header);
-    let text = |of: fn(&crate::dicom::Header) -> &String| header.map(|header| of(header).clone()).unwrap_or_default();
+/// The header of the lowest slice.
+fn first_header<'a>(series: &'a Series, stack: &Stack) -> Option<&'a Header> {
+    let instance = series.instances.get(stack.slices.first()?.instance)?;
+    Some(&instance.header)
+}
+
+/// A report that knows the series, by this header of it, and its verdict.
+fn blank(series: &Series, header: Option<&Header>, verdict: Verdict) -> Report {
+    let text = |of: fn(&Header) -> &String| header.map(|header| of(header).clone()).unwrap_or_default();
     Report {
         schema: SCHEMA,
         hilum_version: env!("CARGO_PKG_VERSION"),
@@ -318,12 +327,7 @@ fn make(
 
 /// What stands beside the picture: nothing that names a person, and no free text.
 fn caption(series: &Series, usable: &Usable, lungs: &Lungs, model: &ModelFacts) -> Caption {
-    let header = usable
-        .stack
-        .slices
-        .first()
-        .and_then(|slice| series.instances.get(slice.instance))
-        .map(|instance| &instance.header);
+    let header = first_header(series, &usable.stack);
     let measured = &lungs.measured;
     let volumes = match (&measured.right, &measured.left) {
         _ if lungs.found(Code::LungsNotFound) => overlay::Lungs::NotFound,
@@ -372,7 +376,7 @@ fn segmentation(
     manifest: &Manifest,
 ) -> Result<Made, SegmentError> {
     let findings: Vec<Finding> = lungs.findings.iter().chain(&usable.verdict.findings).cloned().collect();
-    let header = series.instances.first().map(|instance| &instance.header);
+    let header = first_header(series, &usable.stack);
     let request = SegmentationRequest {
         series,
         stack: &usable.stack,

@@ -133,7 +133,7 @@ fn too_few(positions: usize, limits: &SeriesLimits) -> Finding {
 }
 
 /// Groups of members at one position, ascending. Within a group the order depends on headers, not on the order of discovery, so that the same instances
-/// always keep the same one of equals.
+/// always keep the same one of equals; of two that share even their UIDs, by the whole of their headers.
 fn by_position<'a>(mut placed: Vec<Placed<'a>>, limits: &SeriesLimits) -> Vec<Vec<Placed<'a>>> {
     placed.sort_by(|a, b| a.slice.position_mm.total_cmp(&b.slice.position_mm));
     let mut groups: Vec<Vec<Placed<'a>>> = Vec::new();
@@ -146,20 +146,24 @@ fn by_position<'a>(mut placed: Vec<Placed<'a>>, limits: &SeriesLimits) -> Vec<Ve
         }
     }
     for group in &mut groups {
-        group.sort_by_key(|p| {
-            let header = p.member.header;
-            let number = header.instance_number.unwrap_or(i64::MAX);
-            (
-                p.acquisition(),
-                number,
-                &header.sop_instance_uid,
-                p.member.frame,
-                &header.transfer_syntax_uid,
-                p.member.instance,
-            )
+        group.sort_by(|a, b| {
+            let whole = |p: &Placed<'_>| format!("{:?}", p.member.header);
+            rank(a).cmp(&rank(b)).then_with(|| whole(a).cmp(&whole(b)))
         });
     }
     groups
+}
+
+/// What comes first of slices at one position.
+fn rank<'p>(placed: &'p Placed<'_>) -> (Option<i64>, i64, &'p str, usize, &'p str) {
+    let header = placed.member.header;
+    (
+        placed.acquisition(),
+        header.instance_number.unwrap_or(i64::MAX),
+        header.sop_instance_uid.as_str(),
+        placed.member.frame,
+        header.transfer_syntax_uid.as_str(),
+    )
 }
 
 fn representatives<'a>(groups: &[Vec<Placed<'a>>]) -> Vec<Placed<'a>> {

@@ -8,6 +8,7 @@ use super::members::{Member, Names};
 use super::vector::{Vector, cross, difference, dot, length, scaled};
 use super::wording::{are, has, sentence_case, share};
 use crate::dicom::Rescale;
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 /// Orientation, matrix and spacing of the slices.
@@ -157,7 +158,7 @@ fn about(code: Code, sentence: String, others: &[&(Member<'_>, Raw)], names: &Na
 
 fn common_matrix(good: &Good<'_>, names: &Names) -> ((u32, u32), Option<Finding>) {
     let of = |member: &Member<'_>| (member.header.pixels.rows, member.header.pixels.columns);
-    let usual = most_common(good.iter().map(|(member, _)| of(member)));
+    let usual = most_common(good.iter().map(|(member, _)| of(member))).unwrap_or_default();
     let others: Vec<_> = good.iter().filter(|(member, _)| of(member) != usual).collect();
     let finding = others.first().map(|(member, _)| {
         let sentence = format!(
@@ -177,9 +178,7 @@ fn common_matrix(good: &Good<'_>, names: &Names) -> ((u32, u32), Option<Finding>
 fn common_orientation(good: &Good<'_>, limits: &SeriesLimits, names: &Names) -> ([f64; 6], Option<Finding>) {
     let tolerance = limits.orientation_tolerance;
     let key = |orientation: [f64; 6]| orientation.map(|v| (v / tolerance.max(1e-9)).round() as i64);
-    let most = most_common(good.iter().map(|(_, raw)| key(raw.orientation)));
-    let usual = good.iter().map(|(_, raw)| raw.orientation).find(|o| key(*o) == most);
-    let usual = usual.unwrap_or_default();
+    let usual = usual(good.iter().map(|(_, raw)| raw.orientation), key);
     let differs = |o: &[f64; 6]| o.iter().zip(&usual).any(|(a, b)| (a - b).abs() > tolerance);
     let others: Vec<_> = good.iter().filter(|(_, raw)| differs(&raw.orientation)).collect();
     let angles = others.iter().map(|(_, raw)| between_degrees(&raw.orientation, &usual));
@@ -196,9 +195,7 @@ fn common_orientation(good: &Good<'_>, limits: &SeriesLimits, names: &Names) -> 
 
 fn common_spacing(good: &Good<'_>, limits: &SeriesLimits, names: &Names) -> ([f64; 2], Option<Finding>) {
     let key = |spacing: [f64; 2]| spacing.map(|v| (v * 1e4).round() as i64);
-    let most = most_common(good.iter().map(|(_, raw)| key(raw.spacing)));
-    let usual = good.iter().map(|(_, raw)| raw.spacing).find(|s| key(*s) == most);
-    let usual = usual.unwrap_or_default();
+    let usual = usual(good.iter().map(|(_, raw)| raw.spacing), key);
     let relative = limits.pixel_spacing_relative;
     let differs = |s: &[f64; 2]| s.iter().zip(&usual).any(|(a, b)| (a - b).abs() > relative * b);
     let others: Vec<_> = good.iter().filter(|(_, raw)| differs(&raw.spacing)).collect();
@@ -244,16 +241,30 @@ fn between_degrees(a: &[f64; 6], b: &[f64; 6]) -> f64 {
     angle(ar, br).max(angle(ac, bc))
 }
 
+/// Of the values that `key` holds for one, where most are, the one that occurs most often, and of several the lowest: the same in whichever order they come.
+fn usual<const N: usize>(
+    values: impl Iterator<Item = [f64; N]> + Clone,
+    key: impl Fn([f64; N]) -> [i64; N],
+) -> [f64; N] {
+    let order = |a: &[f64; N], b: &[f64; N]| {
+        let pairs = a.iter().zip(b);
+        pairs.fold(Ordering::Equal, |order, (a, b)| order.then(a.total_cmp(b)))
+    };
+    let most = most_common(values.clone().map(&key));
+    let mut close: Vec<[f64; N]> = values.filter(|value| Some(key(*value)) == most).collect();
+    close.sort_by(order);
+    let runs = close.chunk_by(|a, b| order(a, b).is_eq());
+    // The last of the longest, in falling order.
+    let longest = runs.rev().max_by_key(|run| run.len());
+    longest.and_then(<[_]>::first).copied().unwrap_or([0.0; N])
+}
+
 /// The value that occurs most often; of several the first by their order.
-fn most_common<T: Ord + Copy + Default>(values: impl Iterator<Item = T>) -> T {
+fn most_common<T: Ord + Copy>(values: impl Iterator<Item = T>) -> Option<T> {
     let mut counts: BTreeMap<T, usize> = BTreeMap::new();
     for value in values {
         *counts.entry(value).or_default() += 1;
     }
     let most = counts.values().copied().max().unwrap_or(0);
-    counts
-        .into_iter()
-        .find(|(_, n)| *n == most)
-        .map(|(value, _)| value)
-        .unwrap_or_default()
+    counts.into_iter().find(|(_, n)| *n == most).map(|(value, _)| value)
 }

@@ -139,21 +139,86 @@ fn a_phantom_becomes_a_segmentation_an_image_a_picture_and_a_report_and_twice_th
 }
 
 #[test]
+fn the_same_slices_under_other_names_give_the_same_bytes() {
+    const SERIES_NUMBER: (u16, u16) = (0x0020, 0x0011);
+    const ORIENTATION: (u16, u16) = (0x0020, 0x0037);
+    let folder = tempfile::tempdir().unwrap();
+    let series = phantom(folder.path(), &["--slices", "30", "--spacing", "1.8", "1.8", "10"]);
+    let slices = files(&series);
+    // Cosines rounded in another way, within the tolerance, in every second slice; and a number of its own in the last.
+    for slice in slices.iter().step_by(2) {
+        rewrite(slice, ORIENTATION, "1\\0.0004\\0\\0\\1\\0");
+    }
+    rewrite(&slices[29], SERIES_NUMBER, "9");
+    let renamed = folder.path().join("renamed");
+    fs::create_dir(&renamed).unwrap();
+    for (number, slice) in slices.iter().rev().enumerate() {
+        fs::copy(slice, renamed.join(format!("{number:02}.dcm"))).unwrap();
+    }
+    let made = [&series, &renamed].map(|series| {
+        let out = series.with_extension("out");
+        ends_with(&segment(series, &out, &["--model", TINY]), 0);
+        result(&out)
+    });
+    for name in ["mask.nii.gz", "overlay.png", "segmentation.dcm"] {
+        let [first, second] = [0, 1].map(|which| fs::read(made[which].join(name)).unwrap());
+        assert!(first == second, "{name}");
+    }
+}
+
+#[test]
+fn the_picture_shows_nothing_that_names_a_person() {
+    let folder = tempfile::tempdir().unwrap();
+    let picture = |name: &str, changes: &[((u16, u16), &str)]| {
+        let here = folder.path().join(name);
+        let series = phantom(&here, &["--slices", "30", "--spacing", "1.8", "1.8", "10"]);
+        for slice in files(&series) {
+            changes.iter().for_each(|(tag, value)| rewrite(&slice, *tag, value));
+        }
+        let out = here.join("out");
+        ends_with(&segment(&series, &out, &["--format", "png", "--model", TINY]), 0);
+        fs::read(result(&out).join("overlay.png")).unwrap()
+    };
+    let plain = picture("plain", &[]);
+    let personal = [
+        ((0x0008, 0x0020), "19991231"),
+        ((0x0008, 0x0050), "ACC-7"),
+        ((0x0008, 0x0090), "Referrer^Robin"),
+        ((0x0008, 0x1030), "Chest of Somebody"),
+        ((0x0008, 0x103E), "Somebody, at night"),
+        ((0x0010, 0x0010), "Other^Person"),
+        ((0x0010, 0x0020), "OTHER-1"),
+        ((0x0010, 0x0030), "19331231"),
+        ((0x0010, 0x0040), "F"),
+        ((0x0020, 0x0010), "STUDY-7"),
+    ];
+    assert!(
+        picture("personal", &personal) == plain,
+        "the picture shows the patient or the study"
+    );
+    let kernel = picture("kernel", &[((0x0018, 0x1210), "B31f")]);
+    assert!(kernel != plain, "the picture shows what the header says of the scan");
+}
+
+#[test]
 fn what_distorts_densities_stands_beside_them() {
     let folder = tempfile::tempdir().unwrap();
-    let series = phantom(folder.path(), &["--kernel", "sharp", "--flavour", "siemens"]);
+    let series = phantom(
+        folder.path(),
+        &["--kernel", "sharp", "--flavour", "siemens", "--contrast"],
+    );
     let out = folder.path().join("out");
     let output = segment(&series, &out, &["--format", "json"]);
     ends_with(&output, 0);
     let printed = text(&output.stdout);
     assert!(
-        printed.contains("  densities are distorted by: sharp_kernel, thick_slices\n"),
+        printed.contains("  densities are distorted by: sharp_kernel, contrast, thick_slices\n"),
         "{printed}"
     );
     let report: Value = serde_json::from_slice(&fs::read(result(&out).join("report.json")).unwrap()).unwrap();
     assert_eq!(
         report["measurements"]["density_notes"],
-        serde_json::json!(["sharp_kernel", "thick_slices"])
+        serde_json::json!(["sharp_kernel", "contrast", "thick_slices"])
     );
 }
 
@@ -284,6 +349,63 @@ fn refused_input_ends_with_3_and_a_report_that_says_why() {
 }
 
 #[test]
+fn where_no_series_lies_the_end_is_3_and_says_so() {
+    let folder = tempfile::tempdir().unwrap();
+    let empty = folder.path().join("empty");
+    fs::create_dir(&empty).unwrap();
+    fs::write(empty.join("words.txt"), "No CT here.").unwrap();
+    let out = folder.path().join("out");
+    let segmented = segment(&empty, &out, &["--json"]);
+    let said = text(&segmented.stderr);
+    assert!(
+        said.contains("no DICOM series was found (1 files passed over"),
+        "{said}"
+    );
+    for output in [segmented, hilum(&["inspect", empty.to_str().unwrap(), "--json"])] {
+        ends_with(&output, 3);
+        let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(printed["series"], serde_json::json!([]));
+    }
+    assert!(!out.exists());
+}
+
+#[test]
+fn one_of_several_that_fails_makes_the_end_1_and_the_others_are_kept() {
+    let folder = tempfile::tempdir().unwrap();
+    let thin = ["--slices", "30", "--spacing", "1.8", "1.8", "10"];
+    let good = phantom(&folder.path().join("good"), &thin);
+    let bad = phantom(
+        &folder.path().join("bad"),
+        &["--slices", "32", "--spacing", "1.8", "1.8", "10"],
+    );
+    let uids = [&bad, &good].map(|series| {
+        let inspected = hilum(&["inspect", "--json", series.to_str().unwrap()]);
+        ends_with(&inspected, 0);
+        let seen: Value = serde_json::from_slice(&inspected.stdout).unwrap();
+        seen["series"][0]["series_instance_uid"].as_str().unwrap().to_owned()
+    });
+    // A file stands where the folder of one series should.
+    let out = folder.path().join("out");
+    fs::create_dir(&out).unwrap();
+    fs::write(out.join(&uids[0]), "in the way").unwrap();
+    let output = segmenting(&[&bad, &good], &out, &["--format", "json", "--json"])
+        .output()
+        .unwrap();
+    ends_with(&output, 1);
+    assert!(text(&output.stderr).contains(&uids[0]), "{}", text(&output.stderr));
+    let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let failed: Vec<&Value> = printed["series"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|one| one["error"].is_string())
+        .collect();
+    assert_eq!(failed.len(), 1, "{printed:#}");
+    assert_eq!(failed[0]["series_instance_uid"], *uids[0]);
+    assert_eq!(names(&out.join(&uids[1])), ["report.json"]);
+}
+
+#[test]
 fn sets_that_share_a_series_uid_or_have_none_do_not_write_over_each_other() {
     let folder = tempfile::tempdir().unwrap();
     let whole = phantom(folder.path(), &["--slices", "30", "--spacing", "1.8", "1.8", "10"]);
@@ -342,8 +464,12 @@ fn one_series_is_chosen_by_its_uid() {
     let uid = seen["series"][0]["series_instance_uid"].as_str().unwrap();
     let out = folder.path().join("out");
     let both = folder.path();
-    ends_with(&segment(both, &out, &["--series", uid, "--format", "json"]), 0);
+    let chosen = segment(both, &out, &["--series", uid, "--format", "json"]);
+    ends_with(&chosen, 0);
     assert_eq!(names(&out), [uid]);
+    // Each phantom has its mask and its settings beside it.
+    let told = text(&chosen.stdout);
+    assert!(told.contains("4 other files were passed over (-v names them)."), "{told}");
 
     let none = segment(both, &out, &["--series", "1.2.3"]);
     ends_with(&none, 1);

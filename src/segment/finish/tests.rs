@@ -195,6 +195,58 @@ fn lungs_told_apart_have_a_segment_and_a_label_each() {
 }
 
 #[test]
+fn a_left_lung_alone_is_the_first_segment_and_keeps_its_label() {
+    let z: Vec<f64> = (0..20).map(|k| 8.0 * f64::from(k)).collect();
+    let left = case(&z, [32, 40], [8.0; 2], [25..35, 25..35]);
+    // The segmentation is read back before it is a result.
+    let (lungs, results) = made(&left, &formats(&[Format::Seg, Format::Nifti]));
+    assert!(lungs.found(Code::OneLungMissing), "{:?}", lungs.findings);
+    assert!(!lungs.found(Code::SidesUncertain), "{:?}", lungs.findings);
+    let object = seg(&results);
+    assert_eq!(segment_labels(&object), ["Left lung"]);
+    let segments = object.element(tags::SEGMENT_SEQUENCE).unwrap().items().unwrap();
+    let number = segments[0].element(tags::SEGMENT_NUMBER).unwrap();
+    assert_eq!(number.to_int::<u16>().unwrap(), 1);
+    let (_, labels) = nifti_voxels(&results, MASK);
+    assert_eq!([1, 2].map(|label| count(&labels, label)), [0, 20 * 32 * 10]);
+}
+
+#[test]
+fn what_is_said_of_the_series_is_that_of_its_lowest_slice_in_whichever_order_files_come() {
+    let mut case = chest();
+    for (number, instance) in case.series.instances.iter_mut().enumerate() {
+        instance.header.series_number = Some(number as i64 + 1);
+        instance.header.convolution_kernel = format!("K{number}");
+    }
+    let settings = formats(&[Format::Seg, Format::Png]);
+    let said = |case: &Case| {
+        let (_, results) = made(case, &settings);
+        let header = first_header(&case.series, &case.usable.stack);
+        let report = blank(&case.series, header, case.usable.verdict.clone());
+        let series = serde_json::to_value(&report.series).unwrap();
+        (
+            series,
+            bytes(&results, SEGMENTATION).to_vec(),
+            bytes(&results, OVERLAY).to_vec(),
+        )
+    };
+    let before = said(&case);
+    assert_eq!(before.0["convolution_kernel"], "K0");
+    let number = seg(&made(&case, &settings).1)
+        .element(tags::SERIES_NUMBER)
+        .unwrap()
+        .to_int::<i32>();
+    assert_eq!(number.unwrap(), default_series_number(Some(1)));
+
+    case.series.instances.reverse();
+    let last = case.usable.stack.slices.len() - 1;
+    for slice in &mut case.usable.stack.slices {
+        slice.instance = last - slice.instance;
+    }
+    assert!(said(&case) == before);
+}
+
+#[test]
 fn with_uncertain_sides_there_is_one_segment_one_label_and_no_figure_of_a_single_lung() {
     let mut settings = formats(&[Format::Seg, Format::Nifti]);
     // No confidence is enough.

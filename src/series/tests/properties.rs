@@ -84,7 +84,38 @@ fn uids(series: &Series, stack: &Stack) -> Vec<String> {
         .collect()
 }
 
+/// Rounding as some writers have it: cosines by up to 4e-4, pixel spacing by up to 4e-5 mm.
+fn jitter(n: usize) -> impl Strategy<Value = Vec<([f64; 6], [f64; 2])>> {
+    let cosines = prop::array::uniform6(prop_oneof![Just(0.0), -4e-4..4e-4]);
+    let spacing = prop::array::uniform2(prop_oneof![Just(0.0), -4e-5..4e-5]);
+    prop::collection::vec((cosines, spacing), n)
+}
+
+/// A stack without the numbers of its instances, which are those of the files: their UIDs instead.
+fn told(series: &Series) -> (Vec<String>, Stack) {
+    let mut stack = candidate(series).stack().clone();
+    let uids = uids(series, &stack);
+    stack.slices.iter_mut().for_each(|slice| slice.instance = 0);
+    (uids, stack)
+}
+
 proptest! {
+    #[test]
+    fn the_geometry_does_not_depend_on_the_order_of_files(
+        jitter in jitter(24),
+        order in Just((0..24).collect::<Vec<usize>>()).prop_shuffle(),
+    ) {
+        let series = framed(24, |k, frame| {
+            let (cosines, spacing) = jitter[k];
+            let orientation = [1.0, 0.0, 0.0, 0.0, 1.0, 0.0];
+            frame.orientation = Some(std::array::from_fn(|i| orientation[i] + cosines[i]));
+            frame.pixel_spacing_mm = Some(spacing.map(|off| 0.7 + off));
+        });
+        let mut moved = series.clone();
+        moved.instances = order.iter().map(|k| series.instances[*k].clone()).collect();
+        prop_assert_eq!(told(&moved), told(&series));
+    }
+
     #[test]
     fn order_and_findings_do_not_depend_on_pose_or_file_order(pose in pose(24), kind in 0usize..4) {
         let series = match kind {

@@ -75,6 +75,22 @@ fn which_of_equals_is_kept_does_not_depend_on_the_order_of_files() {
 }
 
 #[test]
+fn which_of_copies_that_share_their_uid_is_kept_does_not_depend_on_the_order_of_files() {
+    let mut series = with_copies(chest(20), 3..10, |_, h| h.convolution_kernel = "B31f".into());
+    let kept = |series: &Series| -> Vec<String> {
+        let stack = usable(settle(series, |_| false)).stack;
+        stack
+            .slices
+            .iter()
+            .map(|s| series.instances[s.instance].header.convolution_kernel.clone())
+            .collect()
+    };
+    let before = kept(&series);
+    series.instances.reverse();
+    assert_eq!(kept(&series), before);
+}
+
+#[test]
 fn different_slices_at_one_place_in_one_acquisition_conflict() {
     let series = with_copies(chest(20), 3..8, |k, h| h.sop_instance_uid = format!("1.2.3.4.9.{k}"));
     match settle(&series, |h| h.sop_instance_uid.starts_with("1.2.3.4.9.")) {
