@@ -138,7 +138,7 @@ fn nvidias_network_can_be_described() {
 }
 
 /// What is changed in a good manifest, and what the message then has to say.
-const WRONG: [(&str, &str, &[&str]); 40] = [
+const WRONG: [(&str, &str, &[&str]); 41] = [
     (
         "fill_holes_ml = 10.0",
         "fill_holes_ml = 10.0\nboundary_mm = -1.0",
@@ -291,6 +291,11 @@ const WRONG: [(&str, &str, &[&str]); 40] = [
         &["segment[0].type[0]", "1 to 16 printable characters"],
     ),
     ("[[segment]]", "[segment]", &["segment", "expected a sequence"]),
+    (
+        "[[segment]]",
+        "[[segment]]\nlabel = \"Airways\"\nnumber = 1\ncategory = [\"1\", \"SCT\", \"Structure\"]\ntype = [\"2\", \"SCT\", \"Airways\"]\n[[segment]]",
+        &["segment is a list of 2, expected one [[segment]]"],
+    ),
 ];
 
 #[test]

@@ -197,32 +197,27 @@ impl Manifest {
     }
 
     fn validate_segments(&self) -> Result<(), ManifestError> {
-        if self.segments.is_empty() {
-            return refuse("segment", "at least one [[segment]]", "an empty list");
+        // There is one foreground channel, so a mask has no voxel for a second one.
+        let [segment] = self.segments.as_slice() else {
+            let found = format!("a list of {}", self.segments.len());
+            return refuse(
+                "segment",
+                "one [[segment]], since there is one foreground channel",
+                found,
+            );
+        };
+        let Segment {
+            label,
+            number,
+            category,
+            kind,
+        } = segment;
+        printable("segment[0].label", label, 64)?;
+        if *number != 1 {
+            return refuse("segment[0].number", "1", number);
         }
-        for (
-            index,
-            Segment {
-                label,
-                number,
-                category,
-                kind,
-            },
-        ) in self.segments.iter().enumerate()
-        {
-            let key = format!("segment[{index}]");
-            printable(&format!("{key}.label"), label, 64)?;
-            if usize::from(*number) != index + 1 {
-                return refuse(
-                    format!("{key}.number"),
-                    format!("{}: segments count from 1", index + 1),
-                    number,
-                );
-            }
-            concept(&format!("{key}.category"), category)?;
-            concept(&format!("{key}.type"), kind)?;
-        }
-        Ok(())
+        concept("segment[0].category", category)?;
+        concept("segment[0].type", kind)
     }
 }
 
