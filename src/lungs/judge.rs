@@ -395,6 +395,11 @@ mod tests {
 
     /// The same, the lungs holding so many HU.
     fn case_of(lungs: &[[std::ops::Range<usize>; 3]], hu: i16) -> Vec<Finding> {
+        cleaned(lungs, hu, &CleanUp::OFF)
+    }
+
+    /// The same, the mask cleaned first.
+    fn cleaned(lungs: &[[std::ops::Range<usize>; 3]], hu: i16, clean_up: &CleanUp) -> Vec<Finding> {
         let mut mask = Mask {
             shape: SHAPE,
             labels: vec![0; SHAPE.iter().product()],
@@ -411,7 +416,7 @@ mod tests {
             voxels: Voxels::I16(values),
             padding_hu: vec![Some((-2000.0, -2000.0)); SHAPE[0]],
         };
-        let cleaned = clean(&mut mask, &volume.grid, &CleanUp::OFF).unwrap();
+        let cleaned = clean(&mut mask, &volume.grid, clean_up).unwrap();
         let told = sides(&mut mask, &volume.grid).unwrap();
         let measured = measure(&mask, &volume).unwrap();
         judge_mask(&mask, &volume, &cleaned, &told, &measured, &MaskLimits::default()).unwrap()
@@ -527,6 +532,34 @@ mod tests {
             "{}",
             findings[0].sentence
         );
+    }
+
+    #[test]
+    fn much_that_was_dropped_is_reported_however_few_its_pieces() {
+        let two_stay = CleanUp {
+            keep_components: 2,
+            ..CleanUp::OFF
+        };
+        let with_piece = |columns: std::ops::Range<usize>| {
+            let lungs = [
+                [5..35, 15..50, 10..34],
+                [5..35, 15..50, 46..66],
+                [5..35, 53..60, columns],
+            ];
+            cleaned(&lungs, -800, &two_stay)
+        };
+        // 15 % of the mask.
+        let findings = with_piece(10..49);
+        assert_eq!(codes(&findings), vec![Code::ManyComponents]);
+        assert!(
+            findings[0]
+                .sentence
+                .contains("3 separate pieces, 3 of at least 1 mL; 524 of 3481 mL were dropped"),
+            "{}",
+            findings[0].sentence
+        );
+        // 9.8 %.
+        assert_eq!(codes(&with_piece(10..34)), vec![]);
     }
 
     #[test]
