@@ -233,7 +233,7 @@ async fn slices_whose_pixels_are_broken_are_named_by_their_uids() {
     scratch(|_, url| async move {
         let mut service = Service::new(Some(&url));
         service.only("receive,work");
-        service.with("HILUM_INBOX__QUIET_SECONDS", "60");
+        service.with("HILUM_INBOX__QUIET_SECONDS", "60.0");
         service.up().await;
         let folder = tempfile::tempdir().unwrap();
         let slices = phantom(folder.path(), 21, &["--slices", "12", "--transfer-syntax", "jpeg_ls"]);
