@@ -65,6 +65,17 @@ pub(super) fn read(paths: &[PathBuf], limits: &SeriesLimits, verbose: u8) -> any
     })
 }
 
+impl Others {
+    /// How many files were passed over, in a sentence; `None` where there are none.
+    pub(super) fn told(&self) -> Option<String> {
+        match self.passed_over {
+            0 => None,
+            1 => Some("One other file was passed over (-v names it).".into()),
+            n => Some(format!("{n} other files were passed over (-v names them).")),
+        }
+    }
+}
+
 /// The outcome as people read it.
 pub(super) fn word(outcome: Outcome) -> &'static str {
     match outcome {

@@ -101,10 +101,7 @@ fn table(inspection: &Inspection) {
     if inspection.series.is_empty() {
         say("No DICOM series was found.");
     }
-    if inspection.others.passed_over > 0 {
-        say(format!(
-            "{} other files were passed over (-v names them).",
-            inspection.others.passed_over
-        ));
+    if let Some(told) = inspection.others.told() {
+        say(told);
     }
 }

@@ -316,6 +316,7 @@ impl Run<'_> {
     /// All reports as one JSON document, where that was asked for.
     fn print(&self, others: &Others) -> anyhow::Result<()> {
         if !self.arguments.json {
+            others.told().into_iter().for_each(say);
             return Ok(());
         }
         let series = self
