@@ -14,7 +14,10 @@ use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures_util::{StreamExt as _, stream};
 use serde_json::{Value, json};
+
+const DICOM_JSON: &str = "application/dicom+json";
 
 /// What the next STOW-RS request meets.
 #[derive(Clone, Copy, Debug)]
@@ -29,6 +32,14 @@ pub enum Stow {
     NoContent { kept: bool },
     /// A status alone.
     Status(u16),
+    /// Kept, and answered with this status alone.
+    KeptThen(u16),
+    /// Kept and listed, in an answer that breaks off in its middle.
+    BrokenOff,
+    /// Kept and listed, in the first half of an answer, which HTTP calls whole.
+    Half,
+    /// Kept and listed; the next answer about instances breaks off in its middle.
+    AskedInVain,
 }
 
 /// What the next WADO-RS request for a series meets.
@@ -38,6 +49,8 @@ pub enum Wado {
     Unclosed,
     /// One instance less, well closed.
     Short,
+    /// Breaks off inside its last instance.
+    BrokenOff,
     /// A status alone.
     Status(u16),
 }
@@ -68,6 +81,8 @@ pub struct Inside {
     pub series: Vec<Served>,
     /// Most rows of one answer.
     pub page: usize,
+    /// So many of the next answers about instances break off in their middle.
+    pub broken_instances: usize,
     pub stow_requests: usize,
     pub wado_requests: usize,
     pub series_queries: usize,
@@ -153,6 +168,7 @@ fn stored(inside: &mut Inside, study: String, body: &[u8]) -> Response {
     let kept = match quirk {
         Stow::Listed { kept } | Stow::Silent { kept } | Stow::Conflict { kept, .. } | Stow::NoContent { kept } => kept,
         Stow::Status(_) => false,
+        Stow::KeptThen(_) | Stow::BrokenOff | Stow::Half | Stow::AskedInVain => true,
     };
     let there = inside.series.iter().flat_map(|series| &series.instances);
     let there = there
@@ -172,11 +188,25 @@ fn stored(inside: &mut Inside, study: String, body: &[u8]) -> Response {
         });
     }
     let item = json!({"00081155": {"vr": "UI", "Value": [sop]}});
+    let listed = || json!({"00081199": {"vr": "SQ", "Value": [item]}});
     match quirk {
-        Stow::Listed { .. } => dicom_json(StatusCode::OK, &json!({"00081199": {"vr": "SQ", "Value": [item]}})),
+        Stow::Listed { .. } => dicom_json(StatusCode::OK, &listed()),
+        Stow::AskedInVain => {
+            inside.broken_instances += 1;
+            dicom_json(StatusCode::OK, &listed())
+        }
+        Stow::BrokenOff => {
+            let body = listed().to_string();
+            broken_off(DICOM_JSON, body.as_bytes(), body.len() / 2)
+        }
+        Stow::Half => {
+            let body = listed().to_string();
+            let half = body[..body.len() / 2].to_owned();
+            ([(header::CONTENT_TYPE, DICOM_JSON)], half).into_response()
+        }
         Stow::Silent { .. } => dicom_json(StatusCode::OK, &json!({})),
         Stow::Conflict { reason, .. } => {
-            let mut item = item;
+            let mut item = item.clone();
             item["00081197"] = json!({"vr": "US", "Value": [reason]});
             dicom_json(
                 StatusCode::CONFLICT,
@@ -184,8 +214,24 @@ fn stored(inside: &mut Inside, study: String, body: &[u8]) -> Response {
             )
         }
         Stow::NoContent { .. } => StatusCode::NO_CONTENT.into_response(),
-        Stow::Status(status) => StatusCode::from_u16(status).unwrap().into_response(),
+        Stow::Status(status) | Stow::KeptThen(status) => StatusCode::from_u16(status).unwrap().into_response(),
     }
+}
+
+/// An answer that says how long it is, and whose connection is closed after `length` bytes.
+fn broken_off(kind: &str, body: &[u8], length: usize) -> Response {
+    let first = Bytes::copy_from_slice(&body[..length]);
+    let first = stream::once(async { Ok(first) });
+    let end = stream::once(async {
+        // What came before is on its way by then.
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        Err(std::io::Error::other("broken off"))
+    });
+    let headers = [
+        (header::CONTENT_TYPE, kind.to_owned()),
+        (header::CONTENT_LENGTH, body.len().to_string()),
+    ];
+    (headers, Body::from_stream(first.chain(end))).into_response()
 }
 
 /// The instance in a body of one part.
@@ -267,7 +313,7 @@ async fn instances(
     Path((study, series)): Path<(String, String)>,
     Query(asked): Asked,
 ) -> Response {
-    let inside = inside.lock().unwrap();
+    let mut inside = inside.lock().unwrap();
     if let Some(answer) = odd(&inside, &series, "instances") {
         return answer;
     }
@@ -285,7 +331,13 @@ async fn instances(
     if rows.is_empty() {
         return StatusCode::NO_CONTENT.into_response();
     }
-    dicom_json(StatusCode::OK, &Value::Array(rows))
+    let rows = Value::Array(rows);
+    if inside.broken_instances > 0 {
+        inside.broken_instances -= 1;
+        let body = rows.to_string();
+        return broken_off(DICOM_JSON, body.as_bytes(), body.len() / 2);
+    }
+    dicom_json(StatusCode::OK, &rows)
 }
 
 /// What is answered where a test wants something odd.
@@ -336,14 +388,12 @@ async fn retrieve(State(inside): State<Shared>, Path((study, series)): Path<(Str
         body.extend_from_slice(format!("--{boundary}--").as_bytes());
     }
     let kind = format!("multipart/related; type=\"application/dicom\"; boundary={boundary}");
+    if matches!(quirk, Some(Wado::BrokenOff)) {
+        return broken_off(&kind, &body, body.len() - boundary.len() - 100);
+    }
     ([(header::CONTENT_TYPE, kind)], Body::from(body)).into_response()
 }
 
 fn dicom_json(status: StatusCode, value: &Value) -> Response {
-    (
-        status,
-        [(header::CONTENT_TYPE, "application/dicom+json")],
-        value.to_string(),
-    )
-        .into_response()
+    (status, [(header::CONTENT_TYPE, DICOM_JSON)], value.to_string()).into_response()
 }

@@ -1,6 +1,7 @@
 //! What the tests of the whole service share: a real Orthanc, the real program, and questions to both. Everything listens on loopback and is ended by its process id.
 #![allow(dead_code, unreachable_pub, reason = "every test file uses a part of it")]
 
+pub mod held;
 pub mod orthanc;
 pub mod service;
 
@@ -104,8 +105,13 @@ pub fn ready_without_pacs() -> bool {
     )
 }
 
+/// Whether what a test needs is there; says so where it is missing.
+///
+/// # Panics
+/// Where it is missing and `CI` is set: there a test is not skipped.
 pub fn is_there(there: bool, missing: &str) -> bool {
     if !there {
+        assert!(std::env::var_os("CI").is_none(), "{missing}");
         println!("skipped: {missing} (make test sets up what is missing)");
     }
     there

@@ -177,6 +177,12 @@ impl Service {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }
 
+    /// No thread of any of its lives panicked, as far as its log tells.
+    pub fn has_not_panicked(&self) {
+        let log = self.log();
+        assert!(!log.contains("panicked"), "{log}");
+    }
+
     pub fn ask(&self, method: Method, path: &str) -> RequestBuilder {
         self.client
             .request(method, format!("http://127.0.0.1:{}{path}", self.port))
