@@ -188,6 +188,45 @@ async fn a_conflict_and_an_empty_answer_are_settled_by_asking() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_the_pacs_kept_although_its_answer_was_an_error_or_broke_off_is_asked_for_and_not_stored_again() {
+    for (quirk, said) in [
+        (Stow::KeptThen(503), "storing: answered 503"),
+        (Stow::BrokenOff, "storing: no connection"),
+        (
+            Stow::AskedInVain,
+            "lists it as stored, and it cannot be asked whether it is there: no connection",
+        ),
+    ] {
+        delivered_with(
+            &[quirk],
+            "delivered",
+            settings(),
+            move |_, pool, server, _| async move {
+                assert_eq!(how(&pool).await, "was_there", "{quirk:?}");
+                assert_eq!(server.inside().stow_requests, 1, "{quirk:?}");
+                let errors = "select string_agg(detail ->> 'error', '|') from event where kind = 'delivery_failed'";
+                let errors = text(&pool, errors).await;
+                assert!(errors.contains(said) && !errors.contains('|'), "{quirk:?}: {errors}");
+            },
+        )
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_an_answer_is_settled_by_asking() {
+    delivered_with(
+        &[Stow::Half],
+        "delivered",
+        settings(),
+        |_, pool, server, _| async move {
+            assert_eq!((how(&pool).await.as_str(), server.inside().stow_requests), ("found", 1));
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_job_that_ends_is_delivered_at_once_without_polling() {
     scratch(|database, url| async move {
         let pool = PgPool::connect(&url).await.unwrap();

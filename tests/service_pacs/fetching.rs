@@ -183,6 +183,30 @@ async fn an_answer_without_its_closing_boundary_is_taken_up_again_and_nothing_co
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_breaks_off_inside_an_instance_leaves_nothing_and_the_next_round_fetches_each_instance_once() {
+    let set_up = |server: &QuirkServer| {
+        server.inside().series.push(served(STUDY, SERIES, 4));
+        server.inside().wado.extend([Wado::BrokenOff, Wado::BrokenOff]);
+    };
+    polled("poll = true", set_up, |_, pool, server| async move {
+        settled(&pool, 1).await;
+        let pool = &pool;
+        until("done", || async move {
+            text(pool, "select state::text from retrieval").await == "done"
+        })
+        .await;
+        assert_eq!(server.inside().wado_requests, 3);
+        let held = "select count(*) || ' ' || count(distinct sop_instance_uid) || ' ' || count(distinct batch_id) from instance";
+        assert_eq!(text(pool, held).await, "4 4 1");
+        assert_eq!(number(pool, "select count(*) from batch").await, 1);
+        let errors = "select string_agg(detail ->> 'error', '|' order by id) from event where kind = 'retrieval_put_off'";
+        let errors = text(pool, errors).await;
+        assert_eq!(errors.matches("the body broke off").count(), 2, "{errors}");
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn late_slices_at_the_pacs_are_fetched() {
     let set_up = |server: &QuirkServer| server.inside().series.push(served(STUDY, SERIES, 3));
     polled("poll = true", set_up, |_, pool, server| async move {
