@@ -3,14 +3,19 @@
 
 mod service_support;
 
+use std::collections::BTreeSet;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::Command;
 
 use hilum::database::testing::scratch;
+use reqwest::Method;
 use rustix::process::Signal;
-use service_support::{Orthanc, Service, WHOLE, eventually, phantom, ready, ready_without_pacs, thin_phantom};
+use service_support::held::{known, nothing_is_lost};
+use service_support::{
+    Orthanc, Service, WHOLE, eventually, free_port, phantom, ready, ready_without_pacs, thin_phantom,
+};
 
-/// Lets the service die at a point, starts it again, and expects one job, done, and one segmentation in Orthanc.
+/// Lets the service die at a point, starts it again, and expects one job, done, its segmentation in Orthanc and no other, and the slices in the inbox as they were sent.
 async fn dies_at(point: &'static str) {
     if !ready() {
         return;
@@ -43,11 +48,15 @@ async fn dies_at(point: &'static str) {
         assert_eq!(jobs.len(), 1, "{jobs:?}");
         assert_eq!(jobs[0]["state"], "done");
         let id = jobs[0]["id"].as_str().unwrap().to_owned();
-        service.delivered(&id).await;
-        assert_eq!(orthanc.segmentations().await.len(), 1, "exactly one");
+        let job = service.delivered(&id).await;
+        let found = orthanc.segmentations().await;
+        let found: Vec<_> = found.iter().map(|(_, sop)| Some(sop.as_str())).collect();
+        assert_eq!(found, [job["segmentation_uid"].as_str()], "exactly the job's own");
         let results: Vec<_> = service_support::files(&service.data().join("results").join(&id));
         assert_eq!(results.len(), 1, "results of lost claims are gone: {results:?}");
         assert_eq!(service.inbox_files().len(), 1, "one batch, no garbage");
+        nothing_is_lost(&url, &service.data().join("inbox"), &known(&slices)).await;
+        service.has_not_panicked();
         assert!(service.end());
     })
     .await;
@@ -75,6 +84,68 @@ deaths! {
     killed_after_the_job_ended_it_is_delivered: "job_ended",
     killed_before_the_delivery_is_sent_it_is_sent: "delivery_claimed",
     killed_after_the_pacs_took_it_there_is_one_segmentation: "delivery_sent",
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_right_before_a_kill_is_held_as_it_was_sent() {
+    if !ready_without_pacs() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let folder = tempfile::tempdir().unwrap();
+        let mut service = Service::new(Some(&url));
+        service.only("receive");
+        let inbox = service.data().join("inbox");
+        let mut sent = BTreeSet::new();
+        for seed in [50, 51, 52, 53] {
+            let slices = thin_phantom(&folder.path().join(seed.to_string()), seed);
+            sent.extend(known(&slices));
+            service.up().await;
+            let answer = service.stow(&slices, &WHOLE[..1]).await.unwrap();
+            service.kill();
+            assert_eq!(answer.status(), 200);
+        }
+        // Nobody sends again, and what is nobody's is swept.
+        service.up().await;
+        nothing_is_lost(&url, &inbox, &sent).await;
+        assert!(service.end());
+        service.only("receive,work");
+        service.up().await;
+        let jobs = service.jobs_over(4).await;
+        assert!(jobs.iter().all(|job| job["state"] == "done"), "{jobs:?}");
+        assert_eq!(jobs.len(), 4);
+        nothing_is_lost(&url, &inbox, &sent).await;
+        assert_eq!(service.inbox_files().len(), 4, "one batch each, no garbage");
+        service.has_not_panicked();
+        assert!(service.end());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_service_whose_pacs_is_away_is_ready() {
+    if !ready_without_pacs() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let mut service = Service::new(Some(&url));
+        service.configure(&format!(
+            "[[pacs]]\nname = \"away\"\nurl = \"http://127.0.0.1:{}/dicom-web\"\npoll = true\npoll_interval_seconds = 1\n",
+            free_port()
+        ));
+        service.up().await;
+        eventually("a failed round of asking", || async {
+            service.log().contains("a PACS cannot be asked now").then_some(())
+        })
+        .await;
+        eventually("it to be ready", || async {
+            let answer = service.ask(Method::GET, "/readyz").send().await.unwrap();
+            (answer.status() == 200).then_some(())
+        })
+        .await;
+        assert!(service.end());
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -150,6 +221,9 @@ async fn a_worker_that_freezes_past_its_lease_changes_nothing_when_it_wakes() {
             .await
             .unwrap();
         assert_eq!(job["state"], "done");
+        for service in [&first, &second] {
+            service.has_not_panicked();
+        }
         assert!(first.end());
         assert!(second.end());
     })
