@@ -6,6 +6,7 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use figment::Figment;
+use figment::error::{Actual, Kind};
 use figment::providers::{Env, Format, Toml};
 use serde::Deserialize;
 
@@ -98,8 +99,36 @@ pub enum ConfigError {
     #[error("there is no configuration file {}", .0.display())]
     Missing(PathBuf),
     /// A key is unknown, missing or of the wrong type; the message says where it came from.
-    #[error("configuration: {0}")]
+    #[error("configuration: {}", without_secrets(.0))]
     Invalid(Box<figment::Error>),
+}
+
+/// What is said of an error, without what may be a secret: the value of a key of `[[pacs]]` or `[[user]]` or of the database's URL, and the lines of the file that the parser of
+/// TOML shows.
+fn without_secrets(error: &figment::Error) -> String {
+    let told = error.clone().into_iter().map(|mut error| {
+        let of_secrets = error
+            .path
+            .first()
+            .is_some_and(|first| first == "pacs" || first == "user");
+        let is_secret = of_secrets || error.path.last().is_some_and(|last| last == "database_url");
+        match &mut error.kind {
+            Kind::InvalidType(found, _) | Kind::InvalidValue(found, _) if is_secret => {
+                *found = Actual::Other("something else".into());
+            }
+            Kind::Message(message) => {
+                let shows_file = |line: &&str| {
+                    line.trim_start_matches(|c: char| c == ' ' || c.is_ascii_digit())
+                        .starts_with('|')
+                };
+                let lines: Vec<&str> = message.lines().filter(|line| !shows_file(line)).collect();
+                *message = lines.join(": ");
+            }
+            _ => {}
+        }
+        error.to_string()
+    });
+    told.collect::<Vec<_>>().join("\n")
 }
 
 impl Settings {
@@ -219,6 +248,24 @@ mod tests {
             ..settings.model.session_options()
         };
         assert_eq!(session, SessionOptions::default());
+    }
+
+    #[test]
+    fn an_error_tells_where_it_is_and_no_secret() {
+        for (text, told) in [
+            ("[[pacs]]\npassword = 5432167890", "default.pacs.0.password"),
+            ("[[user]]\nname = \"a\"\nhash = 5432167890", "default.user.0.hash"),
+            ("[service]\ndatabase_url = 5432167890", "default.service.database_url"),
+            ("[[pacs]]\ntoken = \"5432167890\nname = \"a\"", "line 2, column"),
+            ("[[pacs]]\ntoken = 5432167890-x", "line 2, column"),
+            // What is no secret is shown.
+            ("[jobs]\nlease_seconds = \"abc\"", "abc"),
+        ] {
+            let error = with(text).unwrap_err();
+            let said = without_secrets(&error);
+            assert!(said.contains(told), "{said}");
+            assert!(!said.contains("5432167890"), "{said}");
+        }
     }
 
     #[test]
