@@ -29,6 +29,8 @@ struct Groups {
     spacing: Option<&'static str>,
     /// Slope and intercept.
     rescale: Option<(&'static str, &'static str)>,
+    /// VolumeBasedCalculationTechnique.
+    calculation: Option<&'static str>,
 }
 
 /// A frame: what its groups say, and its place among the slices, from the lowest.
@@ -122,6 +124,13 @@ fn bytes_of(groups: &Groups) -> Vec<u8> {
         ];
         bytes.extend(sequence((0x28, 0x9145), &[transformation.concat()]));
     }
+    if let Some(technique) = groups.calculation {
+        let kind = [
+            element((8, 0x9007), "CS", b"DERIVED\\PRIMARY\\VOLUME\\NONE"),
+            element((8, 0x9207), "CS", technique.as_bytes()),
+        ];
+        bytes.extend(sequence((0x18, 0x9329), &[kind.concat()]));
+    }
     bytes
 }
 
@@ -176,6 +185,7 @@ fn shared() -> Groups {
         orientation: Some(UPRIGHT),
         spacing: Some("8\\7"),
         rescale: Some(PLAIN),
+        calculation: None,
     }
 }
 
@@ -268,6 +278,7 @@ fn a_frames_own_orientation_and_spacing_are_those_of_shared_groups() {
             orientation: here.then_some(OBLIQUE),
             spacing: here.then_some("8\\7"),
             rescale: here.then_some(PLAIN),
+            calculation: None,
         };
         let frames: Vec<Frame> = (0..FRAMES)
             .map(|k| {
@@ -363,6 +374,34 @@ fn a_frame_without_any_rescale_is_not_hounsfield_units() {
     frames[2].groups.rescale = None;
     let told = "RescaleSlope and RescaleIntercept are absent in 1 of 12 slices";
     refused(&enhanced(&none, &frames, FRAMES), Code::NotHu, told);
+}
+
+#[test]
+fn a_projection_is_told_by_how_its_frames_were_calculated() {
+    let calculated = |technique| Groups {
+        calculation: Some(technique),
+        ..shared()
+    };
+    for technique in ["MAX_IP", "MIN_IP"] {
+        refused(
+            &enhanced(&calculated(technique), &frames(), FRAMES),
+            Code::DerivedProjection,
+            "projections",
+        );
+    }
+    let mut one = frames();
+    for frame in &mut one {
+        frame.groups.calculation = Some("MIN_IP");
+    }
+    refused(
+        &enhanced(&shared(), &one, FRAMES),
+        Code::DerivedProjection,
+        "projections",
+    );
+    for technique in ["NONE", "MPR"] {
+        let verdict = verdict(&enhanced(&calculated(technique), &frames(), FRAMES));
+        assert_ne!(verdict.outcome, Outcome::Refused, "{technique}: {verdict:?}");
+    }
 }
 
 #[test]

@@ -40,6 +40,7 @@ fn of_data_set(view: &View) -> FrameHeader {
     let mut frame = FrameHeader {
         rescale_type: view.text(tags::RESCALE_TYPE).to_ascii_uppercase(),
         frame_type: codes(&view.text(tags::IMAGE_TYPE)),
+        calculation: calculation(view),
         slice_thickness_mm: view.decimal(tags::SLICE_THICKNESS),
         acquisition_number: view.integer(tags::ACQUISITION_NUMBER),
         ..FrameHeader::default()
@@ -76,9 +77,16 @@ fn apply(frame: &mut FrameHeader, groups: &View) -> Result<(), Fault> {
     for sequence in [tags::CT_IMAGE_FRAME_TYPE_SEQUENCE, tags::MR_IMAGE_FRAME_TYPE_SEQUENCE] {
         if let Some(kind) = groups.item(sequence)? {
             frame.frame_type = codes(&kind.text(tags::FRAME_TYPE));
+            if has_value(&kind, tags::VOLUME_BASED_CALCULATION_TECHNIQUE) {
+                frame.calculation = calculation(&kind);
+            }
         }
     }
     Ok(())
+}
+
+fn calculation(view: &View) -> String {
+    view.text(tags::VOLUME_BASED_CALCULATION_TECHNIQUE).to_ascii_uppercase()
 }
 
 fn put_position(frame: &mut FrameHeader, view: &View) {

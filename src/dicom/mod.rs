@@ -217,6 +217,8 @@ pub struct FrameHeader {
     pub rescale_type: String,
     /// FrameType of a multi-frame image (its ImageType otherwise), upper case.
     pub frame_type: Vec<String>,
+    /// VolumeBasedCalculationTechnique (MAX_IP, MPR, NONE, ...), upper case; empty when absent.
+    pub calculation: String,
     /// SliceThickness of this frame in millimetres.
     pub slice_thickness_mm: Option<f64>,
     /// What tells acquisitions apart within a series: FrameAcquisitionNumber of a multi-frame image, AcquisitionNumber otherwise.

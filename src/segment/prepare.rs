@@ -133,14 +133,14 @@ fn read(
         Judgement::Usable(candidate) => candidate,
     };
     let before = candidate.verdict().clone();
-    let mut digest = |slice: &Slice| {
+    let digest = |slice: &Slice| {
         let named = |error| (Names::new(series).slice(slice), error);
         hu_digest(frames, slice).map_err(named)
     };
-    let usable = match candidate.settle(&mut digest) {
+    let usable = match candidate.settle(&digest) {
         Ok(Settled::Usable(usable)) => usable,
         Ok(Settled::Refused(verdict)) => return Ok(ControlFlow::Break(verdict)),
-        Err(fault) => return refuse_pixels(vec![fault], series.instances.len(), before),
+        Err(faults) => return refuse_pixels(faults, series.instances.len(), before),
     };
     let loaded = match load(&usable.stack, &series.instances, frames) {
         Ok(loaded) => loaded,
@@ -149,6 +149,20 @@ fn read(
     };
     if let Some(why) = loaded.values.not_hu() {
         return Ok(ControlFlow::Break(refusal(not_hu(&why.to_string()), usable.verdict)));
+    }
+    if let Some((_, why)) = loaded.misplaced.first() {
+        let of = usable.stack.slices.len();
+        let told = format!(
+            "in {} of {of} slices, whose intercept is far from the others', {why}",
+            loaded.misplaced.len()
+        );
+        let names = Names::new(series);
+        let concerned = loaded
+            .misplaced
+            .iter()
+            .map(|(slice, _)| names.slice(&usable.stack.slices[*slice]));
+        let finding = not_hu(&told).about(concerned);
+        return Ok(ControlFlow::Break(refusal(finding, usable.verdict)));
     }
     Ok(ControlFlow::Continue((usable, loaded.volume)))
 }

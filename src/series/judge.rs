@@ -1,5 +1,7 @@
 //! A series in, the verdict out, as far as headers can tell; and then with the pixels that only they can settle.
 
+use rayon::prelude::*;
+
 use super::codes::{Code, Kind};
 use super::findings::{Finding, Verdict};
 use super::limits::SeriesLimits;
@@ -132,16 +134,33 @@ fn too_few(positions: usize, limits: &SeriesLimits) -> Finding {
     Finding::new(Code::TooFewSlices, sentence)
 }
 
+/// Slices nearer than this part of the usual distance between slices lie at one position: nobody reconstructs such a pair, but two scans of one couch do nearly meet.
+const SAME_POSITION_SHARE: f64 = 0.03;
+
+/// How near slices at one position are to each other, in mm: the limit, or the above where that is more. The usual distance is here the upper quartile of all,
+/// since of pairs that nearly meet every second distance is next to nothing.
+fn same_position_mm(ascending: &[Placed<'_>], limits: &SeriesLimits) -> f64 {
+    let mut steps: Vec<f64> = ascending
+        .windows(2)
+        .map(|pair| pair[1].slice.position_mm - pair[0].slice.position_mm)
+        .collect();
+    let at = steps.len() * 3 / 4;
+    let usual = match steps.get(at) {
+        Some(_) => *steps.select_nth_unstable_by(at, f64::total_cmp).1,
+        None => 0.0,
+    };
+    limits.same_position_mm.max(SAME_POSITION_SHARE * usual)
+}
+
 /// Groups of members at one position, ascending. Within a group the order depends on headers, not on the order of discovery, so that the same instances
 /// always keep the same one of equals; of two that share even their UIDs, by the whole of their headers.
 fn by_position<'a>(mut placed: Vec<Placed<'a>>, limits: &SeriesLimits) -> Vec<Vec<Placed<'a>>> {
     placed.sort_by(|a, b| a.slice.position_mm.total_cmp(&b.slice.position_mm));
+    let near = same_position_mm(&placed, limits);
     let mut groups: Vec<Vec<Placed<'a>>> = Vec::new();
     for one in placed {
         match groups.last_mut() {
-            Some(group) if one.slice.position_mm - group[0].slice.position_mm <= limits.same_position_mm => {
-                group.push(one)
-            }
+            Some(group) if one.slice.position_mm - group[0].slice.position_mm <= near => group.push(one),
             _ => groups.push(vec![one]),
         }
     }
@@ -268,12 +287,26 @@ impl<'a> Candidate<'a> {
 
     /// Compares the slices that share a position, by a digest of each slice's HU (never of stored values: two rescales may give equal HU). Equal ones are
     /// dropped but one. Different ones are parted by acquisition where that is possible, and refuse the series where it is not. Where none share a
-    /// position once copies are gone, acquisitions that lie in each other are parted as well. `digest` is called once for every slice of `needs_pixels`, in
-    /// order.
+    /// position once copies are gone, acquisitions that lie in each other are parted as well. `digest` is called once for every slice of `needs_pixels`, on all
+    /// cores.
     ///
     /// # Errors
-    /// Those of `digest`.
-    pub fn settle<E>(self, digest: &mut dyn FnMut(&Slice) -> Result<[u8; 32], E>) -> Result<Settled, E> {
+    /// Those of `digest`, all of them.
+    pub fn settle<E: Send>(self, digest: &(dyn Fn(&Slice) -> Result<[u8; 32], E> + Sync)) -> Result<Settled, Vec<E>> {
+        let asked: Vec<&Slice> = self.needs_pixels().flatten().collect();
+        let mut contents = Vec::with_capacity(asked.len());
+        let mut faults = Vec::new();
+        let told: Vec<_> = asked.into_par_iter().map(digest).collect();
+        for one in told {
+            match one {
+                Ok(content) => contents.push(content),
+                Err(fault) => faults.push(fault),
+            }
+        }
+        if !faults.is_empty() {
+            return Err(faults);
+        }
+        let mut contents = contents.into_iter();
         let mut dropped = self.dropped;
         let mut copies: Vec<Placed<'a>> = Vec::new();
         let mut groups: Vec<Vec<Placed<'a>>> = Vec::with_capacity(self.groups.len());
@@ -283,8 +316,7 @@ impl<'a> Candidate<'a> {
                 continue;
             }
             let mut different: Vec<(Placed<'a>, [u8; 32])> = Vec::new();
-            for one in group {
-                let content = digest(&one.slice)?;
+            for (one, content) in group.into_iter().zip(contents.by_ref()) {
                 let same = |(other, known): &(Placed<'a>, [u8; 32])| {
                     let aside = length(in_plane(
                         difference(one.slice.origin, other.slice.origin),

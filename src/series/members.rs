@@ -29,12 +29,11 @@ enum Nature {
     NotCt,
 }
 
+/// CT Image Storage, whose objects hold one frame.
+const CT_IMAGE: &str = "1.2.840.10008.5.1.4.1.1.2";
+
 /// CT Image, Enhanced CT Image and Legacy Converted Enhanced CT Image Storage (PS3.4 B.5).
-const CT_CLASSES: [&str; 3] = [
-    "1.2.840.10008.5.1.4.1.1.2",
-    "1.2.840.10008.5.1.4.1.1.2.1",
-    "1.2.840.10008.5.1.4.1.1.2.2",
-];
+const CT_CLASSES: [&str; 3] = [CT_IMAGE, "1.2.840.10008.5.1.4.1.1.2.1", "1.2.840.10008.5.1.4.1.1.2.2"];
 
 /// Secondary Capture Image Storage and its multi-frame siblings begin so (PS3.4 B.5).
 const SECONDARY_CAPTURE: &str = "1.2.840.10008.5.1.4.1.1.7";
@@ -84,22 +83,31 @@ impl Member<'_> {
         if !ct {
             return Nature::NotCt;
         }
-        let mut values = self
-            .header
-            .image_type
-            .iter()
-            .chain(&self.said.frame_type)
-            .map(String::as_str);
+        let image_type = &self.header.image_type;
+        let mut values = image_type.iter().chain(&self.said.frame_type).map(String::as_str);
         if values.clone().any(|value| SCREEN_VALUES.contains(&value)) {
             Nature::SecondaryCapture
         } else if values.clone().any(|value| value == "LOCALIZER") {
             Nature::Localizer
-        } else if values.any(is_projection) {
+        } else if values.any(is_projection) || is_projection(&self.said.calculation) {
+            Nature::Projection
+        } else if class != CT_IMAGE
+            && [image_type, &self.said.frame_type]
+                .into_iter()
+                .any(|image_type| derived_by_extremes(image_type))
+        {
             Nature::Projection
         } else {
             Nature::Slice
         }
     }
+}
+
+/// Derived Pixel Contrast, the fourth value of an enhanced image's type (PS3.3 C.8.16.1.4): the highest or lowest of several values.
+fn derived_by_extremes(image_type: &[String]) -> bool {
+    image_type
+        .get(3)
+        .is_some_and(|contrast| contrast == "MAXIMUM" || contrast == "MINIMUM")
 }
 
 fn is_projection(value: &str) -> bool {
@@ -172,6 +180,7 @@ const NO_FRAME_HEADER: FrameHeader = FrameHeader {
     rescale: None,
     rescale_type: String::new(),
     frame_type: Vec::new(),
+    calculation: String::new(),
     slice_thickness_mm: None,
     acquisition_number: None,
 };

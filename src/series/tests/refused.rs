@@ -68,6 +68,27 @@ fn a_frame_type_can_mark_a_projection_too() {
 }
 
 #[test]
+fn an_enhanced_image_tells_a_projection_by_how_it_was_calculated_or_by_its_fourth_value() {
+    for technique in ["MAX_IP", "MIN_IP", "VOLUME_RENDER", "SURFACE_RENDER", "CURVED_MPR"] {
+        let series = framed(20, |_, f| f.calculation = technique.into());
+        refused(&series, Code::DerivedProjection);
+    }
+    for technique in ["NONE", "MPR", "MIXED"] {
+        let verdict = verdict(&framed(20, |_, f| f.calculation = technique.into()));
+        assert_ne!(verdict.outcome, Outcome::Refused, "{technique}: {verdict:?}");
+    }
+    for contrast in ["MAXIMUM", "MINIMUM"] {
+        let mut series = framed(20, |_, f| {
+            f.frame_type = texts(&format!("DERIVED\\PRIMARY\\VOLUME\\{contrast}"))
+        });
+        for instance in &mut series.instances {
+            instance.header.sop_class_uid = "1.2.840.10008.5.1.4.1.1.2.1".into();
+        }
+        refused(&series, Code::DerivedProjection);
+    }
+}
+
+#[test]
 fn secondary_captures_and_screen_saves_are_refused() {
     for class in ["1.2.840.10008.5.1.4.1.1.7", "1.2.840.10008.5.1.4.1.1.7.2"] {
         refused(&all(20, |_, h| h.sop_class_uid = class.into()), Code::SecondaryCapture);
