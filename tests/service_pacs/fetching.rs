@@ -336,8 +336,12 @@ async fn a_series_about_which_the_pacs_answers_nonsense_hides_none_behind_it() {
         }
         let looked = poller::look(&database, &client, &block, 3600.0).await.unwrap();
         assert_eq!((looked.listed, looked.seen, looked.passed_over), (7, 5, 2));
-        // They are taken up where it answers.
+        // An answer that breaks off is none either.
         server.inside().odd.clear();
+        server.inside().broken_instances = 1;
+        let looked = poller::look(&database, &client, &block, 3600.0).await.unwrap();
+        assert_eq!((looked.seen, looked.passed_over), (6, 1));
+        // They are taken up where it answers.
         let looked = poller::look(&database, &client, &block, 3600.0).await.unwrap();
         assert_eq!((looked.seen, looked.passed_over), (7, 0));
         // A PACS that says nothing at all, one series after the other, is away.
