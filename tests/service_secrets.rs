@@ -147,10 +147,10 @@ fn the_password_of_a_database_that_cannot_be_used_is_not_told() {
     let secret = secret();
     let port = free_port();
     let urls = [
-        // Nobody listens; it is no URL; a word that belongs elsewhere; the server knows no such database.
+        // Nobody listens; its port is no number; its password is not escaped; the server knows no such database.
         format!("postgres://hilum:{secret}@127.0.0.1:{port}/hilum"),
         format!("postgres://hilum:{secret}@127.0.0.1:port/hilum"),
-        format!("postgres://hilum:{secret}@127.0.0.1:{port}/hilum?sslmode={secret}"),
+        format!("postgres://hilum:{secret}/{secret}@127.0.0.1/hilum"),
         format!("{}&password={secret}", server.replacen("/postgres?", "/nowhere?", 1)),
     ];
     let started = urls.map(|url| {
