@@ -6,6 +6,11 @@ set -euo pipefail
 hilum=$1 out=$2
 root=$(cd "$(dirname "$0")/.." && pwd)
 rm -rf "$out"; mkdir -p "$out"; out=$(cd "$out" && pwd)
+# Orthanc lies in /usr/sbin, where only root looks by itself.
+PATH=$PATH:/usr/sbin
+# Everything here is asked directly, by curl and by Orthanc (which uses libcurl), and the database is the demo's own.
+export no_proxy=127.0.0.1 NO_PROXY=127.0.0.1
+unset DATABASE_URL HILUM_SERVICE__DATABASE_URL
 
 # The private database does not run as root, and its user must be able to enter its folder: a folder of its own under /tmp.
 state=$(mktemp -d /tmp/hilum-demo.XXXXXX); chmod 711 "$state"
@@ -20,9 +25,18 @@ trap end EXIT
 trap 'exit 130' INT TERM
 
 say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
-port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
 password=$(head -c 18 /dev/urandom | base64 | tr -d '+/=')
-orthanc_port=$(port) dicom_port=$(port) hilum_port=$(port)
+# Three free ports, none of those that the system gives to outgoing connections, which might get one before the server that it is for listens.
+read -r orthanc_port dicom_port hilum_port < <(python3 -c 'import random, socket
+low, high = map(int, open("/proc/sys/net/ipv4/ip_local_port_range").read().split())
+found = []
+for port in random.sample([port for port in range(10000, 65536) if not low <= port <= high], 1000):
+    with socket.socket() as one:
+        if one.connect_ex(("127.0.0.1", port)) != 0:
+            found.append(port)
+    if len(found) == 3:
+        break
+print(*found)')
 
 say "1. A phantom chest"
 "$hilum" phantom --out "$out/phantom" --seed 7 ${DEMO_PHANTOM:-}
@@ -73,6 +87,9 @@ echo "Hilum    $service/"
 say "3. The chest is stored in Orthanc; its rule sends it to Hilum"
 for file in "$out"/phantom/ct/*; do ask -X POST --data-binary @"$file" "$pacs/instances" >/dev/null; done
 echo "stored $(ls "$out/phantom/ct" | wc -l) slices"
+sent() { grep -o 'hilum: sent .*' "$out/orthanc.log"; }
+wait_for "the rule" sent
+echo "Orthanc's log: $(sent)"
 
 say "4. The job"
 field() { python3 -c 'import json, sys

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Brings what is missing to build and run Hilum on a Debian machine that has a Rust toolchain.
 #
-#   scripts/setup.sh          a C++ compiler and cmake (CharLS), ONNX Runtime's library in .runtime/
+#   scripts/setup.sh          a C++ compiler and cmake (CharLS), ONNX Runtime's library and what keeps an Orthanc on loopback in .runtime/
 #   scripts/setup.sh demo     also Orthanc and PostgreSQL, which are started and ended by the demo
 #   scripts/setup.sh tests    also the programs and the Python environment that the tests compare with
 #   scripts/setup.sh bench    also the programs and the Python environment that the benches compare with
@@ -9,9 +9,13 @@
 # ONNX Runtime is taken out of its PyPI wheel and verified by checksum; Python is used here alone, Hilum needs none.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# Orthanc lies in /usr/sbin, where only root looks by itself.
+PATH=$PATH:/usr/sbin
 
 say() { printf 'setup: %s\n' "$*"; }
 fail() { printf 'setup: %s\n' "$*" >&2; exit 1; }
+
+as_root() { if [ "$(id -u)" -eq 0 ]; then "$@"; else sudo "$@"; fi; }
 
 # Debian packages of which a program is missing: "program:package".
 debian() {
@@ -22,10 +26,8 @@ debian() {
     [ ${#wanted[@]} -eq 0 ] && return
     command -v apt-get >/dev/null 2>&1 || fail "missing: ${wanted[*]} (this script installs them with apt-get, which is not here; install them by hand)"
     say "installing Debian packages: ${wanted[*]}"
-    local root=()
-    [ "$(id -u)" -eq 0 ] || root=(sudo)
-    "${root[@]}" apt-get update -qq
-    DEBIAN_FRONTEND=noninteractive "${root[@]}" apt-get install -y -qq --no-install-recommends "${wanted[@]}" >/dev/null
+    as_root apt-get update -qq
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${wanted[@]}" >/dev/null
 }
 
 # ONNX Runtime: version, and per machine the platform of its wheel and the SHA-256 of the library. The recording one is from 1.29 on, where it records usage
@@ -69,27 +71,43 @@ PYTHON
 runtime() {
     library .runtime "$onnxruntime_version" "${onnxruntime[@]}"
     ln -sfn "libonnxruntime.so.$onnxruntime_version" .runtime/libonnxruntime.so
+    # Debian's Orthanc listens on every address; this keeps those of the demo and the tests on loopback.
+    if [ ! -f .runtime/loopback.so ] || [ scripts/loopback.c -nt .runtime/loopback.so ]; then
+        cc -shared -fPIC -O2 -o .runtime/loopback.so scripts/loopback.c
+    fi
 }
 
 # A PACS and a database. Those that the packages bring must not run by themselves: the demo and the tests start their own.
 servers() {
-    if ! command -v Orthanc >/dev/null 2>&1 || [ ! -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ]; then
-        [ -d /run/systemd/system ] && systemctl mask --quiet orthanc
-        debian no-orthanc-yet:orthanc no-plugin-yet:orthanc-dicomweb
+    if ! command -v Orthanc >/dev/null 2>&1; then
+        orthanc
+    elif [ ! -e /usr/share/orthanc/plugins/libOrthancDicomWeb.so ]; then
+        [ ! -d /run/systemd/system ] || fail "the Orthanc of this machine has no DICOMweb plugin, and the package would restart it: apt-get install orthanc-dicomweb when it may be"
+        debian no-plugin-yet:orthanc-dicomweb
     fi
     if ! command -v initdb >/dev/null 2>&1 && ! ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1; then
-        if [ "$(id -u)" -eq 0 ] && [ ! -e /etc/postgresql-common/createcluster.conf ]; then
-            mkdir -p /etc/postgresql-common
-            echo 'create_main_cluster = false' > /etc/postgresql-common/createcluster.conf
+        if [ ! -e /etc/postgresql-common/createcluster.conf ]; then
+            as_root mkdir -p /etc/postgresql-common
+            echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
         fi
         debian no-postgresql-yet:postgresql
     fi
     debian curl:curl
-    # Debian's Orthanc listens on every address; this keeps it on loopback.
-    if [ ! -f .runtime/loopback.so ] || [ scripts/loopback.c -nt .runtime/loopback.so ]; then
-        mkdir -p .runtime
-        gcc -shared -fPIC -O2 -o .runtime/loopback.so scripts/loopback.c
+}
+
+# Debian's Orthanc where there was none: installed, but neither running nor started with the machine. Its unit is masked while the package would start it.
+orthanc() {
+    if [ ! -d /run/systemd/system ]; then
+        debian no-orthanc-yet:orthanc no-plugin-yet:orthanc-dicomweb
+        return
     fi
+    trap 'as_root systemctl unmask --quiet orthanc' EXIT
+    as_root systemctl mask --quiet orthanc
+    debian no-orthanc-yet:orthanc no-plugin-yet:orthanc-dicomweb
+    trap - EXIT
+    as_root systemctl unmask --quiet orthanc
+    as_root systemctl disable --quiet orthanc
+    say "Orthanc is installed and not started: systemctl enable --now orthanc does that"
 }
 
 # What the tests compare with: DICOM validators and toolkits, and a Python environment of pinned packages.
