@@ -9,7 +9,7 @@ local SERVER    = 'hilum'   -- name of the entry in "DicomWeb" / "Servers"
 local MARK      = '9100'    -- user-defined metadata: number of slices delivered
 local MIN_COUNT = 1         -- of instances: an Enhanced CT is one; of scouts and single slices Hilum says that they are too few
 local MAX_TRIES = 12
-local SWEEP_H   = 24        -- after a restart, series of the last so many hours are looked at again
+local SWEEP_H   = 168       -- after a restart, series of the last so many hours are looked at again
 
 local jobs, waiting = {}, {}   -- job -> { series, n, tries };  series -> { tries, at }
 
@@ -100,9 +100,10 @@ function Initialize()
   local ok, answer = pcall(RestApiPost, '/tools/find', '{"Level":"Series","Expand":true,"Query":{"Modality":"CT"}}', false)
   if not ok or answer == nil or answer == '' then return end
   local now = os.time()
+  -- As Orthanc writes LastUpdate, in UTC: the order of such texts is that of their times.
+  local since = os.date('!%Y%m%dT%H%M%S', now - SWEEP_H * 3600)
   for _, found in ipairs(ParseJson(answer)) do
-    local y, m, d, h, min, s = string.match(found['LastUpdate'] or '', '(%d%d%d%d)(%d%d)(%d%d)T(%d%d)(%d%d)(%d%d)')
-    local recent = y and now - os.time({ year = y, month = m, day = d, hour = h, min = min, sec = s }) < SWEEP_H * 3600
+    local recent = (found['LastUpdate'] or '') >= since
     local metadata = {}
     local known, mark = pcall(RestApiGet, '/series/' .. found['ID'] .. '/metadata/' .. MARK, false)
     if known and mark ~= nil then metadata[MARK] = mark end
