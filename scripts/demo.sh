@@ -29,13 +29,15 @@ password=$(head -c 18 /dev/urandom | base64 | tr -d '+/=')
 # Three free ports, none of those that the system gives to outgoing connections, which might get one before the server that it is for listens.
 read -r orthanc_port dicom_port hilum_port < <(python3 -c 'import random, socket
 low, high = map(int, open("/proc/sys/net/ipv4/ip_local_port_range").read().split())
-found = []
-for port in random.sample([port for port in range(10000, 65536) if not low <= port <= high], 1000):
+found = set()
+while len(found) < 3:
+    port = random.choice([port for port in range(10000, 65536) if not low <= port <= high])
     with socket.socket() as one:
-        if one.connect_ex(("127.0.0.1", port)) != 0:
-            found.append(port)
-    if len(found) == 3:
-        break
+        try:
+            one.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        found.add(port)
 print(*found)')
 
 say "1. A phantom chest"
