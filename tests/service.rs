@@ -586,9 +586,30 @@ async fn the_fate_of_a_series_is_written_at_it_in_its_orthanc() {
         service.up().await;
         let folder = tempfile::tempdir().unwrap();
         let [whole, part] = [17, 18].map(|seed| thin_phantom(&folder.path().join(seed.to_string()), seed));
+        // An abdomen, 330 mm below the lungs.
+        let specification = folder.path().join("abdomen.json");
+        std::fs::write(
+            &specification,
+            r#"{"seed": 3, "spacing_mm": [2.0, 2.0, 5.0], "matrix": [192, 192], "slices": 12, "centre_mm": [0.0, 0.0, -330.0]}"#,
+        )
+        .unwrap();
+        let made = Command::new(env!("CARGO_BIN_EXE_hilum"))
+            .args(["phantom", "--specification"])
+            .arg(&specification)
+            .arg("--out")
+            .arg(folder.path().join("abdomen"))
+            .status()
+            .unwrap();
+        assert!(made.success());
+        let abdomen = service_support::files(&folder.path().join("abdomen/ct"));
         orthanc.store(&whole).await;
         orthanc.store(&part[..1]).await;
-        for (slice, fate) in [(&whole[0], "done"), (&part[0], "refused:too_few_slices")] {
+        orthanc.store(&abdomen).await;
+        for (slice, fate) in [
+            (&whole[0], "done"),
+            (&part[0], "refused:too_few_slices"),
+            (&abdomen[0], "done:lungs_not_found"),
+        ] {
             let series = orthanc.series_path(&header(slice).series_instance_uid).await;
             let metadata = format!("{series}/metadata/{FATE_METADATA}");
             eventually(fate, || async {

@@ -1,17 +1,17 @@
 //! The queue on a real PostgreSQL: claims, fencing, deaths, superseding, pausing.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hilum::database::testing::scratch;
 use hilum::database::{
     Claim, ClaimedDelivery, Database, DeliveryState, JobEnd, JobProgress, JobSpecification, Operated, PlannedDelivery,
-    Renewal, withdraw_deliveries,
+    Renewal, Wish, withdraw_deliveries,
 };
 use proptest::prelude::*;
 use proptest::strategy::ValueTree;
 use serde_json::json;
-use sqlx::{Connection, PgConnection, PgPool, Row};
+use sqlx::{AssertSqlSafe, Connection, PgConnection, PgPool, Row};
 use uuid::Uuid;
 
 fn specification() -> JobSpecification {
@@ -20,6 +20,15 @@ fn specification() -> JobSpecification {
         model_digest: "abc".into(),
         parameters_digest: "def".into(),
         pipeline_revision: 1,
+    }
+}
+
+/// What the next version runs with.
+fn next_specification() -> JobSpecification {
+    JobSpecification {
+        model: "net 2".into(),
+        model_digest: "xyz".into(),
+        ..specification()
     }
 }
 
@@ -57,6 +66,13 @@ async fn column(url: &str, statement: &'static str) -> Vec<String> {
     rows.iter().map(|row| row.get::<String, _>(0)).collect()
 }
 
+/// The jobs for which a condition holds.
+async fn ids(url: &str, condition: &str) -> Vec<Uuid> {
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    let jobs = AssertSqlSafe(format!("select id from job where {condition} order by id"));
+    sqlx::query_scalar(jobs).fetch_all(&mut connection).await.unwrap()
+}
+
 /// The queued job of a new series.
 async fn queued(database: &Database, url: &str, series: &str) -> Uuid {
     settle(url, series, "a", 0).await;
@@ -66,6 +82,27 @@ async fn queued(database: &Database, url: &str, series: &str) -> Uuid {
 async fn claim(database: &Database, worker: &str) -> Claim {
     database.claim_job(worker, 60.0, true).await.unwrap().unwrap()
 }
+
+/// The next claim of a worker that runs with this.
+async fn claim_with(database: &Database, worker: &str, specification: &JobSpecification) -> Option<Claim> {
+    while let Some(claim) = database.claim_job(worker, 60.0, true).await.unwrap() {
+        let claim = database.run_with(claim, worker, specification).await.unwrap();
+        if claim.is_some() {
+            return claim;
+        }
+    }
+    None
+}
+
+fn failed() -> JobEnd {
+    JobEnd::Failed {
+        code: "internal".into(),
+        sentence: "It did not work.".into(),
+    }
+}
+
+/// The jobs in the order in which they were made: state and digest of the network.
+const STATES: &str = "select state::text || ' ' || model_digest from job order by created_at";
 
 #[tokio::test]
 async fn the_same_series_revision_asked_for_twice_is_one_job() {
@@ -257,6 +294,241 @@ async fn late_slices_supersede_what_is_queued_or_running_and_follow_what_is_done
         )
         .await;
         assert_eq!(named, predecessors);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_job_that_waited_while_the_network_changed_is_one_of_the_network_that_ran() {
+    scratch(|database, url| async move {
+        let (before, now) = (specification(), next_specification());
+        let job = queued(&database, &url, "1").await;
+        let held = claim_with(&database, "w", &now).await.unwrap();
+        assert_eq!((held.id, &held.specification), (job, &now));
+        assert!(database.end_job(&held, "w", &done()).await.unwrap());
+        let row = database.job(job).await.unwrap().unwrap();
+        assert_eq!((row.model, row.model_digest, row.state.as_str()), (now.model.clone(), now.model_digest.clone(), "done"));
+        let told = "select concat_ws(' ', detail #>> '{from,model_digest}', detail #>> '{to,model_digest}') from event where kind = 'job_network_changed'";
+        assert_eq!(column(&url, told).await, ["abc xyz"]);
+        // Who wishes for the present network has it, and nothing runs again.
+        let wish = Wish {
+            study_uid: "1.2".into(),
+            series_uid: Some("1".into()),
+            priority: 0,
+        };
+        let wished = database.wish_for_received(&wish, Some(&now), "someone").await.unwrap();
+        assert_eq!((wished.jobs, wished.series), (vec![job], Vec::new()));
+        settle(&url, "1", "a", 0).await;
+        let made = database.make_job(&now).await.unwrap().unwrap();
+        assert_eq!((made.id, made.new), (job, false));
+        assert_eq!(claim_with(&database, "w", &now).await, None);
+        // And who wishes for the older one does not get this result.
+        let wished = database.wish_for_received(&wish, Some(&before), "someone").await.unwrap();
+        assert_eq!(wished.jobs, Vec::<Uuid>::new());
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_claim_that_was_lost_does_not_change_the_network_of_a_job() {
+    scratch(|database, url| async move {
+        queued(&database, &url, "1").await;
+        let frozen = claim(&database, "frozen").await;
+        execute(&url, "update job set lease_until = now() - interval '1 second'").await;
+        database.reap_jobs("x").await.unwrap();
+        let frozen = database
+            .run_with(frozen, "frozen", &next_specification())
+            .await
+            .unwrap();
+        assert_eq!(frozen, None);
+        assert_eq!(column(&url, STATES).await, ["queued abc"]);
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_retried_job_of_an_older_network_gives_way_to_the_job_of_the_present_one() {
+    for (end, expected) in [
+        (done(), ["superseded abc", "done xyz"]),
+        (failed(), ["superseded abc", "running xyz"]),
+        (JobEnd::Canceled, ["superseded abc", "running xyz"]),
+    ] {
+        scratch(|database, url| async move {
+            let (before, now) = (specification(), next_specification());
+            let old = queued(&database, &url, "1").await;
+            let held = claim_with(&database, "w", &before).await.unwrap();
+            assert!(database.end_job(&held, "w", &failed()).await.unwrap());
+            settle(&url, "1", "a", 0).await;
+            let new = database.make_job(&now).await.unwrap().unwrap().id;
+            let held = claim_with(&database, "w", &now).await.unwrap();
+            assert!(database.end_job(&held, "w", &end).await.unwrap());
+            assert_eq!(database.retry_job(old, "someone").await.unwrap(), Operated::Done);
+            assert!(
+                database.job(old).await.unwrap().unwrap().newest,
+                "it was wished for last"
+            );
+            let again = claim_with(&database, "w", &now).await;
+            assert_eq!(column(&url, STATES).await, expected);
+            let newest = [old, new].map(async |job| database.job(job).await.unwrap().unwrap().newest);
+            let [old_newest, new_newest] = newest;
+            assert_eq!((old_newest.await, new_newest.await), (false, true));
+            let successors = "select detail ->> 'successor' from event where kind = 'job_superseded'";
+            assert_eq!(column(&url, successors).await, [new.to_string()]);
+            if let Some(again) = &again {
+                assert!(again.id == new && again.token > held.token);
+                assert!(database.end_job(again, "w", &done()).await.unwrap());
+            }
+            assert_eq!(again.is_none(), matches!(end, JobEnd::Done { .. }));
+            assert_eq!(claim_with(&database, "w", &before).await, None, "nothing is left");
+        })
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn workers_of_two_versions_beside_each_other_do_every_series_once_and_say_with_what() {
+    scratch(|database, url| async move {
+        for number in 0..40 {
+            settle(&url, &number.to_string(), "a", 0).await;
+            let with = [specification(), next_specification()][number % 2].clone();
+            database.make_job(&with).await.unwrap();
+        }
+        let mut workers = tokio::task::JoinSet::new();
+        for worker in 0..6 {
+            let (database, with) = (
+                database.clone(),
+                [specification(), next_specification()][worker % 2].clone(),
+            );
+            workers.spawn(async move {
+                let (name, mut ended) = (format!("w{worker}"), Vec::new());
+                while let Some(claim) = claim_with(&database, &name, &with).await {
+                    // Some are handed back, to be taken by whoever comes.
+                    if claim.attempt == 1 && claim.series_id % 3 == 0 {
+                        assert!(database.hand_back_job(&claim, &name, "", 0.0, true).await.unwrap());
+                    } else {
+                        assert!(database.end_job(&claim, &name, &done()).await.unwrap());
+                        ended.push((claim.id.to_string(), with.model_digest.clone()));
+                    }
+                }
+                ended
+            });
+        }
+        let ended: Vec<_> = workers.join_all().await.into_iter().flatten().collect();
+        assert_eq!(ended.len(), 40);
+        let said = column(
+            &url,
+            "select id::text || ' ' || model_digest from job where state = 'done'",
+        )
+        .await;
+        let mut ended: Vec<String> = ended.into_iter().map(|(job, with)| format!("{job} {with}")).collect();
+        let mut said = said;
+        (ended.sort(), said.sort());
+        assert_eq!(said, ended);
+    })
+    .await;
+}
+
+/// Wishes, retries, cancels and works on one series at random with two networks, whose workers take turns. Whatever happened: once they have nothing to do any more, which is
+/// soon, the slices as they are have a job that ended, no job waits, and each that is done was done with the network that its row names.
+#[tokio::test]
+async fn random_walks_with_two_networks_lose_no_series_and_come_to_an_end() {
+    scratch(|database, url| async move {
+        let with = [specification(), next_specification()];
+        let mut runner = proptest::test_runner::TestRunner::deterministic();
+        let steps = proptest::collection::vec((0..8u8, 0..2usize), 5..30);
+        for walk in 0..16 {
+            let steps = steps.new_tree(&mut runner).unwrap().current();
+            println!("walk {walk}: {steps:?}");
+            let series = format!("walk {walk}");
+            let (mut revision, mut held, mut ran) = (0, None::<Claim>, BTreeMap::new());
+            settle(&url, &series, "0", 0).await;
+            database.make_job(&with[0]).await.unwrap();
+            for (step, which) in steps {
+                match (step, held.take()) {
+                    (0, _) => {
+                        settle(&url, &series, &revision.to_string(), 0).await;
+                        database.make_job(&with[which]).await.unwrap();
+                    }
+                    (1, _) => {
+                        revision += 1;
+                        settle(&url, &series, &revision.to_string(), 0).await;
+                        database.make_job(&with[which]).await.unwrap();
+                    }
+                    (2, _) => {
+                        for job in ids(&url, "state in ('failed', 'canceled')").await {
+                            database.retry_job(job, "someone").await.unwrap();
+                        }
+                    }
+                    (3, _) => {
+                        for job in ids(&url, "state = 'queued'").await {
+                            database.cancel_job(job, "someone").await.unwrap();
+                        }
+                    }
+                    (4, Some(claim)) => {
+                        if database.end_job(&claim, "w", &done()).await.unwrap() {
+                            ran.insert(claim.id.to_string(), claim.specification.model_digest);
+                        }
+                    }
+                    (5, Some(claim)) => {
+                        database.end_job(&claim, "w", &failed()).await.unwrap();
+                    }
+                    (6, Some(claim)) => {
+                        database.hand_back_job(&claim, "w", "", 0.0, true).await.unwrap();
+                    }
+                    (_, Some(claim)) => held = Some(claim),
+                    (_, None) => held = claim_with(&database, "w", &with[which]).await,
+                }
+            }
+            execute(&url, "update job set lease_until = now() - interval '1 second' where state = 'running'").await;
+            database.reap_jobs("x").await.unwrap();
+            let mut turns = 0;
+            while let Some(claim) = claim_with(&database, "w", &with[turns % 2]).await {
+                assert!(database.end_job(&claim, "w", &done()).await.unwrap());
+                ran.insert(claim.id.to_string(), claim.specification.model_digest);
+                turns += 1;
+                assert!(turns < 4, "the same slices again and again");
+            }
+            let over = "state in ('done', 'failed', 'canceled') and series_revision = (select revision from series where id = series_id)";
+            assert!(!ids(&url, over).await.is_empty(), "its slices have no result, and nobody knows");
+            let done_with = column(&url, "select id::text || ' ' || model_digest from job where state = 'done' order by id").await;
+            let ran: Vec<String> = ran.into_iter().map(|(job, with)| format!("{job} {with}")).collect();
+            assert_eq!(done_with, ran);
+            execute(&url, "delete from series").await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_age_of_the_queue_counts_from_the_last_wish() {
+    scratch(|database, url| async move {
+        let job = queued(&database, &url, "1").await;
+        execute(&url, "update job set created_at = now() - interval '30 days'").await;
+        let days = async || database.queue().await.unwrap().oldest_seconds / 86_400.0;
+        assert!((29.9..30.1).contains(&days().await));
+        let held = claim(&database, "w").await;
+        assert!(
+            database
+                .hand_back_job(&held, "w", "disk full", 0.0, true)
+                .await
+                .unwrap()
+        );
+        assert!(days().await > 29.9, "an attempt that is given back is the same wish");
+        assert_eq!(database.cancel_job(job, "someone").await.unwrap(), Operated::Done);
+        assert!(days().await < 0.1, "nothing waits");
+        assert_eq!(database.retry_job(job, "someone").await.unwrap(), Operated::Done);
+        assert!(days().await < 0.1, "it was wished for a moment ago");
+        // Superseded, and wished for again.
+        settle(&url, "1", "a", 0).await;
+        database.make_job(&next_specification()).await.unwrap();
+        execute(
+            &url,
+            "update job set created_at = now() - interval '30 days', queued_again_at = now() - interval '29 days'",
+        )
+        .await;
+        settle(&url, "1", "a", 0).await;
+        assert_eq!(database.make_job(&specification()).await.unwrap().unwrap().id, job);
+        assert!(days().await < 0.1);
     })
     .await;
 }

@@ -94,7 +94,8 @@ impl Database {
         .await?)
     }
 
-    /// Makes the deliveries of a finished job, and says where nothing goes and why (`withheld`: destination, or null, to reason). False: somebody else did.
+    /// Makes the deliveries of a finished job, and says where nothing goes and why (`withheld`: destination, or null, to reason). What an earlier job of the series has not
+    /// delivered to the same destination yet is withdrawn, so that nothing outdated follows. False: somebody else did.
     ///
     /// # Errors
     /// Those of the database.
@@ -107,8 +108,9 @@ impl Database {
     ) -> Result<bool, DatabaseError> {
         let mut transaction = self.pool().begin().await?;
         let ours = sqlx::query!(
-            "update job set deliveries_planned = true where id = $1 and state = 'done' and not deliveries_planned",
-            job.id
+            "update job set deliveries_planned = true, withheld = $2 where id = $1 and state = 'done' and not deliveries_planned",
+            job.id,
+            Value::from(withheld)
         )
         .execute(&mut *transaction)
         .await?;
@@ -141,6 +143,7 @@ impl Database {
             }
         }
         if !planned.is_empty() {
+            withdraw_outdated(&mut transaction, job.id, planned, actor).await?;
             tell_deliverers(&mut transaction).await?;
         }
         for detail in withheld {
@@ -316,6 +319,8 @@ pub(super) async fn tell_deliverers(connection: &mut PgConnection) -> Result<(),
 
 /// Why a job is superseded, and its deliveries are withdrawn.
 pub(super) const MORE_SLICES: &str = "more slices came";
+/// Why the deliveries of a finished job are withdrawn.
+const NEWER_RESULT: &str = "a later job of the series has a result for this destination";
 
 /// Takes back the deliveries of a job that are not over, within the transaction that supersedes it. A sender at work loses its token. Each is told by an event of the job and
 /// its series, which names the job that follows where there is one by now. How many there were.
@@ -348,6 +353,40 @@ pub async fn withdraw_deliveries(
         append(&mut *connection, event).await?;
     }
     Ok(rows.len())
+}
+
+/// Takes back the deliveries to these destinations, not over yet, of jobs of the same series before this one, within the transaction that makes those of this one.
+async fn withdraw_outdated(
+    connection: &mut PgConnection,
+    job_id: Uuid,
+    planned: &[PlannedDelivery],
+    actor: &str,
+) -> Result<(), DatabaseError> {
+    let destinations: Vec<String> = planned.iter().map(|one| one.destination.clone()).collect();
+    let rows = sqlx::query!(
+        "update delivery set state = 'withdrawn', token = delivery.token + 1, worker = null, lease_until = null
+         from job before, job present
+         where present.id = $1 and before.series_id = present.series_id and before.id = delivery.job_id
+             and (coalesce(before.queued_again_at, before.created_at), before.id) < (coalesce(present.queued_again_at, present.created_at), present.id)
+             and delivery.state in ('pending', 'sending') and delivery.destination = any($2)
+         returning delivery.id, delivery.job_id, before.series_id, delivery.destination",
+        job_id,
+        &destinations
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for row in rows {
+        let event = NewEvent {
+            kind: "delivery_withdrawn",
+            series_id: Some(row.series_id),
+            job_id: Some(row.job_id),
+            delivery_id: Some(row.id),
+            actor,
+            detail: json!({"destination": row.destination, "successor": job_id, "why": NEWER_RESULT}),
+        };
+        append(&mut *connection, event).await?;
+    }
+    Ok(())
 }
 
 fn of_claim<'a>(kind: &'a str, claimed: &ClaimedDelivery, actor: &'a str, detail: Value) -> NewEvent<'a> {

@@ -11,7 +11,7 @@ pub struct Queue {
     pub queued: i64,
     /// Jobs that run.
     pub running: i64,
-    /// For how many seconds the oldest job waits.
+    /// For how many seconds the job waits that was made, or wished for again, the longest ago. What an attempt that was given back took counts.
     pub oldest_seconds: f64,
     /// Workers that were seen within the last two minutes.
     pub workers: i64,
@@ -54,7 +54,7 @@ impl Database {
             r#"select paused,
                 (select count(*) from job where state = 'queued') as "queued!",
                 (select count(*) from job where state = 'running') as "running!",
-                coalesce((select extract(epoch from now() - min(created_at)) from job where state = 'queued'), 0)::float8 as "oldest_seconds!",
+                coalesce((select extract(epoch from now() - min(coalesce(queued_again_at, created_at))) from job where state = 'queued'), 0)::float8 as "oldest_seconds!",
                 (select count(*) from worker where seen_at > now() - interval '2 minutes') as "workers!"
             from service"#
         )

@@ -57,7 +57,7 @@ impl Database {
             return Ok(None);
         };
         let predecessor = sqlx::query_scalar!(
-            "select id from job where series_id = $1 order by created_at desc limit 1",
+            "select id from job where series_id = $1 order by coalesce(queued_again_at, created_at) desc, id desc limit 1",
             series.id
         )
         .fetch_optional(&mut *transaction)
@@ -162,8 +162,8 @@ async fn wake_existing(
     .await?;
     if existing.superseded {
         sqlx::query!(
-            "update job set state = 'queued', token = token + 1, attempts = 0, not_before = now(), finished_at = null, cancel_requested = false,
-                            stage = null, windows_done = 0, windows_total = 0, error_code = null, error_sentence = null
+            "update job set state = 'queued', queued_again_at = now(), token = token + 1, attempts = 0, not_before = now(), finished_at = null,
+                            cancel_requested = false, stage = null, windows_done = 0, windows_total = 0, error_code = null, error_sentence = null
              where id = $1",
             existing.id
         )
@@ -183,7 +183,7 @@ async fn wake_existing(
 }
 
 /// Supersedes the queued and running jobs of a series but for one, and withdraws their deliveries; each event names the successor where there is one by now.
-async fn supersede(
+pub(super) async fn supersede(
     transaction: &mut sqlx::PgConnection,
     series_id: i64,
     but: Option<Uuid>,

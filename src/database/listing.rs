@@ -99,11 +99,12 @@ pub struct JobRow {
     pub segmentation_uid: Option<String>,
     pub result_folder: Option<String>,
     pub removed: Option<Value>,
+    pub withheld: Option<Value>,
     pub created_at: OffsetDateTime,
     /// When its latest attempt began.
     pub started_at: Option<OffsetDateTime>,
     pub finished_at: Option<OffsetDateTime>,
-    /// No later job is of the same series.
+    /// It stands for its series: no other was made or wished for later, but for such as were superseded.
     pub newest: bool,
     /// From the report: the verdict on the series.
     pub verdict: Option<Value>,
@@ -157,8 +158,10 @@ macro_rules! jobs {
                         - extract(epoch from (now() - j.progress_at)))::float8
                 end as seconds_left,
                 j.model, j.model_digest, j.parameters_digest, j.pipeline_revision, j.predecessor, j.error_code, j.error_sentence,
-                j.segmentation_uid, j.result_folder, j.removed, j.created_at, j.started_at, j.finished_at,
-                not exists (select 1 from job n where n.series_id = j.series_id and n.created_at > j.created_at) as "newest!",
+                j.segmentation_uid, j.result_folder, j.removed, j.withheld, j.created_at, j.started_at, j.finished_at,
+                not exists (select 1 from job n where n.series_id = j.series_id
+                    and (n.state <> 'superseded', coalesce(n.queued_again_at, n.created_at), n.id)
+                        > (j.state <> 'superseded', coalesce(j.queued_again_at, j.created_at), j.id)) as "newest!",
                 j.report->'verdict' as verdict, j.report->'mask_findings' as mask_findings, j.report->'measurements' as measurements,
                 j.report->'files' as files,
                 s.study_uid, s.series_uid, s.source, s.accession_number, s.patient_id, s.study_date, s.study_description,

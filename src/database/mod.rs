@@ -2,6 +2,7 @@
 //!
 //! A state changes in one transaction that also appends to `event`. Times are the database's clock.
 
+mod adopted;
 mod backoff;
 mod cluster;
 mod delivery;

@@ -169,7 +169,7 @@ impl Database {
             return Ok(Operated::Removed);
         }
         sqlx::query!(
-            "update job set state = 'queued', attempts = 0, deaths = 0, alone = false, cancel_requested = false, not_before = now(),
+            "update job set state = 'queued', queued_again_at = now(), attempts = 0, deaths = 0, alone = false, cancel_requested = false, not_before = now(),
                 stage = null, windows_done = 0, windows_total = 0, progress_at = null, worker = null, lease_until = null,
                 error_code = null, error_sentence = null, started_at = null, finished_at = null where id = $1",
             id
@@ -299,7 +299,7 @@ impl Database {
             let jobs = sqlx::query!(
                 "select j.id, j.model_digest, j.parameters_digest, j.pipeline_revision from job j join series s on s.id = j.series_id
                 where s.id = $1 and j.series_revision = s.revision and s.state <> 'receiving' and j.state <> 'superseded'
-                order by j.created_at desc",
+                order by coalesce(j.queued_again_at, j.created_at) desc, j.id desc",
                 id
             )
             .fetch_all(&mut *transaction)

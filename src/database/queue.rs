@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::delivery::tell_deliverers;
 use super::events::{NewEvent, append};
-use super::{Database, DatabaseError};
+use super::{Database, DatabaseError, JobSpecification};
 
 /// A job that a worker holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,8 @@ pub struct Claim {
     pub alone: bool,
     /// The job that this one follows, since other slices came or the network changed.
     pub predecessor: Option<Uuid>,
+    /// What it was made with, as its row says it. [`Database::run_with`] makes it what it runs with.
+    pub specification: JobSpecification,
 }
 
 /// How far a job is.
@@ -123,7 +125,8 @@ impl Database {
                    order by priority desc, created_at, id
                    for update skip locked
                    limit 1)
-               returning job.id, job.series_id, job.token, job.attempts, job.alone, job.predecessor, series.study_uid, series.series_uid"#,
+               returning job.id, job.series_id, job.token, job.attempts, job.alone, job.predecessor, job.model, job.model_digest,
+                   job.parameters_digest, job.pipeline_revision, series.study_uid, series.series_uid"#,
             worker,
             lease_seconds,
             idle
@@ -152,6 +155,12 @@ impl Database {
             attempt: row.attempts,
             alone: row.alone,
             predecessor: row.predecessor,
+            specification: JobSpecification {
+                model: row.model,
+                model_digest: row.model_digest,
+                parameters_digest: row.parameters_digest,
+                pipeline_revision: row.pipeline_revision,
+            },
         }))
     }
 

@@ -23,7 +23,7 @@ impl Database {
         Ok(sqlx::query_scalar!(
             "select series.id from series
              left join lateral (select state, finished_at from job where series_id = series.id and state <> 'superseded'
-                                order by created_at desc limit 1) as latest on true
+                                order by coalesce(queued_again_at, created_at) desc, id desc limit 1) as latest on true
              where series.state in ('taken', 'ignored') and series.bytes > 0
                  and not exists (select from job where series_id = series.id and state in ('queued', 'running'))
                  and greatest(series.last_instance_at, latest.finished_at)
@@ -56,7 +56,7 @@ impl Database {
         let due = sqlx::query!(
             r#"select series.bytes, latest.id as "job_id?", latest.state::text as "ended?" from series
                left join lateral (select id, state, finished_at from job where series_id = series.id and state <> 'superseded'
-                                  order by created_at desc limit 1) as latest on true
+                                  order by coalesce(queued_again_at, created_at) desc, id desc limit 1) as latest on true
                where series.id = $1 and series.state in ('taken', 'ignored') and series.bytes > 0
                    and not exists (select from job where series_id = series.id and state in ('queued', 'running'))
                    and greatest(series.last_instance_at, latest.finished_at)

@@ -1,4 +1,4 @@
-//! `GET /api/v1/measurements.csv`: one row per series that a job was made for, refused and failed ones too, by its newest job.
+//! `GET /api/v1/measurements.csv`: one row per series that a job was made for, refused and failed ones too, by the job that stands for it (`newest`).
 
 use axum::body::Body;
 use axum::extract::State;

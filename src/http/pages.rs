@@ -12,7 +12,7 @@ use uuid::Uuid;
 use super::AppState;
 use super::jobs::{ListQuery, page, whole};
 use super::problem::{Path, Problem, Query};
-use super::shapes::{Delivery, Happened, Job};
+use super::shapes::{Happened, Job};
 use crate::database::JOB_STATES;
 
 const STYLE: &str = include_str!("static/hilum.css");
@@ -110,14 +110,20 @@ fn volumes(job: &Job) -> Markup {
     }
 }
 
-fn delivered(deliveries: &[Delivery]) -> Markup {
+/// What becomes of its results at every PACS.
+fn delivered(job: &Job) -> Markup {
     html! {
-        @if !deliveries.is_empty() {
+        @if !job.deliveries.is_empty() || !job.withheld.is_empty() {
             ul.deliveries {
-                @for delivery in deliveries {
+                @for delivery in &job.deliveries {
                     li.(delivery.state) {
                         (delivery.destination) ": " (delivery.state.replace('_', " "))
                         @if let Some(error) = &delivery.error { " – " (error) }
+                    }
+                }
+                @for withheld in &job.withheld {
+                    li.withheld {
+                        "not sent to " (withheld.destination.as_deref().unwrap_or("any PACS")) ": " (withheld.why.replace('_', " "))
                     }
                 }
             }
@@ -172,7 +178,7 @@ fn job_card(job: &Job) -> Markup {
                 (progress(job))
                 (volumes(job))
                 @for sentence in job.sentences() { p.finding { (sentence) } }
-                (delivered(&job.deliveries))
+                (delivered(job))
             }
         }
     }
@@ -303,7 +309,7 @@ pub(crate) async fn job(State(state): State<AppState>, Path(id): Path<Uuid>) -> 
                     }
                 }
             }
-            (delivered(&job.deliveries))
+            (delivered(&job))
             (facts(&job))
             (timings(&job))
             (history(&events))

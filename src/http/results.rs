@@ -40,9 +40,6 @@ fn absent(job: &JobRow, name: &str) -> Problem {
             format!("The job made no {name}; its report says why."),
         );
     }
-    if job.removed.is_some() {
-        return Problem::not_found("result_removed", format!("{name} was removed by retention."));
-    }
     tracing::error!(job = %job.id, name, "a result is gone from the data folder");
     Problem::not_found("result_missing", format!("{name} is gone from the data folder."))
 }

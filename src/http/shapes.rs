@@ -1,6 +1,6 @@
 //! The JSON of jobs, series, deliveries and events.
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use time::OffsetDateTime;
 use utoipa::ToSchema;
@@ -15,7 +15,7 @@ pub(crate) struct Job {
     /// queued, running, done, refused, failed, canceled or superseded.
     pub(crate) state: String,
     pub(crate) series: SeriesOfJob,
-    /// No later job is of the same series.
+    /// It stands for its series: no other was made or wished for later, but for such as were superseded.
     pub(crate) newest: bool,
     pub(crate) priority: i16,
     pub(crate) attempts: i32,
@@ -43,6 +43,8 @@ pub(crate) struct Job {
     pub(crate) predecessor: Option<Uuid>,
     pub(crate) segmentation_uid: Option<String>,
     pub(crate) deliveries: Vec<Delivery>,
+    /// Where nothing of it goes, and why.
+    pub(crate) withheld: Vec<Withheld>,
     /// What retention removed, and when.
     #[schema(value_type = Option<Object>)]
     pub(crate) removed: Option<Value>,
@@ -155,6 +157,15 @@ pub(crate) struct Delivery {
     pub(crate) delivered_at: Option<OffsetDateTime>,
 }
 
+/// A PACS to which nothing of a finished job goes.
+#[derive(Serialize, Deserialize, ToSchema)]
+pub(crate) struct Withheld {
+    /// Name of the PACS; null: nothing goes anywhere.
+    pub(crate) destination: Option<String>,
+    /// lungs_not_found, no_segmentation, no_destination, unknown_destination, deliver_nothing, implausible_volume, sides_uncertain or profile_not_made.
+    pub(crate) why: String,
+}
+
 /// A series.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Series {
@@ -261,6 +272,10 @@ impl Job {
             predecessor: row.predecessor,
             segmentation_uid: row.segmentation_uid,
             deliveries,
+            withheld: row
+                .withheld
+                .and_then(|withheld| serde_json::from_value(withheld).ok())
+                .unwrap_or_default(),
             removed: row.removed,
             created_at: row.created_at,
             started_at: row.started_at,

@@ -59,6 +59,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
 
     use super::*;
+    use crate::database::JobSpecification;
 
     #[test]
     fn what_is_kept_is_read_by_its_length_until_it_is_removed() {
@@ -72,6 +73,12 @@ mod tests {
             attempt: 1,
             alone: false,
             predecessor: None,
+            specification: JobSpecification {
+                model: "net 1".into(),
+                model_digest: "abc".into(),
+                parameters_digest: "def".into(),
+                pipeline_revision: 1,
+            },
         };
         assert_eq!(read(data.path(), claim.id, 3), None);
         write(data.path(), &claim, b"one").unwrap();

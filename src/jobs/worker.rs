@@ -210,12 +210,15 @@ impl Worker {
         }
         let idle = in_hand.jobs == 0;
         let lease_seconds = self.settings.lease_seconds;
-        let claim = self.database.claim_job(&self.name, lease_seconds, idle).await?;
-        if let Some(claim) = &claim {
-            in_hand.jobs += 1;
-            in_hand.alone = claim.alone;
+        let specification = self.core.specification();
+        while let Some(claimed) = self.database.claim_job(&self.name, lease_seconds, idle).await? {
+            if let Some(claim) = self.database.run_with(claimed, &self.name, &specification).await? {
+                in_hand.jobs += 1;
+                in_hand.alone = claim.alone;
+                return Ok(Some(claim));
+            }
         }
-        Ok(claim)
+        Ok(None)
     }
 
     /// A job is over here.
@@ -430,6 +433,7 @@ mod tests {
     use std::path::{Path, PathBuf};
 
     use super::*;
+    use crate::database::JobSpecification;
     use crate::database::testing::scratch;
     use crate::dicom::{DecodeOptions, FrameReader};
     use crate::lungs::MaskLimits;
@@ -542,6 +546,25 @@ mod tests {
             assert_eq!(claimed().await, None, "nothing starts beside it");
             worker.let_go().await;
             assert_eq!(claimed().await.as_deref(), Some("younger"));
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_job_that_waited_for_another_network_is_worked_on_as_one_of_this() {
+        with_worker(|worker, _| async move {
+            let ours = worker.core.specification();
+            let before = JobSpecification {
+                model_digest: "before".into(),
+                ..ours.clone()
+            };
+            let series = "insert into series (study_uid, series_uid, state, revision, settled_at) values ('1.2', '1.3', 'settled', 'a', now())";
+            sqlx::query(series).execute(worker.database.pool()).await.unwrap();
+            let made = worker.database.make_job(&before).await.unwrap().unwrap();
+            let claim = worker.claim().await.unwrap().unwrap();
+            assert_eq!((claim.id, &claim.specification), (made.id, &ours));
+            let row = worker.database.job(made.id).await.unwrap().unwrap();
+            assert_eq!(row.model_digest, ours.model_digest);
         })
         .await;
     }

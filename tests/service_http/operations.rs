@@ -142,6 +142,11 @@ async fn results_are_delivered_again_the_queue_pauses_and_wishes_are_kept() {
         let id: i64 = sqlx::query_scalar("select id from series where series_uid = '1.3.2'").fetch_one(&service.pool).await.unwrap();
         let closed = service.post(&format!("/api/v1/series/{id}/finalize"), &json!({})).await.json();
         assert_eq!((&closed["state"], &closed["settled_by"]), (&json!("settled"), &json!("finalize")));
+        for state in ["taken", "ignored"] {
+            service.sql(&format!("update series set state = '{state}' where id = {id}")).await;
+            let over = service.post(&format!("/api/v1/series/{id}/finalize"), &json!({})).await;
+            assert_eq!((over.status.as_u16(), over.code().as_str()), (409, "wrong_state"), "{state}");
+        }
         service.stop().await;
     })
     .await;
@@ -224,6 +229,29 @@ async fn an_old_series_gets_a_new_job_where_the_network_or_its_parameters_change
         assert_eq!(wished.status, 202);
         let again = database.make_job(&specification()).await.unwrap().unwrap();
         assert_eq!((again.id.to_string(), again.new), (before.clone(), false));
+        // It is done: it stands for its series, in the list, in the table and at its PACS.
+        service
+            .sql(&format!(
+                "update job set state = 'done', deliveries_planned = true where id = '{before}';
+                 update series set source = 'orthanc' where series_uid = '1.3.1'"
+            ))
+            .await;
+        let jobs = service.get("/api/v1/jobs?series=1.3.1").await.json()["jobs"].clone();
+        let newest: Vec<&Value> = jobs.as_array().unwrap().iter().filter(|job| job["newest"] == true).collect();
+        assert_eq!((newest.len(), &newest[0]["id"]), (1, &json!(before)));
+        let table = service.get("/api/v1/measurements.csv?series=1.3.1").await.text();
+        let rows: Vec<&str> = table.lines().skip(1).collect();
+        assert!(rows.len() == 1 && rows[0].contains(&format!("{before},done")), "{table}");
+        let mut fates = Vec::new();
+        // A transaction of another test may hold events back for a moment.
+        for _ in 0..200 {
+            fates = database.series_fates(&["orthanc".to_owned()], None).await.unwrap().0;
+            if !fates.is_empty() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert_eq!(fates.iter().map(hilum::database::SeriesFate::text).collect::<Vec<_>>(), ["done"]);
         // Slices that are gone make no job, and the answer says so.
         service
             .sql(&format!("update job set state = 'done', model_digest = 'older' where id = '{before}'; update series set folded = '[]'"))

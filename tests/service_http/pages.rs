@@ -27,10 +27,61 @@ async fn a_result_comes_with_its_type_and_tag_or_says_why_it_does_not() {
         assert_eq!(service.get(&path(1, "segmentation.dcm")).await.code(), "result_not_made");
         assert_eq!(service.get(&path(1, "mask.nii.gz")).await.code(), "result_missing");
         assert_eq!(service.get(&path(1, "..%2f..%2fsecret")).await.code(), "no_such_result");
-        service.sql("update job set removed = '{\"results\": true}'").await;
-        assert_eq!(service.get(&path(1, "mask.nii.gz")).await.code(), "result_removed");
+        // Results are never removed by Hilum, slices are: one that is gone is missing all the same.
+        service.sql("update job set removed = '{\"what\": \"slices\"}'").await;
+        assert_eq!(service.get(&path(1, "mask.nii.gz")).await.code(), "result_missing");
         let whole = service.get(&format!("/api/v1/jobs/{}", job(1))).await.json();
         assert_eq!(whole["details"]["timings"][0]["stage"], "read");
+        service.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_job_says_where_nothing_of_it_goes_and_why() {
+    scratch(|database, url| async move {
+        let service = Service::start(database, &url, Vec::new()).await;
+        service.seed(4).await;
+        let withheld = json!([{"destination": "orthanc", "why": "sides_uncertain"}, {"destination": null, "why": "lungs_not_found"}]);
+        service
+            .sql(&format!("update job set withheld = '{withheld}' where id = '{}'", job(1)))
+            .await;
+        let one = service.get(&format!("/api/v1/jobs/{}", job(1))).await.json();
+        assert_eq!(one["withheld"], withheld);
+        let list = service.get("/api/v1/jobs?state=done").await.json();
+        assert_eq!(list["jobs"][0]["withheld"], withheld);
+        let other = service.get(&format!("/api/v1/jobs/{}", job(2))).await.json();
+        assert_eq!(other["withheld"], json!([]));
+        for path in ["/".to_owned(), format!("/jobs/{}", job(1)), format!("/jobs/{}/card", job(1))] {
+            let page = service.get(&path).await.text();
+            for line in ["not sent to orthanc: sides uncertain", "not sent to any PACS: lungs not found"] {
+                assert!(page.contains(line), "{path}: {line}");
+            }
+        }
+        let document = service.get("/api/v1/openapi.json").await.json();
+        let schemas = &document["components"]["schemas"];
+        assert!(schemas["Job"]["properties"]["withheld"].is_object() && schemas["Withheld"].is_object());
+        service.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_table_has_every_series_once_over_several_pages() {
+    scratch(|database, url| async move {
+        let service = Service::start(database, &url, Vec::new()).await;
+        service.seed(1001).await;
+        let table = service.get("/api/v1/measurements.csv").await.text();
+        let mut reader = csv::Reader::from_reader(table.as_bytes());
+        let column = reader
+            .headers()
+            .unwrap()
+            .iter()
+            .position(|name| name == "series_instance_uid")
+            .unwrap();
+        let series: Vec<String> = reader.records().map(|row| row.unwrap()[column].to_owned()).collect();
+        assert_eq!(series.len(), 1001);
+        assert_eq!(series.iter().collect::<HashSet<_>>().len(), 1001);
         service.stop().await;
     })
     .await;

@@ -250,6 +250,12 @@ async fn a_job_that_ends_is_delivered_at_once_without_polling() {
             attempt: 1,
             alone: false,
             predecessor: None,
+            specification: JobSpecification {
+                model: "m".into(),
+                model_digest: "d".into(),
+                parameters_digest: "p".into(),
+                pipeline_revision: 1,
+            },
         };
         let done = JobEnd::Done {
             report: json!({"mask_findings": []}),
@@ -299,6 +305,7 @@ async fn what_is_given_up_is_delivered_when_it_is_wished_again() {
                 number(&pool, "select count(*) from event where kind = 'delivery_given_up'").await,
                 1
             );
+            assert_eq!(fate(&database).await, "done:given_up");
             let again = database.redeliver_job(job, "someone").await.unwrap();
             assert_eq!(again, Operated::Asked);
             let unknown = database.redeliver_job(Uuid::nil(), "someone").await.unwrap();
@@ -309,9 +316,23 @@ async fn what_is_given_up_is_delivered_when_it_is_wished_again() {
             })
             .await;
             assert_eq!(server.inside().stow_requests, 2);
+            assert_eq!(fate(&database).await, "done");
         },
     )
     .await;
+}
+
+/// What the series of a PACS has become, told anew: in words, as it would be written there.
+async fn fate(database: &Database) -> String {
+    // A transaction of another test may hold events back for a moment.
+    for _ in 0..200 {
+        let (fates, _) = database.series_fates(&["one".to_owned()], None).await.unwrap();
+        if let [fate] = &fates[..] {
+            return fate.text();
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    String::new()
 }
 
 /// The SOP Instance UIDs that a server has.
@@ -415,32 +436,89 @@ async fn a_pacs_that_is_away_gets_it_when_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_implausible_mask_stays_here_and_says_why() {
+async fn a_mask_that_stays_here_says_why_in_its_row_its_event_and_its_fate() {
+    for (code, destination) in [("sides_uncertain", json!("one")), ("lungs_not_found", Value::Null)] {
+        scratch(|database, url| async move {
+            let pool = PgPool::connect(&url).await.unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let server = QuirkServer::start().await;
+            let report = json!({"mask_findings": [{"code": code, "sentence": ""}]});
+            let job = finished_job(&pool, folder.path(), report).await;
+            let event = "insert into event (kind, job_id, actor) values ('job_done', $1, 'test')";
+            sqlx::query(event).bind(job).execute(&pool).await.unwrap();
+            let undecided = database.series_fates(&["one".to_owned()], None).await.unwrap().0;
+            assert!(undecided.is_empty(), "{undecided:?}");
+            let deliveries = Deliveries::begin(&database, folder.path(), settings(), pacs(&server.url(), ""));
+            let pool = &pool;
+            until("planned", || async move {
+                number(pool, "select count(*) from job where deliveries_planned").await == 1
+            })
+            .await;
+            assert_eq!(number(pool, "select count(*) from delivery").await, 0);
+            let why = "select detail ->> 'why' from event where kind = 'delivery_withheld'";
+            assert_eq!(text(pool, why).await, code);
+            let row = database.job(job).await.unwrap().unwrap();
+            assert_eq!(row.withheld, Some(json!([{"destination": destination, "why": code}])));
+            assert_eq!(fate(&database).await, format!("done:{code}"));
+            deliveries.end().await;
+            pool.close().await;
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_late_slices_made_outdated_does_not_follow_to_a_pacs_that_was_away() {
+    const NEWER: &str = "2.25.10";
     scratch(|database, url| async move {
         let pool = PgPool::connect(&url).await.unwrap();
         let folder = tempfile::tempdir().unwrap();
         let server = QuirkServer::start().await;
-        finished_job(
-            &pool,
-            folder.path(),
-            json!({"mask_findings": [{"code": "sides_uncertain", "sentence": ""}]}),
-        )
-        .await;
-        let deliveries = Deliveries::begin(&database, folder.path(), settings(), pacs(&server.url(), ""));
+        let address = server.address;
+        drop(server);
+        let outdated = finished_job(&pool, folder.path(), json!({"mask_findings": []})).await;
+        let block = pacs(&format!("http://{address}/dicom-web"), "");
+        let deliveries = Deliveries::begin(&database, folder.path(), settings(), block);
         let pool = &pool;
-        until("planned", || async move {
-            number(pool, "select count(*) from job where deliveries_planned").await == 1
+        until("a failure", || async move {
+            number(pool, "select count(*) from event where kind = 'delivery_failed'").await > 0
         })
         .await;
-        assert_eq!(number(pool, "select count(*) from delivery").await, 0);
+        // More slices came, and their job is done as well.
+        std::fs::create_dir_all(folder.path().join("results/newer")).unwrap();
+        std::fs::write(folder.path().join("results/newer/segmentation.dcm"), instance(STUDY, "2.25.11", NEWER)).unwrap();
+        sqlx::query(
+            "insert into job (id, series_id, series_revision, model, model_digest, parameters_digest, pipeline_revision, state, report,
+                 result_folder, segmentation_uid, finished_at)
+             select $1, series_id, '\\x01', model, model_digest, parameters_digest, pipeline_revision, 'done', report, 'results/newer', $2, now() from job",
+        )
+        .bind(Uuid::now_v7())
+        .bind(NEWER)
+        .execute(pool)
+        .await
+        .unwrap();
+        sqlx::query("select pg_notify('hilum_delivery', '')").execute(pool).await.unwrap();
+        until("the outdated one is withdrawn", || async move {
+            number(pool, "select count(*) from delivery where state = 'withdrawn'").await == 1
+        })
+        .await;
+        let server = QuirkServer::start_at(address).await;
+        until("delivered", || async move {
+            number(pool, "select count(*) from delivery where state = 'delivered'").await == 1
+        })
+        .await;
+        assert_eq!(kept(&server), [NEWER]);
+        let told = "select concat_ws(' ', job_id, detail ->> 'destination', detail ->> 'why') from event where kind = 'delivery_withdrawn'";
         assert_eq!(
-            text(
-                pool,
-                "select detail ->> 'why' from event where kind = 'delivery_withheld'"
-            )
-            .await,
-            "sides_uncertain"
+            text(pool, told).await,
+            format!("{outdated} one a later job of the series has a result for this destination")
         );
+        // Who wishes for the older one gets it all the same, and the newer one stays.
+        assert_eq!(database.redeliver_job(outdated, "someone").await.unwrap(), Operated::Asked);
+        until("both delivered", || async move {
+            number(pool, "select count(*) from delivery where state = 'delivered'").await == 2
+        })
+        .await;
         deliveries.end().await;
         pool.close().await;
     })

@@ -4,6 +4,7 @@
 mod certificates;
 mod delivering;
 mod fetching;
+mod marks;
 #[path = "../quirk_server/mod.rs"]
 mod quirk_server;
 
