@@ -151,6 +151,15 @@ impl Orthanc {
         answer.json().await.ok()
     }
 
+    /// Sends JSON to its REST interface and returns the JSON of its answer; null where that is none.
+    pub async fn send(&self, method: Method, path: &str, content: &Value) -> Value {
+        let answer = self.ask(method, path).json(content).send().await.unwrap();
+        let status = answer.status();
+        let text = answer.text().await.unwrap();
+        assert!(status.is_success(), "{path}: {status} {text}");
+        serde_json::from_str(&text).unwrap_or_default()
+    }
+
     pub async fn bytes(&self, path: &str) -> Vec<u8> {
         self.ask(Method::GET, path)
             .send()
