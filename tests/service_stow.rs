@@ -142,9 +142,13 @@ async fn statuses_are_those_of_the_standard() {
             .await;
         assert_eq!(response.status(), 200);
         let response = served
-            .post("/dicom-web/studies/..%2Fx", &[("Content-Type", &typed)], body)
+            .post("/dicom-web/studies/..%2Fx", &[("Content-Type", &typed)], body.clone())
             .await;
         assert_eq!(code(response).await, "bad_study");
+        let response = served
+            .post("/dicom-web/studies/%FF", &[("Content-Type", &typed)], body)
+            .await;
+        assert_eq!(code(response).await, "bad_path");
         assert_eq!(served.place.number("select count(*) from instance").await, 1);
         assert_eq!(served.place.files().len(), 1);
     })

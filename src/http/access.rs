@@ -177,7 +177,12 @@ impl Guard {
             IpAddr::V4(ip) => ip.to_string(),
             IpAddr::V6(ip) => format!("[{ip}]"),
         });
-        hosts.extend(settings.hosts.iter().map(|host| host.to_ascii_lowercase()));
+        hosts.extend(
+            settings
+                .hosts
+                .iter()
+                .map(|host| without_port(host).to_ascii_lowercase()),
+        );
         Guard {
             users,
             table: Arc::new(table),
@@ -298,7 +303,7 @@ mod tests {
             database_url: String::new(),
             postgres_folder: "".into(),
             database_connections: 1,
-            hosts: vec!["Hilum.Example".to_owned()],
+            hosts: vec!["Hilum.Example:8443".to_owned()],
             insecure,
             head_seconds: 75.0,
             drain_seconds: 1.0,

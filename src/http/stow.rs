@@ -7,14 +7,14 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
 use utoipa::IntoResponses;
 use utoipa::openapi::{self, RefOr};
 
-use super::problem::Problem;
+use super::problem::{Path, Problem};
 use crate::dicomweb::multipart::{Boundary, MultipartError};
 use crate::inbox::{Ingest, IngestError, Origin};
 

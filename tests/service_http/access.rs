@@ -113,6 +113,18 @@ async fn foreign_hosts_and_origins_are_refused() {
                 "{origin}"
             );
         }
+        // Where a browser tells no origin it may still tell how the asking page is related.
+        for (site, status) in [
+            ("cross-site", 403),
+            ("same-site", 403),
+            ("same-origin", 200),
+            ("none", 200),
+        ] {
+            let answer = service
+                .ask("POST", "/api/v1/queue/pause", &[("sec-fetch-site", site)], "")
+                .await;
+            assert_eq!(answer.status, status, "{site}");
+        }
         let own = service
             .ask(
                 "POST",
