@@ -150,17 +150,21 @@ async fn lists_use_their_indexes_under_generic_plans() {
         sqlx::raw_sql("set plan_cache_mode = force_generic_plan").execute(&mut *connection).await.unwrap();
         // The very statements that the library was compiled with.
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join(".sqlx");
-        let mut looked_at = 0;
+        let (mut looked_at, mut of_queue) = (0, 0);
         for file in std::fs::read_dir(folder).unwrap() {
             let text = std::fs::read_to_string(file.unwrap().path()).unwrap();
             let statement: Value = serde_json::from_str(&text).unwrap();
             let sql = statement["query"].as_str().unwrap();
             let list = sql.contains("limit $4") && (sql.contains("from job j join series s") || sql.contains("source_count, received_at"));
             let events = sql.contains("from event") && sql.contains("order by transaction, id limit");
-            if !list && !events {
+            // What the queue does once for every job.
+            let queue = ["update job set state = 'running'", "and id <> $6", "before.id = delivery.job_id"];
+            let queue = queue.iter().any(|part| sql.contains(part));
+            if !list && !events && !queue {
                 continue;
             }
-            looked_at += 1;
+            looked_at += usize::from(!queue);
+            of_queue += usize::from(queue);
             let parameters = statement["describe"]["parameters"]["Left"].as_array().unwrap().len();
             let nulls = match parameters {
                 0 => String::new(),
@@ -176,12 +180,18 @@ async fn lists_use_their_indexes_under_generic_plans() {
                 .await
                 .unwrap();
             let plan = plan.join("\n");
+            if queue {
+                // The tables beside them are small.
+                assert!(!plan.contains("Seq Scan on job") && !plan.contains("Seq Scan on series"), "{sql}\n{plan}");
+                continue;
+            }
             assert!(!plan.contains("Seq Scan"), "{sql}\n{plan}");
             assert!(events || !plan.contains("Hash Join"), "{sql}\n{plan}");
         }
         drop(connection);
         pool.close().await;
         assert!(looked_at >= 13, "{looked_at} statements");
+        assert_eq!(of_queue, 4, "statements of the queue");
     })
     .await;
 }

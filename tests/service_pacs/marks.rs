@@ -5,6 +5,9 @@ use std::net::SocketAddr;
 
 use axum::extract::{Path as AxumPath, State};
 use axum::http::StatusCode;
+use axum::http::header::CONNECTION;
+use axum::middleware::map_response;
+use axum::response::Response;
 use axum::routing::{get, post, put};
 use axum::{Json, Router};
 
@@ -52,7 +55,11 @@ impl FewPaths {
                 get(|| async { Json(json!({"MainDicomTags": {"StudyInstanceUID": STUDY}})) }),
             )
             .route("/series/{id}/metadata/9101", put(write))
-            .with_state((Arc::clone(&marks), Arc::clone(&breaks_at)));
+            .with_state((Arc::clone(&marks), Arc::clone(&breaks_at)))
+            // So that nothing of it is left once it is stopped.
+            .layer(map_response(|response: Response| async {
+                ([(CONNECTION, "close")], response)
+            }));
         let listener = tokio::net::TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let running = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
