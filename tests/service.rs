@@ -106,10 +106,20 @@ async fn a_series_that_the_rule_forwards_comes_back_as_a_segmentation_of_its_stu
             assert!(metrics.contains(&counted), "{counted} in\n{metrics}");
         }
         let windows = job["details"]["windows"]["run"].as_u64().unwrap();
-        assert!(
-            metrics.contains(&format!("hilum_windows_total {windows}\n")),
-            "{metrics}"
-        );
+        for counted in [
+            format!("hilum_windows_total {windows}"),
+            format!("hilum_instances_total{{outcome=\"new\"}} {}", slices.len()),
+            "hilum_series{state=\"taken\"} 1".to_owned(),
+            "hilum_deliveries{state=\"delivered\"} 1".to_owned(),
+        ] {
+            assert!(metrics.lines().any(|line| line == counted), "{counted} in\n{metrics}");
+        }
+        assert_eq!(job["verdict"]["outcome"], "accepted", "{job}");
+        assert!(job["mask_findings"].is_array(), "{job}");
+        assert_eq!(job["details"]["provider"]["name"], "CPUExecutionProvider", "{job}");
+        // The rule's header closes it, before it was quiet for long enough.
+        let closed = column(&url, "select settled_by::text from series where state = 'taken'").await;
+        assert_eq!(closed, ["sender"]);
         // The segmentation went back to Orthanc, became stable there, and started nothing.
         tokio::time::sleep(Duration::from_secs(4)).await;
         assert_eq!(service.jobs().await.len(), 1);
