@@ -92,7 +92,7 @@ servers() {
         fi
         debian no-postgresql-yet:postgresql
     fi
-    debian curl:curl
+    debian curl:curl python3:python3
 }
 
 # Debian's Orthanc where there was none: installed, but neither running nor started with the machine. Its unit is masked while the package would start it.
