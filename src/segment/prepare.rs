@@ -133,10 +133,8 @@ fn read(
         Judgement::Usable(candidate) => candidate,
     };
     let before = candidate.verdict().clone();
-    let digest = |slice: &Slice| {
-        let named = |error| (Names::new(series).slice(slice), error);
-        hu_digest(frames, slice).map_err(named)
-    };
+    let names = Names::new(series);
+    let digest = |slice: &Slice| hu_digest(frames, slice).map_err(|error| (names.slice(slice), error));
     let usable = match candidate.settle(&digest) {
         Ok(Settled::Usable(usable)) => usable,
         Ok(Settled::Refused(verdict)) => return Ok(ControlFlow::Break(verdict)),
@@ -156,7 +154,6 @@ fn read(
             "in {} of {of} slices, whose intercept is far from the others', {why}",
             loaded.misplaced.len()
         );
-        let names = Names::new(series);
         let concerned = loaded
             .misplaced
             .iter()
