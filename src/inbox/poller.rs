@@ -51,6 +51,19 @@ pub enum PollError {
         /// Its count.
         count: u32,
     },
+    /// As many parts came as the PACS says it has, and some of them cannot be taken. The others are held.
+    #[error(
+        "{} of {parts} instances cannot be taken: {unreadable} cannot be read, {failed} are of another study or name no series; the others are held",
+        unreadable + failed
+    )]
+    NotTaken {
+        /// Parts that are no instance that can be read.
+        unreadable: usize,
+        /// Instances that do not belong where the PACS lists them.
+        failed: usize,
+        /// All that came.
+        parts: usize,
+    },
 }
 
 /// One PACS and what it is asked with.

@@ -10,7 +10,7 @@ use super::{ACTOR, LOOK_AGAIN, PollError, Source, Wanted, request, wait};
 use crate::database::{Backoff, ClaimedRetrieval, DatabaseError, Failures, RetrievalFault};
 use crate::dicomweb::ClientError;
 use crate::dicomweb::multipart::Boundary;
-use crate::inbox::{InboxSettings, IngestError, Origin, Outcome};
+use crate::inbox::{InboxSettings, IngestError, Origin, Outcome, Receipt};
 
 /// A worker that has not renewed its lease for so long has lost its retrieval.
 const LEASE_SECONDS: f64 = 60.0;
@@ -106,7 +106,8 @@ fn may_pass(error: &PollError) -> bool {
             _ => true,
         },
         PollError::Database(_) | PollError::Short { .. } => true,
-        PollError::NoSeries(_) => false,
+        // The PACS gives the same bytes again.
+        PollError::NoSeries(_) | PollError::NotTaken { .. } => false,
     }
 }
 
@@ -155,26 +156,15 @@ async fn fetch(source: &Source, claimed: &ClaimedRetrieval) -> Result<u32, PollE
         ..Origin::default()
     };
     let receipt = source.ingest.receive(&boundary, retrieved.stream, &origin).await?;
-    let came: HashSet<&str> = receipt
-        .instances
-        .iter()
-        .filter(|one| matches!(one.outcome, Outcome::Stored(_) | Outcome::Dropped))
-        .map(|one| one.sop_instance_uid.as_str())
-        .collect();
-    let count = asked.or(known).unwrap_or(0);
-    if came.len() < count as usize || came.is_empty() {
-        return Err(PollError::Short {
-            came: came.len(),
-            count,
-        });
-    }
-    let came = u32::try_from(came.len()).unwrap_or(u32::MAX);
     let touched = receipt
         .series
         .iter()
         .find(|one| one.study_uid == study && one.series_uid == series);
     if let Some(touched) = touched {
         source.database.pass_priority_on(claimed, touched.id).await?;
+    }
+    let came = came_whole(&receipt, asked.or(known))?;
+    if let Some(touched) = touched {
         // It settles at once where as many are held as came; else, as where late slices were sent besides, after the quiet time.
         source
             .database
@@ -183,6 +173,38 @@ async fn fetch(source: &Source, claimed: &ClaimedRetrieval) -> Result<u32, PollE
         source.database.settle_fetched(touched.id, ACTOR).await?;
     }
     Ok(came)
+}
+
+/// How many distinct instances came, where these are all that the PACS has (`count`, where it tells). Where they are not, what came is held all the same, and its series settles
+/// as one does of which a sender brought a part.
+fn came_whole(receipt: &Receipt, count: Option<u32>) -> Result<u32, PollError> {
+    let came: HashSet<&str> = receipt
+        .instances
+        .iter()
+        .filter(|one| matches!(one.outcome, Outcome::Stored(_) | Outcome::Dropped))
+        .map(|one| one.sop_instance_uid.as_str())
+        .collect();
+    let came = came.len();
+    let unreadable = receipt.how_many(&Outcome::Unreadable);
+    let failed = receipt
+        .instances
+        .iter()
+        .filter(|one| matches!(one.outcome, Outcome::Failed(_)))
+        .count();
+    let count = count.unwrap_or(0);
+    // Of a PACS that tells no count, what came are all that it has.
+    let lack = came < count as usize || count == 0 && unreadable + failed > 0 || came == 0;
+    if lack && unreadable + failed > 0 && came + unreadable + failed >= count as usize {
+        return Err(PollError::NotTaken {
+            unreadable,
+            failed,
+            parts: receipt.instances.len(),
+        });
+    }
+    if lack {
+        return Err(PollError::Short { came, count });
+    }
+    Ok(u32::try_from(came).unwrap_or(u32::MAX))
 }
 
 #[cfg(test)]
@@ -215,6 +237,11 @@ mod tests {
         for error in [
             pacs(ClientError::Status(404)),
             PollError::Ingest(IngestError::TooLarge(1)),
+            PollError::NotTaken {
+                unreadable: 1,
+                failed: 0,
+                parts: 4,
+            },
         ] {
             assert!(next(&error, 2).is_some(), "{error}");
             assert!(next(&error, 3).is_none(), "{error}");

@@ -14,7 +14,7 @@ use crate::dicomweb::{Client, ClientError, Pacs, SeriesFilters, SeriesRow};
 
 /// Series asked for at once.
 const PAGE: u32 = 200;
-/// Most series of one round: a server that pages for ever is left there.
+/// Most series of one round: a server that lists more, or pages for ever, is left there.
 const MOST_SERIES: usize = 200_000;
 /// So many series in a row about which a PACS said nothing: it is away, and the round ends.
 const AWAY_IN_A_ROW: usize = 3;
@@ -161,8 +161,14 @@ fn filters(pacs: &Pacs) -> SeriesFilters {
     }
 }
 
-/// Every series that fits, page by page, each once; what is plainly no CT, or another series, is left out, since a server may not know the filter.
+/// Every series that fits, page by page, each once; what is plainly no CT, or another series, is left out, since a server may not know the filter. Of more than
+/// [`MOST_SERIES`] the first ones, and told.
 pub(super) async fn all_series(client: &Client, filters: &SeriesFilters) -> Result<Vec<SeriesRow>, ClientError> {
+    first_series(client, filters, MOST_SERIES).await
+}
+
+/// As [`all_series`]; of more than `most` the first ones.
+async fn first_series(client: &Client, filters: &SeriesFilters, most: usize) -> Result<Vec<SeriesRow>, ClientError> {
     let (mut known, mut all) = (HashSet::new(), Vec::new());
     let mut offset = 0;
     loop {
@@ -178,8 +184,12 @@ pub(super) async fn all_series(client: &Client, filters: &SeriesFilters) -> Resu
         if known.len() == before {
             return Ok(all);
         }
-        if known.len() > MOST_SERIES {
-            return Err(ClientError::Answer(format!("more than {MOST_SERIES} series")));
+        if known.len() > most {
+            tracing::warn!(
+                pacs = client.name(),
+                "it lists more than {most} series: the others are not looked at; look_back_days and filters of its [[pacs]] block make them fewer"
+            );
+            return Ok(all);
         }
     }
 }
@@ -245,5 +255,47 @@ fn unless_away<T>(answer: Result<T, ClientError>, study_uid: &str, series_uid: &
             Ok(None)
         }
         answer => answer.map(Some),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::collections::HashMap;
+
+    use axum::extract::Query;
+    use axum::routing::get;
+    use axum::{Json, Router};
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    /// A page of a PACS that has no end.
+    async fn page(Query(asked): Query<HashMap<String, String>>) -> Json<Value> {
+        let number = |name: &str| asked[name].parse::<usize>().unwrap();
+        let rows = (number("offset")..number("offset") + number("limit")).map(|at| {
+            json!({"0020000D": {"vr": "UI", "Value": ["1.2"]}, "0020000E": {"vr": "UI", "Value": [format!("1.2.{at}")]}})
+        });
+        Json(rows.collect())
+    }
+
+    #[tokio::test]
+    async fn of_a_pacs_that_lists_more_series_than_one_round_takes_the_first_ones_are_taken() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let server =
+            tokio::spawn(async move { axum::serve(listener, Router::new().route("/series", get(page))).await });
+        let block: Pacs = toml::from_str(&format!("name = \"one\"\nurl = {url:?}")).unwrap();
+        let client = Client::new(&block).unwrap();
+        let series = first_series(&client, &SeriesFilters::default(), 3 * PAGE as usize)
+            .await
+            .unwrap();
+        assert_eq!(series.len(), 4 * PAGE as usize);
+        assert_eq!(
+            (series[0].series_uid.as_str(), series[799].series_uid.as_str()),
+            ("1.2.0", "1.2.799")
+        );
+        server.abort();
     }
 }
