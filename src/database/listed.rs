@@ -17,7 +17,8 @@ pub struct ListedSeries {
 }
 
 impl Database {
-    /// Of the series that a PACS lists, those that are worth a look: not held with as many instances, and not retrieved, under way or failed with this count.
+    /// Of the series that a PACS lists, those that are worth a look: not held with as many instances, and not retrieved, under way or failed with this count. So are those
+    /// whose slices retention took before a late one came, since they were retrieved last: the PACS has them all.
     ///
     /// # Errors
     /// Those of the database.
@@ -28,8 +29,11 @@ impl Database {
                    with ordinality as listed (study_uid, series_uid, count, place)
                left join series held on held.study_uid = listed.study_uid and held.series_uid = listed.series_uid
                left join retrieval on pacs = $1 and retrieval.study_uid = listed.study_uid and retrieval.series_uid = listed.series_uid
-               where coalesce(held.instances, -1) < listed.count
-                   and not coalesce(retrieval.state in ('pending', 'running') or retrieval.state in ('done', 'failed') and retrieval.count >= listed.count, false)
+               cross join lateral (select coalesce(held.state = 'ignored' and held.finding_code = 'slices_removed', false) as removed) as slices
+               where (coalesce(held.instances, -1) < listed.count or slices.removed)
+                   and not coalesce(retrieval.state in ('pending', 'running')
+                       or retrieval.state in ('done', 'failed') and retrieval.count >= listed.count
+                           and not (retrieval.state = 'done' and slices.removed and held.last_instance_at > retrieval.finished_at), false)
                order by listed.place"#,
             pacs,
             &studies,
@@ -84,7 +88,9 @@ impl Database {
         .await?;
         let row = sqlx::query!(
             r#"select id, state as "state: RetrievalState", count,
-                   coalesce(count_since <= now() - make_interval(secs => $4), false) as "long!"
+                   coalesce(count_since <= now() - make_interval(secs => $4), false) as "long!",
+                   exists (select from series where series.study_uid = $2 and series.series_uid = $3 and series.state = 'ignored'
+                           and series.finding_code = 'slices_removed' and series.last_instance_at > retrieval.finished_at) as "lacks!"
                from retrieval where pacs = $1 and study_uid = $2 and series_uid = $3 for update"#,
             pacs,
             listed.study_uid,
@@ -102,6 +108,7 @@ impl Database {
             RetrievalState::Seen if row.count == Some(count) => return Ok(RetrievalState::Seen),
             RetrievalState::Seen => (RetrievalState::Seen, "retrieval_count_changed"),
             RetrievalState::Done | RetrievalState::Failed if grown => (RetrievalState::Seen, "retrieval_seen"),
+            RetrievalState::Done if row.lacks => (RetrievalState::Seen, "retrieval_seen"),
             state => return Ok(state),
         };
         sqlx::query!(

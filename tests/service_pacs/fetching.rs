@@ -1,5 +1,8 @@
 //! Series found by asking, and fetched.
 
+use hilum::database::Keep;
+use hilum::dicomweb::multipart::Boundary;
+use hilum::inbox::Origin;
 use hilum::inbox::poller::Wanted;
 
 use super::*;
@@ -223,6 +226,119 @@ async fn late_slices_at_the_pacs_are_fetched() {
         })
         .await;
         assert_eq!(server.inside().wado_requests, 2);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instances_that_can_never_be_taken_end_a_retrieval_soon_with_their_number_and_the_others_are_held() {
+    // One is garbage; or one is of another study than the PACS says, and one is garbage.
+    for (others, words) in [
+        (0, "1 of 4 instances cannot be taken: 1 cannot be read, 0"),
+        (1, "2 of 4"),
+    ] {
+        let set_up = |server: &QuirkServer| {
+            let mut series = served(STUDY, SERIES, 4);
+            series.instances[1].1 = b"no instance".to_vec();
+            if others == 1 {
+                series.instances[2].1 = instance("1.9", SERIES, "1.2.3.4.3");
+            }
+            server.inside().series.push(series);
+        };
+        polled("poll = true", set_up, |_, pool, server| async move {
+            let shared = &pool;
+            until("failed", || async move {
+                text(shared, "select state::text from retrieval").await == "failed"
+            })
+            .await;
+            let error = text(&pool, "select error from retrieval").await;
+            assert!(error.contains(words), "{error}");
+            assert!(server.inside().wado_requests <= 3);
+            // It waits for its quiet time, as what a sender brought in part.
+            let held = "select count(*) from instance join series on series.id = series_id where state = 'receiving'";
+            assert_eq!(number(&pool, held).await, 3 - others);
+            // Later rounds leave it alone.
+            let (asked, fetched) = (server.inside().series_queries, server.inside().wado_requests);
+            let server = &server;
+            until(
+                "more rounds",
+                || async move { server.inside().series_queries > asked + 8 },
+            )
+            .await;
+            assert_eq!(server.inside().wado_requests, fetched);
+        })
+        .await;
+    }
+}
+
+/// A late slice sent by itself, by a sender that calls the series whole.
+async fn sent_alone(database: &Database, bytes: &[u8]) {
+    let folder = tempfile::tempdir().unwrap();
+    let ingest = Ingest::open(database.clone(), folder.path(), inbox_settings(), Limits::default()).unwrap();
+    let body = [
+        b"--b\r\nContent-Type: application/dicom\r\n\r\n".as_slice(),
+        bytes,
+        b"\r\n--b--",
+    ]
+    .concat();
+    let body = futures_util::stream::iter([Ok::<_, std::io::Error>(bytes::Bytes::from(body))]);
+    let origin = Origin {
+        actor: "sender".into(),
+        complete: true,
+        ..Origin::default()
+    };
+    let boundary = Boundary::of_content_type("multipart/related; type=\"application/dicom\"; boundary=b").unwrap();
+    ingest.receive(&boundary, body, &origin).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_series_that_lacks_what_retention_took_when_a_late_slice_comes_alone_is_fetched_again_once() {
+    let set_up = |server: &QuirkServer| server.inside().series.push(served(STUDY, SERIES, 3));
+    polled("poll = true", set_up, |database, pool, server| async move {
+        settled(&pool, 1).await;
+        let shared = &pool;
+        until("done", || async move {
+            text(shared, "select state::text from retrieval").await == "done"
+        })
+        .await;
+        let change = async |sql: &'static str| {
+            let changed = sqlx::query(sql).execute(shared).await.unwrap();
+            assert_eq!(changed.rows_affected(), 1, "{sql}");
+        };
+        // Its job is over, and its slices are gone.
+        change("update series set state = 'taken'").await;
+        let id = number(&pool, "select id from series").await;
+        let keep = Keep {
+            done_hours: 0.0,
+            other_days: 0.0,
+        };
+        assert!(database.release_series(id, keep, "test").await.unwrap().is_some());
+        // The PACS has the late slice a little later, so that only the way under test fetches the others.
+        sent_alone(&database, &instance(STUDY, SERIES, "1.2.3.4.4")).await;
+        let state = "select concat_ws(' ', state, finding_code, instances) from series";
+        assert_eq!(text(&pool, state).await, "ignored slices_removed 4");
+        server.inside().series = vec![served(STUDY, SERIES, 4)];
+        settled(&pool, 1).await;
+        until("done", || async move {
+            text(shared, "select concat_ws(' ', state, count) from retrieval").await == "done 4"
+        })
+        .await;
+        let missing = "select count(*) from instance where batch_id is null";
+        assert_eq!(number(&pool, missing).await, 0);
+        assert_eq!(server.inside().wado_requests, 2);
+        // Where that did not mend it, it is not fetched round after round.
+        change("update series set state = 'ignored', finding_code = 'slices_removed'").await;
+        let asked = server.inside().series_queries;
+        let server = &server;
+        until(
+            "more rounds",
+            || async move { server.inside().series_queries > asked + 8 },
+        )
+        .await;
+        assert_eq!(server.inside().wado_requests, 2);
+        // A late slice of other bytes, of which the PACS may have as many as before, is reason enough.
+        change("update series set state = 'ignored', finding_code = 'slices_removed', last_instance_at = now()").await;
+        until("a third time", || async move { server.inside().wado_requests == 3 }).await;
     })
     .await;
 }
