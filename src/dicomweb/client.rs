@@ -34,7 +34,7 @@ pub enum ClientError {
     /// It cannot be reached, or the connection broke.
     #[error("no connection: {0}")]
     Connection(String),
-    /// It did not answer within `timeout_seconds`.
+    /// It did not answer within `timeout_seconds`, or nothing more of a series came for so long.
     #[error("no answer in time")]
     Timeout,
     /// It answered, but not with what was asked for.
@@ -120,6 +120,8 @@ pub struct Client {
     name: String,
     base: Url,
     orthanc: Option<Url>,
+    /// Most that an exchange may take, but for a series that is fetched.
+    total: Duration,
 }
 
 impl std::fmt::Debug for Client {
@@ -151,7 +153,8 @@ impl Client {
             .http1_only()
             .pool_idle_timeout(IDLE)
             .connect_timeout(total.min(Duration::from_secs(CONNECT_SECONDS)))
-            .timeout(total);
+            // Also until the head of an answer.
+            .read_timeout(total);
         if let Some(path) = &pacs.certificate_authority {
             let found = Certificate::from_pem_bundle(&pem(path)?)
                 .map_err(|_| ClientError::Settings(format!("{} holds no certificate", path.display())))?;
@@ -176,6 +179,7 @@ impl Client {
             name: pacs.name.clone(),
             base,
             orthanc,
+            total,
         })
     }
 
@@ -185,7 +189,7 @@ impl Client {
         &self.name
     }
 
-    /// A series by WADO-RS, streamed as it is stored there.
+    /// A series by WADO-RS, streamed as it is stored there. It may take as long as it takes, while bytes come: who reads the stream bounds the whole.
     ///
     /// # Errors
     /// No connection, or an answer that is not multipart/related; a series that is not there is `is_not_found`.
@@ -220,7 +224,7 @@ impl Client {
     /// No connection, or an answer that cannot be read.
     pub async fn series_metadata(&self, study: &str, series: &str) -> Result<DataSets, ClientError> {
         let url = self.url(&["studies", uid(study)?, "series", uid(series)?, "metadata"])?;
-        self.data_sets(self.http.get(url)).await
+        self.data_sets(self.request(Method::GET, url)).await
     }
 
     /// Stores one instance by STOW-RS. The answer is handed back on 2xx and 4xx alike, since what is in it counts and not its status.
@@ -239,8 +243,7 @@ impl Client {
         body.extend_from_slice(tail.as_bytes());
         tracing::debug!(pacs = self.name, sop_instance_uid, bytes = instance.len(), "stores");
         let response = self
-            .http
-            .post(url)
+            .request(Method::POST, url)
             .header(
                 CONTENT_TYPE,
                 format!("multipart/related; type=\"application/dicom\"; boundary={boundary}"),
@@ -265,12 +268,12 @@ impl Client {
         let Some(root) = &self.orthanc else {
             return Ok(None);
         };
-        Ok(Some(self.http.request(method, below(root, path)?)))
+        Ok(Some(self.request(method, below(root, path)?)))
     }
 
     /// A request for JSON below the root of its DICOMweb service.
     pub(super) fn get(&self, path: &[&str], query: &[(&str, &str)]) -> Result<RequestBuilder, ClientError> {
-        Ok(self.http.get(self.url(path)?).query(query))
+        Ok(self.request(Method::GET, self.url(path)?).query(query))
     }
 
     /// The data sets that a request is answered with; nothing there (204, 404) is none.
@@ -281,6 +284,11 @@ impl Client {
             status if status.is_success() => Ok(DataSets::read(&bounded(response).await?)?),
             _ => Err(status_of(&response)),
         }
+    }
+
+    /// A request that may take `total`, its answer included.
+    fn request(&self, method: Method, url: Url) -> RequestBuilder {
+        self.http.request(method, url).timeout(self.total)
     }
 
     fn url(&self, path: &[&str]) -> Result<Url, ClientError> {
@@ -363,10 +371,59 @@ fn pem(path: &std::path::Path) -> Result<Vec<u8>, ClientError> {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::convert::Infallible;
+
+    use axum::Router;
+    use axum::body::Body;
+    use axum::routing::get;
+    use futures_util::stream;
+
     use super::*;
 
     fn pacs(text: &str) -> Pacs {
         toml::from_str(&format!("name = \"one\"\n{text}")).unwrap()
+    }
+
+    /// An answer of ten bytes, one each 300 ms, and then, where it `ends`, its end.
+    fn slow(ends: bool) -> ([(reqwest::header::HeaderName, &'static str); 1], Body) {
+        let bytes = stream::unfold(0, move |at| async move {
+            if at == 10 && ends {
+                return None;
+            }
+            let pause = if at == 10 { 60_000 } else { 300 };
+            tokio::time::sleep(Duration::from_millis(pause)).await;
+            Some((Ok::<_, Infallible>(Bytes::from_static(b"-")), at + 1))
+        });
+        (
+            [(CONTENT_TYPE, "multipart/related; boundary=b")],
+            Body::from_stream(bytes),
+        )
+    }
+
+    #[tokio::test]
+    async fn a_series_may_take_longer_than_the_time_in_which_nothing_of_it_comes_and_other_answers_may_not() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let routes = Router::new()
+            .route("/studies/1/series/1", get(|| async { slow(true) }))
+            .route("/studies/1/series/2", get(|| async { slow(false) }))
+            .route("/studies/1/series/1/metadata", get(|| async { slow(true) }));
+        let server = tokio::spawn(async move { axum::serve(listener, routes).await });
+        let client = Client::new(&pacs(&format!("url = {url:?}\ntimeout_seconds = 2"))).unwrap();
+        for (series, ends) in [("1", true), ("2", false)] {
+            let retrieved = client.retrieve_series("1", series).await.unwrap();
+            let came: Vec<_> = retrieved.stream.collect().await;
+            let bytes: usize = came.iter().flatten().map(Bytes::len).sum();
+            assert_eq!(bytes, 10);
+            let error = came.into_iter().find_map(Result::err);
+            match error {
+                None => assert!(ends),
+                Some(error) => assert!(!ends && matches!(error, ClientError::Timeout), "{error}"),
+            }
+        }
+        let metadata = client.series_metadata("1", "1").await.err().unwrap();
+        assert!(matches!(metadata, ClientError::Timeout), "{metadata}");
+        server.abort();
     }
 
     #[test]

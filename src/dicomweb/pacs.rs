@@ -29,7 +29,7 @@ pub struct Pacs {
     /// PEM file with the certificates that its server may be signed by, beside the system's.
     #[serde(default)]
     pub certificate_authority: Option<PathBuf>,
-    /// Seconds that one exchange may take in all.
+    /// Seconds that one exchange may take in all; of a series that is fetched, seconds in which nothing of it comes.
     #[serde(default = "ten_minutes")]
     pub timeout_seconds: u64,
     /// It is asked how many instances a series has that came from it, so that a series settles as soon as it is whole.
