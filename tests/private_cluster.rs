@@ -47,6 +47,11 @@ async fn it_keeps_what_was_committed_and_leaves_nothing_running() {
     let mode = |path: &str| fs::metadata(folder.path().join(path)).unwrap().permissions().mode() & 0o777;
     assert_eq!(mode("data/postgres/socket"), 0o700, "the socket is ours alone");
     assert_eq!(mode("data") & 0o067, 0, "nobody looks into the data folder");
+    let who = fs::read_to_string(folder.path().join("data/postgres/data/pg_hba.conf")).unwrap();
+    assert_eq!(
+        who, "local all hilum peer map=hilum\n",
+        "by the socket, as us, and in no other way"
+    );
     database.close().await;
     cluster.stop();
     assert!(!folder.path().join("data/postgres/data/postmaster.pid").exists());

@@ -9,8 +9,11 @@ use std::time::{Duration, Instant};
 
 use hilum::database::testing::scratch;
 use receive_support::{content_type, ct, multipart};
+use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
-use service_support::{Orthanc, Service, WHOLE, apart, column, ready, ready_without_pacs, segmentations, thin_phantom};
+use service_support::{
+    Orthanc, Service, WHOLE, apart, column, eventually, ready, ready_without_pacs, segmentations, thin_phantom,
+};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::{sleep, timeout};
@@ -62,9 +65,17 @@ async fn an_upload_under_way_is_answered_before_the_service_ends() {
         // Nobody waits for one that says nothing.
         let silent = TcpStream::connect(("127.0.0.1", service.port)).await.unwrap();
         sleep(Duration::from_millis(500)).await;
+        let port = service.port;
         let ended = ending(service);
-        for piece in body[half..].chunks((body.len() - half).div_ceil(6)) {
+        for (at, piece) in body[half..].chunks((body.len() - half).div_ceil(6)).enumerate() {
             sleep(Duration::from_millis(500)).await;
+            if at == 4 {
+                let anew = TcpStream::connect(("127.0.0.1", port)).await;
+                let refused = anew
+                    .map_err(|error| error.kind())
+                    .expect_err("while it drains nobody new comes in");
+                assert_eq!(refused, std::io::ErrorKind::ConnectionRefused);
+            }
             stream.write_all(piece).await.expect("the upload is not cut");
         }
         let mut answer = Vec::new();
@@ -172,6 +183,43 @@ async fn a_job_that_is_not_finished_by_then_is_handed_back_and_taken_up_after_th
         assert_eq!(results.len(), 1, "{results:?}");
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_service_that_is_told_to_end_while_it_starts_ends_soon_and_its_database_with_it() {
+    if !ready_without_pacs() {
+        return;
+    }
+    for interrupted in [false, true] {
+        let mut service = Service::new(None);
+        service.only("receive");
+        let pid_file = service.data().join("postgres/data/postmaster.pid");
+        service.launch();
+        // From here on its server runs; it has yet to recover, to be connected to, and to get its tables.
+        let server = eventually("the server of its own", || async {
+            let text = std::fs::read_to_string(&pid_file).ok()?;
+            Pid::from_raw(text.lines().next()?.parse().ok()?)
+        })
+        .await;
+        if interrupted {
+            kill_process(service.pid(), Signal::INT).unwrap();
+            let begun = Instant::now();
+            assert!(service.ends_by_itself(), "{}", service.log());
+            assert!(begun.elapsed() < SOON, "{:?}", begun.elapsed());
+        } else {
+            let (ended, well, after) = ending(service).await.unwrap();
+            let survived = test_kill_process(server).is_ok();
+            if survived {
+                let _ = kill_process(server, Signal::INT);
+            }
+            service = ended;
+            assert!(!survived, "its database goes on without it");
+            assert!(well, "{}", service.log());
+            assert!(after < SOON, "{after:?}");
+        }
+        assert!(!service.log().contains("listens on"), "{}", service.log());
+        assert!(!pid_file.exists());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

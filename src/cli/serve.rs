@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::ValueEnum;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,6 +23,13 @@ use crate::http::{self, AppState, ServiceSettings, Users, may_listen, record};
 use crate::inbox::{self, Ingest};
 use crate::jobs::{self, Core, Worker, worker_name};
 use crate::model::{Manifest, Session};
+
+/// Once `service.drain_seconds` are over, what is broken off has so long to come to its end.
+const BROKEN_OFF: Duration = Duration::from_secs(10);
+/// So long connections to the database are waited for that are still in somebody's hands.
+const CONNECTIONS: Duration = Duration::from_secs(2);
+/// So long threads are waited for that are still busy at the very end. They are left then.
+const THREADS: Duration = Duration::from_secs(5);
 
 /// What `hilum serve` is told.
 #[derive(Debug, clap::Args)]
@@ -69,7 +76,7 @@ pub(super) fn run(arguments: &Arguments, mut settings: Settings) -> anyhow::Resu
         memory_holds_a_series(&settings)?;
     }
     let data = data_folder(&settings.service.data_folder)?;
-    runtime()?.block_on(serve(arguments, &settings, &data))
+    to_its_end(serve(arguments, &settings, &data))
 }
 
 /// A series that is taken has to fit into the memory that the jobs share: there is no smaller share for it, so that it would run and go beyond it.
@@ -84,21 +91,30 @@ pub(super) fn memory_holds_a_series(settings: &Settings) -> anyhow::Result<()> {
 
 pub(super) fn migrate(settings: &Settings) -> anyhow::Result<End> {
     let data = data_folder(&settings.service.data_folder)?;
-    runtime()?.block_on(async {
-        let state = open(settings, &data).await?;
-        say("the database is of this version");
-        drop(state);
-        Ok(End::Done)
+    to_its_end(async {
+        let mut signals = Signals::new()?;
+        match signals.before(open(settings, &data)).await? {
+            Ok(state) => {
+                say("the database is of this version");
+                drop(state);
+                Ok(End::Done)
+            }
+            Err(signal) => anyhow::bail!("{signal}: the database may not be of this version yet"),
+        }
     })
 }
 
-fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+/// Runs something to its end. Threads that are busy then, which nobody can break off, hold the process up for [`THREADS`] at most.
+fn to_its_end<T>(work: impl Future<Output = anyhow::Result<T>>) -> anyhow::Result<T> {
     // A client of TLS may be made by several parts; the first one chooses the implementation for all.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    tokio::runtime::Builder::new_multi_thread()
+    let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
-        .context("cannot start threads")
+        .context("cannot start threads")?;
+    let ended = runtime.block_on(work);
+    runtime.shutdown_timeout(THREADS);
+    ended
 }
 
 /// The data folder, made where it is missing, which nobody else can enter.
@@ -141,13 +157,51 @@ async fn open(settings: &Settings, data: &Path) -> anyhow::Result<State> {
 }
 
 async fn serve(arguments: &Arguments, settings: &Settings, data: &Path) -> anyhow::Result<End> {
-    let has = |role| arguments.roles.contains(&role);
-    let Network { core, specification } = network(settings, data, has(ProcessRole::Work))?;
-    let State { database, cluster } = open(settings, data).await?;
+    // Before anything else: a signal that came earlier would end this process and leave a database of its own running.
+    let mut signals = Signals::new()?;
+    let works = arguments.roles.contains(&ProcessRole::Work);
+    let opened = async {
+        let (for_network, folder) = (settings.clone(), data.to_owned());
+        // It may take minutes, in which a signal is to be heard.
+        let network = tokio::task::spawn_blocking(move || network(&for_network, &folder, works)).await??;
+        Ok((network, open(settings, data).await?))
+    };
+    let (network, State { database, cluster }) = match signals.before(opened).await? {
+        Ok(opened) => opened,
+        Err(signal) => {
+            info!("{signal}: it ends before it has started");
+            return Ok(End::Done);
+        }
+    };
     let without_database = CancellationToken::new();
     let cluster = cluster.map(|cluster| tokio::spawn(cluster.keep(without_database.clone())));
+    let ended = work(arguments, settings, data, network, &database, &mut signals).await;
+    if tokio::time::timeout(CONNECTIONS, database.close()).await.is_err() {
+        warn!("not every connection to the database could be closed");
+    }
+    without_database.cancel();
+    if let Some(cluster) = cluster {
+        let mut cluster = cluster.await?;
+        tokio::task::spawn_blocking(move || cluster.stop()).await?;
+    }
+    ended
+}
+
+/// Runs the parts of this process until a signal comes, or one of them cannot go on, and drains.
+async fn work(
+    arguments: &Arguments,
+    settings: &Settings,
+    data: &Path,
+    network: Network,
+    database: &Database,
+    signals: &mut Signals,
+) -> anyhow::Result<End> {
+    let has = |role| arguments.roles.contains(&role);
+    let Network { core, specification } = network;
     let name = worker_name();
     let (drain, end) = (CancellationToken::new(), CancellationToken::new());
+    // Also where the rest cannot be started.
+    let _over = (drain.clone().drop_guard(), end.clone().drop_guard());
     let tasks = TaskTracker::new();
 
     let ingest = Ingest::open(
@@ -212,7 +266,7 @@ async fn serve(arguments: &Arguments, settings: &Settings, data: &Path) -> anyho
     tasks.spawn(http::listen(listener, router, head, drain.clone(), end.clone()));
 
     let (stopped, ended) = tokio::select! {
-        signal = wait_for_signal() => (signal?, End::Done),
+        signal = signals.next() => (signal, End::Done),
         () = drain.cancelled() => ("a part cannot run", End::Failed),
     };
     info!("{stopped}: draining");
@@ -225,14 +279,7 @@ async fn serve(arguments: &Arguments, settings: &Settings, data: &Path) -> anyho
             settings.service.drain_seconds
         );
         end.cancel();
-        let _ = tokio::time::timeout(Duration::from_secs(10), tasks.wait()).await;
-    }
-    end.cancel();
-    database.close().await;
-    without_database.cancel();
-    if let Some(cluster) = cluster {
-        let mut cluster = cluster.await?;
-        tokio::task::spawn_blocking(move || cluster.stop()).await?;
+        let _ = tokio::time::timeout(BROKEN_OFF, tasks.wait()).await;
     }
     Ok(ended)
 }
@@ -297,20 +344,59 @@ async fn or_end<E: std::fmt::Display>(part: impl Future<Output = Result<(), E>>,
     }
 }
 
-async fn wait_for_signal() -> anyhow::Result<&'static str> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    Ok(tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    })
+/// The signals that tell this process to end. From when it is made they do nothing else.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> anyhow::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::terminate())?,
+            interrupt: signal(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for one; its name.
+    async fn next(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+
+    /// What comes of a work, or the name of a signal that came before its end: then the work was given up, and a private database that it had started is stopped.
+    async fn before<T>(
+        &mut self,
+        work: impl Future<Output = anyhow::Result<T>>,
+    ) -> anyhow::Result<Result<T, &'static str>> {
+        tokio::select! {
+            done = work => Ok(Ok(done?)),
+            signal = self.next() => Ok(Err(signal)),
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
 
+    use std::time::Instant;
+
     use super::*;
+
+    #[test]
+    fn a_thread_that_nobody_can_break_off_holds_the_end_up_for_the_stated_time() {
+        let begun = Instant::now();
+        let ended = to_its_end(async {
+            tokio::task::spawn_blocking(|| std::thread::sleep(Duration::from_secs(120)));
+            Ok(7)
+        });
+        assert_eq!(ended.unwrap(), 7);
+        let held_up = begun.elapsed();
+        assert!((THREADS..THREADS * 4).contains(&held_up), "{held_up:?}");
+    }
 
     #[test]
     fn jobs_that_share_less_memory_than_one_series_may_need_are_refused_at_the_start() {

@@ -10,7 +10,7 @@ use std::io;
 use std::os::unix::fs::chown;
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
 use sqlx::{Connection, PgConnection};
@@ -18,8 +18,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Backoff, Failures};
 use programs::{
-    ServerUser, check_version, find_programs, io_error, last_lines, launch, lock, make_cluster, make_folder, permit,
-    running, server_user, socket_folder,
+    ServerUser, check_version, find_programs, io_error, last_lines, launch, lock, make_cluster, make_folder,
+    make_socket_folder, permit, running, server_user, socket_folder,
 };
 
 /// The role and the database.
@@ -30,6 +30,13 @@ const PORT: u16 = 5432;
 const START_SECONDS: u64 = 120;
 /// So often it is looked whether the server lives.
 const LOOK: Duration = Duration::from_millis(250);
+/// So long the server may take to end in order ("fast": what is under way is rolled back), and so long once it is to end at once, after which it has to recover at its next start.
+const STOP: [(Signal, Duration); 2] = [
+    (Signal::INT, Duration::from_secs(10)),
+    (Signal::QUIT, Duration::from_secs(3)),
+];
+/// So often it is looked whether it has ended.
+const LOOK_FOR_END: Duration = Duration::from_millis(20);
 /// Between two attempts to start it again.
 const START_AGAIN: Backoff = Backoff {
     first_seconds: 0.5,
@@ -78,6 +85,9 @@ pub enum ClusterError {
     /// Hilum runs as root, and there is no user for the server.
     #[error("PostgreSQL does not run as root, and there is no user `postgres` here")]
     NoUser,
+    /// Where the folder of the socket is to be there is a link, a file, or somebody else's folder.
+    #[error("{0} is not a folder of Hilum's own: the socket of the private database does not go there; remove it")]
+    Foreign(PathBuf),
     /// The file system.
     #[error("{path}: {error}", path = .path.display())]
     Io {
@@ -132,7 +142,7 @@ impl PrivateCluster {
         }
         let data = home.join("data");
         let sockets = socket_folder(&home);
-        make_folder(&sockets, user)?;
+        make_socket_folder(&sockets, user)?;
         check_version(&data, &programs)?;
         if !data.join("PG_VERSION").is_file() {
             make_cluster(&data, &programs, user)?;
@@ -230,10 +240,18 @@ impl PrivateCluster {
     }
 
     fn lives(&mut self) -> bool {
+        self.pid().is_some()
+    }
+
+    /// The server, while it lives. Asked anew each time: of one that died the number may be another's.
+    fn pid(&mut self) -> Option<Pid> {
         match &mut self.server {
-            Server::Child(child) => matches!(child.try_wait(), Ok(None)),
-            Server::Adopted => running(&self.data).is_some(),
-            Server::Gone => false,
+            Server::Child(child) => match child.try_wait() {
+                Ok(None) => Pid::from_raw(i32::try_from(child.id()).ok()?),
+                _ => None,
+            },
+            Server::Adopted => running(&self.data),
+            Server::Gone => None,
         }
     }
 
@@ -261,31 +279,20 @@ impl PrivateCluster {
         }
     }
 
-    /// Stops the server ("fast": what is under way is rolled back) and waits for its end.
+    /// Stops the server and waits for its end, for 13 seconds at most.
     pub fn stop(&mut self) {
-        match &mut self.server {
-            Server::Gone => {}
-            Server::Child(child) => {
-                if let Ok(None) = child.try_wait()
-                    && let Some(pid) = i32::try_from(child.id()).ok().and_then(Pid::from_raw)
-                {
-                    let _ = kill_process(pid, Signal::INT);
+        for (signal, longest) in STOP {
+            let Some(pid) = self.pid() else { return };
+            let _ = kill_process(pid, signal);
+            let told = Instant::now();
+            while told.elapsed() < longest {
+                if !self.lives() {
+                    return;
                 }
-                let _ = child.wait();
-            }
-            Server::Adopted => {
-                // Asked again: of a server that died meanwhile the number may be another's.
-                if let Some(pid) = running(&self.data) {
-                    let _ = kill_process(pid, Signal::INT);
-                }
-                for _ in 0..600 {
-                    if running(&self.data).is_none() {
-                        return;
-                    }
-                    std::thread::sleep(Duration::from_millis(50));
-                }
+                std::thread::sleep(LOOK_FOR_END);
             }
         }
+        tracing::error!("the private database does not end");
     }
 }
 

@@ -1,13 +1,13 @@
 //! What stands around the server: PostgreSQL's programs and their version, its user and folders, a cluster that is made, a server that is launched.
 
-use std::fs::{self, File, Permissions};
+use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
-use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt, chown, fchown};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use rustix::fs::{FlockOperation, flock};
+use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::process::{Pid, test_kill_process};
 
 use super::{ClusterError, NAME, PORT};
@@ -94,6 +94,36 @@ pub(super) fn make_folder(path: &Path, user: Option<ServerUser>) -> Result<(), C
         chown(path, Some(user.uid), Some(user.gid)).map_err(|error| io_error(path, error))?;
     }
     permit(path, 0o700)
+}
+
+/// The folder of the socket, which only its owner can enter. It may lie where everybody can make one first: a link, and what belongs to neither us nor the server's
+/// user, is left as it is.
+///
+/// # Errors
+/// [`ClusterError::Foreign`], and those of the file system.
+pub(super) fn make_socket_folder(path: &Path, user: Option<ServerUser>) -> Result<(), ClusterError> {
+    let failed = |error: io::Error| io_error(path, error);
+    match DirBuilder::new().mode(0o700).create(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+        _ => {}
+    }
+    // Opened once, so that what is looked at is what is changed.
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let folder = match open(path, flags, Mode::empty()) {
+        Ok(folder) => File::from(folder),
+        Err(rustix::io::Errno::NOTDIR | rustix::io::Errno::LOOP | rustix::io::Errno::ACCESS) => {
+            return Err(ClusterError::Foreign(path.to_owned()));
+        }
+        Err(error) => return Err(failed(error.into())),
+    };
+    let owner = folder.metadata().map_err(failed)?.uid();
+    if owner != rustix::process::geteuid().as_raw() && user.is_none_or(|user| owner != user.uid) {
+        return Err(ClusterError::Foreign(path.to_owned()));
+    }
+    if let Some(user) = user {
+        fchown(&folder, Some(user.uid), Some(user.gid)).map_err(failed)?;
+    }
+    folder.set_permissions(Permissions::from_mode(0o700)).map_err(failed)
 }
 
 pub(super) fn lock(folder: &Path) -> Result<File, ClusterError> {
@@ -276,4 +306,53 @@ pub(super) fn last_lines(log: &Path) -> String {
     let text = fs::read_to_string(log).unwrap_or_default();
     let lines: Vec<&str> = text.lines().rev().take(3).collect();
     lines.into_iter().rev().collect::<Vec<_>>().join(" / ")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    /// Nobody's number.
+    const STRANGER: u32 = 54_321;
+
+    fn mode_and_owner(path: &Path) -> (u32, u32) {
+        let found = fs::metadata(path).unwrap();
+        (found.permissions().mode() & 0o777, found.uid())
+    }
+
+    #[test]
+    fn a_socket_folder_that_is_a_link_or_somebody_elses_is_refused_and_left_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let sockets = folder.path().join("sockets");
+        let user = server_user().ok().flatten();
+        let ours = user.map_or(rustix::process::geteuid().as_raw(), |user| user.uid);
+        // Made, and taken again, whatever was done to its mode.
+        for _ in 0..2 {
+            make_socket_folder(&sockets, user).unwrap();
+            assert_eq!(mode_and_owner(&sockets), (0o700, ours));
+            permit(&sockets, 0o755).unwrap();
+        }
+        let (target, link) = (folder.path().join("target"), folder.path().join("link"));
+        fs::create_dir(&target).unwrap();
+        permit(&target, 0o755).unwrap();
+        let before = mode_and_owner(&target);
+        symlink(&target, &link).unwrap();
+        let file = folder.path().join("file");
+        fs::write(&file, "").unwrap();
+        for foreign in [&link, &file] {
+            let refused = make_socket_folder(foreign, user).unwrap_err();
+            assert!(matches!(refused, ClusterError::Foreign(_)), "{refused}");
+        }
+        assert_eq!(mode_and_owner(&target), before);
+        if rustix::process::geteuid().is_root() {
+            chown(&target, Some(STRANGER), None).unwrap();
+            let refused = make_socket_folder(&target, user).unwrap_err();
+            assert!(matches!(refused, ClusterError::Foreign(_)), "{refused}");
+            assert_eq!(mode_and_owner(&target), (0o755, STRANGER));
+        }
+    }
 }
