@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use hilum::database::testing::scratch;
 use reqwest::Method;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -259,5 +260,67 @@ async fn a_full_disk_refuses_uploads_loses_nothing_and_all_goes_on_when_there_is
     disk.clear();
     is_taken(&service, &series[3]).await;
     is_whole(&service, 4, slices).await;
+    assert!(service.end(), "{}", service.log());
+}
+
+/// `hilum migrate` over a database, beside a data folder of its own.
+fn migrate(url: Option<&str>, data: &Path) -> std::process::Output {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hilum"));
+    command.arg("migrate").env_remove("DATABASE_URL");
+    command.env("HILUM_SERVICE__DATA_FOLDER", data);
+    if let Some(url) = url {
+        command.env("DATABASE_URL", url);
+    }
+    command.output().unwrap()
+}
+
+#[tokio::test]
+async fn hilum_migrate_makes_the_tables_and_changes_nothing_that_a_newer_version_made() {
+    if !ready_without_pacs() {
+        return;
+    }
+    scratch(|database, url| async move {
+        let folder = tempfile::tempdir().unwrap();
+        let mut admin = PgConnection::connect(&url).await.unwrap();
+        sqlx::raw_sql("drop schema public cascade; create schema public")
+            .execute(&mut admin)
+            .await
+            .unwrap();
+        let done = migrate(Some(&url), folder.path());
+        assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+        let made = "select count(*) from _sqlx_migrations where success";
+        let made: i64 = sqlx::query_scalar(made).fetch_one(&mut admin).await.unwrap();
+        let known = std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations")).unwrap();
+        assert_eq!(made, i64::try_from(known.count()).unwrap());
+        assert_eq!(database.held_instances(1).await.unwrap(), []);
+        // As a newer version leaves it: an older one that starts again beside it goes on.
+        sqlx::query(
+            "insert into _sqlx_migrations (version, description, success, checksum, execution_time) values (9999, 'later', true, 'x', 1)",
+        )
+        .execute(&mut admin)
+        .await
+        .unwrap();
+        database.migrate().await.unwrap();
+        assert!(migrate(Some(&url), folder.path()).status.success());
+        let later = "select count(*) from _sqlx_migrations where version = 9999";
+        let later: i64 = sqlx::query_scalar(later).fetch_one(&mut admin).await.unwrap();
+        assert_eq!(later, 1);
+        admin.close().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn hilum_migrate_beside_a_running_private_database_is_refused_and_says_what_to_do() {
+    if !ready_without_pacs() {
+        return;
+    }
+    let mut service = Service::new(None);
+    service.only("receive");
+    service.up().await;
+    let refused = migrate(None, &service.data());
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(!refused.status.success() && said.contains("DATABASE_URL"), "{said}");
+    assert!(service.get("/healthz").await.is_some());
     assert!(service.end(), "{}", service.log());
 }

@@ -73,7 +73,7 @@ pub enum DatabaseError {
     /// PostgreSQL answered with an error, or not at all.
     #[error("database: {0}")]
     Sql(#[from] sqlx::Error),
-    /// A migration failed, or the database is of a newer Hilum.
+    /// A migration failed, or is not what the database was made with.
     #[error("database migration: {0}")]
     Migration(#[from] sqlx::migrate::MigrateError),
 }
@@ -121,12 +121,15 @@ impl Database {
         }
     }
 
-    /// Brings the schema up to this version. Safe beside other processes that do the same, and while an older version runs.
+    /// Brings the schema up to this version. Safe beside other processes that do the same, and while an older version runs; on a schema of a newer version, which leaves
+    /// to older ones what they need, it does nothing.
     ///
     /// # Errors
-    /// A migration that fails, or a schema of a newer version.
+    /// A migration that fails, or one that is not what the database was made with.
     pub async fn migrate(&self) -> Result<(), DatabaseError> {
-        sqlx::migrate!("./migrations").run(&self.pool).await?;
+        let mut migrations = sqlx::migrate!("./migrations");
+        migrations.set_ignore_missing(true);
+        migrations.run(&self.pool).await?;
         Ok(())
     }
 
