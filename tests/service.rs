@@ -14,10 +14,10 @@ use hilum::database::testing::scratch;
 use hilum::dicom::{Header, Limits, PatientIdentity, Source, discover, read_header};
 use hilum::dicomweb::FATE_METADATA;
 use hilum::series::{Judgement, REFERENCE_GRID_MM, SeriesLimits, estimated_memory_bytes, group, judge};
-use serde_json::Value;
+use serde_json::{Value, json};
 use service_support::{
-    Orthanc, Service, WHOLE, apart, both, column, count, eventually, phantom, ready, ready_without_pacs, segmentations,
-    thin_phantom,
+    Orthanc, Service, WHOLE, apart, both, column, count, eventually, free_port, phantom, ready, ready_without_pacs,
+    secret, segmentations, thin_phantom,
 };
 
 /// A validator's complaints about files.
@@ -683,6 +683,106 @@ async fn the_rule_tries_again_until_hilum_is_there() {
             (orthanc.segmentations().await.len() == 1).then_some(())
         })
         .await;
+        came_once(&service, &orthanc, &slices).await;
+    })
+    .await;
+}
+
+/// An Orthanc with our rule, in which Lua can be run from outside.
+async fn with_lua(service: &Service) -> Orthanc {
+    let folder = tempfile::tempdir().unwrap();
+    let (ports, password) = ([free_port(), free_port()], secret());
+    let configuration = json!({
+        "Name": "hilum-test", "StorageDirectory": folder.path().join("db"), "IndexDirectory": folder.path().join("db"),
+        "HttpPort": ports[0], "DicomPort": ports[1], "RemoteAccessAllowed": false, "AuthenticationEnabled": true,
+        "RegisteredUsers": { "hilum": password }, "StableAge": 1, "ExecuteLuaEnabled": true,
+        "Plugins": ["/usr/share/orthanc/plugins/libOrthancDicomWeb.so"],
+        "LuaScripts": [Path::new(env!("CARGO_MANIFEST_DIR")).join("config/orthanc/hilum.lua")],
+        "DicomWeb": { "Enable": true, "Root": "/dicom-web/", "Servers": { "hilum": {
+            "Url": format!("http://127.0.0.1:{}/dicom-web/", service.port), "Timeout": 600, "HttpHeaders": { "X-Hilum-Source": "orthanc" }
+        } } }
+    });
+    let file = folder.path().join("orthanc.json");
+    std::fs::write(&file, configuration.to_string()).unwrap();
+    Orthanc::configured(folder, file, ports, password).await
+}
+
+/// Runs Lua where the rule runs.
+async fn lua(orthanc: &Orthanc, script: &'static str) {
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let asked = client
+        .post(format!("http://127.0.0.1:{}/tools/execute-script", orthanc.port))
+        .basic_auth("hilum", Some(&orthanc.password))
+        .body(script);
+    let answer = asked.send().await.unwrap();
+    assert!(answer.status().is_success(), "{}", answer.status());
+}
+
+/// What the timer of Orthanc 1.11.1 and later does every `LuaHeartBeatPeriod`.
+async fn beat(orthanc: &Orthanc) {
+    lua(orthanc, "OnHeartBeat()").await;
+}
+
+#[tokio::test]
+async fn the_rule_tries_again_by_its_timer_alone() {
+    if !ready() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let mut service = Service::new(Some(&url));
+        let orthanc = with_lua(&service).await;
+        service.beside(&orthanc, "");
+        let folder = tempfile::tempdir().unwrap();
+        let slices = thin_phantom(folder.path(), 21);
+        // From its first beat on, the rule leaves every try after the first to the timer.
+        beat(&orthanc).await;
+        orthanc.store(&slices).await;
+        tried_in_vain(&orthanc).await;
+        tokio::time::sleep(Duration::from_secs(4)).await;
+        let second = || orthanc.log().contains("hilum: try 2 failed");
+        assert!(!second(), "nothing is tried without a beat");
+        eventually("another failed try", || async {
+            beat(&orthanc).await;
+            second().then_some(())
+        })
+        .await;
+        service.up().await;
+        eventually("the segmentation", || async {
+            beat(&orthanc).await;
+            (orthanc.segmentations().await.len() == 1).then_some(())
+        })
+        .await;
+        beat(&orthanc).await;
+        came_once(&service, &orthanc, &slices).await;
+        assert_eq!(
+            count(&url, "select count(*) from event where kind = 'instances_received'").await,
+            1
+        );
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_rule_looks_back_a_week_when_orthanc_starts() {
+    if !ready() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let mut service = Service::new(Some(&url));
+        let orthanc = with_lua(&service).await;
+        service.beside(&orthanc, "");
+        service.up().await;
+        let folder = tempfile::tempdir().unwrap();
+        let slices = thin_phantom(folder.path(), 22);
+        // It is not told of the series, and finds it as it would after a restart so many hours later.
+        lua(&orthanc, "OnStableSeries = nil").await;
+        orthanc.store(&slices).await;
+        let later =
+            "hours = 169; local clock = os.time; os.time = function() return clock() + hours * 3600 end; Initialize()";
+        lua(&orthanc, later).await;
+        assert_eq!(orthanc.get("/jobs").await.unwrap(), json!([]));
+        lua(&orthanc, "hours = 167; Initialize()").await;
+        segmentations(&orthanc, 1).await;
         came_once(&service, &orthanc, &slices).await;
     })
     .await;
