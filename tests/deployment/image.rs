@@ -78,7 +78,7 @@ fn what_the_dockerfile_copies_is_there() {
     // The scripts and lists that its commands use.
     let commands = instructions.iter().filter(|(_, word, _)| word == "RUN");
     let named: BTreeSet<&str> = commands
-        .flat_map(|(_, _, rest)| rest.split([' ', ';']))
+        .flat_map(|(_, _, rest)| rest.split([' ', ';', ')']))
         .filter(|word| word.starts_with("scripts/"))
         .collect();
     assert_eq!(named, BTreeSet::from(["scripts/gpu-wheels.txt", "scripts/setup.sh"]));
