@@ -44,6 +44,8 @@ struct Marks<'a> {
     waiting: VecDeque<Waiting>,
     /// How often it was away without a break.
     away: Failures,
+    /// The log says that it is away.
+    told: bool,
 }
 
 pub(super) async fn marks_loop(shared: Arc<Shared>, end: CancellationToken) {
@@ -57,6 +59,7 @@ pub(super) async fn marks_loop(shared: Arc<Shared>, end: CancellationToken) {
             written: None,
             waiting: VecDeque::new(),
             away: Failures::new(BACKOFF),
+            told: false,
         })
     });
     join_all(marks.map(|marks| marks.run(&end))).await;
@@ -137,16 +140,19 @@ impl Marks<'_> {
                 .mark_series(&fate.study_uid, &fate.series_uid, &fate.text())
                 .await
             else {
-                self.away.over();
+                self.is_there();
                 continue;
             };
             if is_away(&error) {
-                tracing::debug!(pacs = self.pacs, %error, "the fates of series cannot be written now");
+                if !self.told {
+                    tracing::warn!(pacs = self.pacs, %error, "the fates of series cannot be written now");
+                    self.told = true;
+                }
                 // The others go first: it may be this one on which it hangs.
                 self.waiting.push_back(one);
                 return self.away.wait();
             }
-            self.away.over();
+            self.is_there();
             one.attempts += 1;
             if one.attempts < MOST_ATTEMPTS {
                 one.not_before = Instant::now() + Duration::from_secs_f64(BACKOFF.seconds(one.attempts));
@@ -156,6 +162,11 @@ impl Marks<'_> {
             }
         }
         LOOK_AGAIN
+    }
+
+    fn is_there(&mut self) {
+        self.away.over();
+        self.told = false;
     }
 }
 
