@@ -4,6 +4,8 @@
 
 mod canvas;
 mod planes;
+#[cfg(test)]
+mod tests;
 mod views;
 
 use embedded_graphics::mono_font::ascii::{FONT_8X13, FONT_9X15, FONT_9X15_BOLD, FONT_10X20};
@@ -64,7 +66,7 @@ pub struct Caption {
 /// What there is of the lungs, in millilitres.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Lungs {
-    /// Nothing was found.
+    /// Nothing, or too little for lungs.
     #[default]
     NotFound,
     /// Right and left were not told apart; both are drawn in one colour.
@@ -78,7 +80,7 @@ pub enum Lungs {
     },
 }
 
-/// The bytes of a PNG file.
+/// The bytes of a PNG file. With [`Lungs::NotFound`] nothing of the mask is shown.
 ///
 /// # Errors
 /// Volume and mask do not fit each other, or the picture cannot be encoded.
@@ -92,8 +94,13 @@ pub fn draw(volume: &Volume, mask: &Mask, caption: &Caption) -> Result<Vec<u8>, 
         );
         return Err(OutputError::Disagreement(message));
     }
-    let views = Views::through(volume, mask, caption.lungs);
-    let sampler = Sampler::new(volume, mask);
+    // What was found and is too little for lungs is no mask: no label is drawn, and no plane goes through it.
+    let labels: &[u8] = match caption.lungs {
+        Lungs::NotFound => &[],
+        Lungs::Together(_) | Lungs::Apart { .. } => &mask.labels,
+    };
+    let views = Views::through(volume, labels, caption.lungs);
+    let sampler = Sampler::new(volume, labels);
     let scale = pixels_per_mm(&views);
     let planes = View::ALL.map(|view| views.plane(view, scale));
     let row_height = planes.iter().map(|plane| plane.height).max().unwrap_or(1);
@@ -155,8 +162,7 @@ fn grey(sample: &Sample) -> u8 {
 /// Colours of label 1 and label 2.
 fn colours(lungs: Lungs) -> [Colour; 2] {
     match lungs {
-        Lungs::NotFound => [INK, INK],
-        Lungs::Together(_) => [BOTH, BOTH],
+        Lungs::NotFound | Lungs::Together(_) => [BOTH, BOTH],
         Lungs::Apart { .. } => [RIGHT, LEFT],
     }
 }

@@ -1,11 +1,11 @@
-//! A volume and its mask in, what a plane along the patient's axes shows of them out.
+//! A volume and the labels of its mask in, what a plane along the patient's axes shows of them out.
 //!
 //! Every pixel is a point in the patient and is sampled there, so an oblique, coronal or tilted stack is shown like any other, in true proportions.
 
 use rayon::prelude::*;
 
 use crate::series::vector::dot;
-use crate::volume::{Grid, Mask, Volume, Voxels};
+use crate::volume::{Grid, Volume, Voxels};
 
 /// A plane through the patient: the point of its top left pixel, and the steps to the next column and the next row. LPS millimetres.
 #[derive(Clone, Copy, Debug)]
@@ -26,20 +26,21 @@ pub(super) struct Sample {
     pub(super) labels: [f32; 2],
 }
 
-/// Samples a volume and its mask on planes.
+/// Samples a volume and its labels on planes.
 pub(super) struct Sampler<'a> {
     volume: &'a Volume,
-    mask: &'a Mask,
+    labels: &'a [u8],
     positions_mm: Vec<f64>,
 }
 
 impl<'a> Sampler<'a> {
-    pub(super) fn new(volume: &'a Volume, mask: &'a Mask) -> Self {
+    /// `labels`: one for each voxel, or none at all.
+    pub(super) fn new(volume: &'a Volume, labels: &'a [u8]) -> Self {
         let grid = &volume.grid;
         let positions_mm = grid.origins.iter().map(|origin| dot(*origin, grid.normal)).collect();
         Self {
             volume,
-            mask,
+            labels,
             positions_mm,
         }
     }
@@ -93,7 +94,7 @@ impl<'a> Sampler<'a> {
                             Voxels::I16(values) => f32::from(values[index]),
                             Voxels::F32(values) => values[index],
                         };
-                    if let Some(label @ (1 | 2)) = self.mask.labels.get(index) {
+                    if let Some(label @ (1 | 2)) = self.labels.get(index) {
                         sample.labels[usize::from(*label) - 1] += weight;
                     }
                 }
@@ -155,6 +156,7 @@ pub(super) fn bounds(grid: &Grid) -> [[f64; 2]; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::volume::Mask;
 
     /// HU = 2 x + 3 y - z in the patient, on an oblique stack with sheared, uneven slices; label 1 where x < 0, label 2 where x > 0.
     fn sloped() -> (Volume, Mask) {
@@ -196,7 +198,7 @@ mod tests {
     #[test]
     fn a_linear_ramp_is_met_wherever_a_plane_cuts_an_oblique_sheared_stack() {
         let (volume, mask) = sloped();
-        let sampler = Sampler::new(&volume, &mask);
+        let sampler = Sampler::new(&volume, &mask.labels);
         let grid = &volume.grid;
         for (slice, row, column, between) in [
             (0, 10.3, 7.9, 0.0),

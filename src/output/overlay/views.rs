@@ -4,7 +4,7 @@ use rayon::prelude::*;
 
 use super::Lungs;
 use super::planes::{Plane, bounds};
-use crate::volume::{Mask, Volume, Voxels};
+use crate::volume::{Volume, Voxels};
 
 /// Taller pictures are cut to this much around the lungs, so that a whole body does not shrink them.
 const MOST_MM: f64 = 480.0;
@@ -70,10 +70,10 @@ impl View {
 }
 
 impl Views {
-    /// Planes through the middle of the lungs; where there are none, through the middle of the body.
-    pub(super) fn through(volume: &Volume, mask: &Mask, lungs: Lungs) -> Views {
+    /// Planes through the middle of the lungs; where there are none, through the middle of the body. `labels`: one for each voxel, or none at all.
+    pub(super) fn through(volume: &Volume, labels: &[u8], lungs: Lungs) -> Views {
         let all = bounds(&volume.grid);
-        let [right, left] = Sums::of(volume, mask);
+        let [right, left] = Sums::of(volume, labels);
         let body = body(volume, all);
         let middle = body.map(|[low, high]| 0.5 * (low + high));
         let apart = matches!(lungs, Lungs::Apart { .. });
@@ -81,7 +81,7 @@ impl Views {
             (Some(both), Some(right)) if apart => ([right[0], both[1], both[2]], "right lung"),
             (Some(left), None) if apart => (left, "left lung"),
             // The middle of both lies between them, where there is no lung to be seen.
-            (Some(both), _) => ([fullest_x(volume, mask, all[0]), both[1], both[2]], ""),
+            (Some(both), _) => ([fullest_x(volume, labels, all[0]), both[1], both[2]], ""),
             // Beside the spine, where a lung should be.
             (None, _) => ([0.7 * body[0][0] + 0.3 * body[0][1], middle[1], middle[2]], ""),
         };
@@ -153,12 +153,12 @@ fn axial_slice(volume: &Volume, point: [f64; 3]) -> Option<usize> {
 }
 
 /// The x within `range` at which a sagittal plane holds the most of the mask, to 5 mm.
-fn fullest_x(volume: &Volume, mask: &Mask, range: [f64; 2]) -> f64 {
+fn fullest_x(volume: &Volume, labels: &[u8], range: [f64; 2]) -> f64 {
     const BIN_MM: f64 = 5.0;
     let grid = &volume.grid;
     let mut counts = vec![0_u64; ((range[1] - range[0]) / BIN_MM) as usize + 1];
     let last = counts.len() - 1;
-    for (line, labels) in mask.labels.chunks_exact(grid.columns).enumerate().step_by(2) {
+    for (line, labels) in labels.chunks_exact(grid.columns).enumerate().step_by(2) {
         let (slice, row) = (line / grid.rows, line % grid.rows);
         for column in (0..grid.columns).step_by(2).filter(|column| labels[*column] > 0) {
             let x = grid.centre(slice, row as f64, column as f64)[0];
@@ -178,42 +178,38 @@ struct Sums {
 
 impl Sums {
     /// Of label 1 and label 2. Every second row and column is enough for a middle.
-    fn of(volume: &Volume, mask: &Mask) -> [Sums; 2] {
+    fn of(volume: &Volume, labels: &[u8]) -> [Sums; 2] {
         let grid = &volume.grid;
         let size = grid.rows * grid.columns;
-        let slices = mask
-            .labels
-            .par_chunks_exact(size.max(1))
-            .enumerate()
-            .map(|(slice, labels)| {
-                let mut sums = [Sums::default(); 2];
-                for row in (0..grid.rows).step_by(2) {
-                    // Count and sum of columns, for each label.
-                    let mut line = [(0_u32, 0_u64); 2];
-                    for (column, label) in labels[row * grid.columns..][..grid.columns]
-                        .iter()
-                        .enumerate()
-                        .step_by(2)
-                    {
-                        if let 1 | 2 = label {
-                            let (count, columns) = &mut line[usize::from(*label) - 1];
-                            *count += 1;
-                            *columns += column as u64;
-                        }
-                    }
-                    for (sums, (count, columns)) in sums.iter_mut().zip(line) {
-                        if count > 0 {
-                            let count = f64::from(count);
-                            let centre = grid.centre(slice, row as f64, columns as f64 / count);
-                            *sums = sums.join(Sums {
-                                voxels: count,
-                                point: centre.map(|coordinate| coordinate * count),
-                            });
-                        }
+        let slices = labels.par_chunks_exact(size.max(1)).enumerate().map(|(slice, labels)| {
+            let mut sums = [Sums::default(); 2];
+            for row in (0..grid.rows).step_by(2) {
+                // Count and sum of columns, for each label.
+                let mut line = [(0_u32, 0_u64); 2];
+                for (column, label) in labels[row * grid.columns..][..grid.columns]
+                    .iter()
+                    .enumerate()
+                    .step_by(2)
+                {
+                    if let 1 | 2 = label {
+                        let (count, columns) = &mut line[usize::from(*label) - 1];
+                        *count += 1;
+                        *columns += column as u64;
                     }
                 }
-                sums
-            });
+                for (sums, (count, columns)) in sums.iter_mut().zip(line) {
+                    if count > 0 {
+                        let count = f64::from(count);
+                        let centre = grid.centre(slice, row as f64, columns as f64 / count);
+                        *sums = sums.join(Sums {
+                            voxels: count,
+                            point: centre.map(|coordinate| coordinate * count),
+                        });
+                    }
+                }
+            }
+            sums
+        });
         slices.reduce(|| [Sums::default(); 2], |a, b| [a[0].join(b[0]), a[1].join(b[1])])
     }
 
@@ -274,7 +270,7 @@ fn body(volume: &Volume, all: [[f64; 2]; 3]) -> [[f64; 2]; 3] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::volume::Grid;
+    use crate::volume::{Grid, Mask};
 
     /// Two blocks of air in water, 100 mm apart; the one at the patient's right has `labels[0]`, the other `labels[1]`.
     fn chest(labels: [u8; 2]) -> (Volume, Mask) {
@@ -326,7 +322,7 @@ mod tests {
             ([0, 2], "left lung", [false, true]),
         ] {
             let (volume, mask) = chest(labels);
-            let views = Views::through(&volume, &mask, lungs);
+            let views = Views::through(&volume, &mask.labels, lungs);
             assert_eq!((views.sagittal_side, cut(&views)), (name, through));
         }
     }
@@ -335,7 +331,7 @@ mod tests {
     fn the_sagittal_plane_of_lungs_not_told_apart_goes_through_lung_and_has_no_name() {
         for labels in [[1, 1], [1, 2]] {
             let (volume, mask) = chest(labels);
-            let views = Views::through(&volume, &mask, Lungs::Together(2.0));
+            let views = Views::through(&volume, &mask.labels, Lungs::Together(2.0));
             assert_eq!(views.sagittal_side, "");
             assert!(cut(&views).contains(&true), "x {} mm", views.cuts[0]);
         }
