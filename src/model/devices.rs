@@ -15,6 +15,9 @@ use super::session::SessionOptions;
 pub const NEVER_RUN_ON_A_GPU: &str = "CUDA and TensorRT are built in but were never run: no GPU was at hand when this version was made. \
      Only the CPU is tested.";
 
+/// Where NVIDIA's driver tells its version and the GPUs.
+pub(super) const DRIVER_FOLDER: &str = "/proc/driver/nvidia";
+
 /// Where a network runs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -144,6 +147,8 @@ pub(super) struct GpuSetup<'a> {
     pub(super) graph_sha256: &'a str,
     /// Version of ONNX Runtime.
     pub(super) runtime: &'a str,
+    /// [`DRIVER_FOLDER`].
+    pub(super) driver_folder: &'a Path,
 }
 
 impl GpuSetup<'_> {
@@ -195,7 +200,7 @@ impl GpuSetup<'_> {
     /// Where engines built for this GPU, driver, runtime and graph are kept: an engine is valid for exactly these.
     pub(super) fn engine_folder(&self) -> Option<PathBuf> {
         let cache = self.options.cache_folder.as_deref()?;
-        let (gpu, driver) = gpu_and_driver(Path::new("/proc/driver/nvidia"));
+        let (gpu, driver) = gpu_and_driver(self.driver_folder);
         let half = self.options.tensorrt_half_precision;
         let key = format!(
             "{gpu}\n{driver}\n{}\n{}\n{half}\n{}",
@@ -247,38 +252,80 @@ mod tests {
         );
     }
 
+    /// The files of a driver with one GPU.
+    fn driver_folder(model: &str, version: &str) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        let gpu = folder.path().join("gpus/0000:01:00.0");
+        std::fs::create_dir_all(&gpu).unwrap();
+        std::fs::write(gpu.join("information"), format!("Model: \t\t {model}\nIRQ:   1\n")).unwrap();
+        std::fs::write(folder.path().join("version"), format!("{version}\nGCC version: 12\n")).unwrap();
+        folder
+    }
+
     #[test]
-    fn engines_are_kept_apart_by_gpu_driver_runtime_graph_and_batch() {
-        let proc = tempfile::tempdir().unwrap();
-        std::fs::create_dir_all(proc.path().join("gpus/0000:01:00.0")).unwrap();
-        std::fs::write(proc.path().join("version"), "NVRM version: 580.1\nGCC version: 12\n").unwrap();
-        let information = "Model: \t\t NVIDIA Something\nIRQ:   1\n";
-        std::fs::write(proc.path().join("gpus/0000:01:00.0/information"), information).unwrap();
+    fn engines_are_kept_apart_by_gpu_driver_runtime_graph_batch_and_precision() {
+        let usual = driver_folder("NVIDIA Something", "NVRM version: 580.1");
         let expected = (
             "0000:01:00.0 NVIDIA Something".to_owned(),
             "NVRM version: 580.1".to_owned(),
         );
-        assert_eq!(gpu_and_driver(proc.path()), expected);
+        assert_eq!(gpu_and_driver(usual.path()), expected);
 
         let options = SessionOptions {
             cache_folder: Some("/cache".into()),
             ..SessionOptions::default()
         };
-        let setup = |batch, graph_sha256| {
-            let shape = [1, 1, 32, 224, 224];
-            GpuSetup {
-                options: &options,
-                input: "image",
-                shape,
-                batch,
-                graph_sha256,
-                runtime: "1.31.1",
-            }
+        let full = SessionOptions {
+            tensorrt_half_precision: false,
+            ..options.clone()
         };
-        assert_eq!(setup(4, "aa").profile(4), "image:4x1x32x224x224");
-        let folders = [setup(4, "aa"), setup(2, "aa"), setup(4, "ab")].map(|setup| setup.engine_folder().unwrap());
-        assert!(folders[0] != folders[1] && folders[0] != folders[2]);
-        assert_eq!(setup(4, "aa").engine_folder().as_ref(), Some(&folders[0]));
+        let setup = || GpuSetup {
+            options: &options,
+            input: "image",
+            shape: [1, 1, 32, 224, 224],
+            batch: 4,
+            graph_sha256: "aa",
+            runtime: "1.31.1",
+            driver_folder: usual.path(),
+        };
+        assert_eq!(setup().profile(4), "image:4x1x32x224x224");
+        let other_gpu = driver_folder("NVIDIA Other", "NVRM version: 580.1");
+        let other_driver = driver_folder("NVIDIA Something", "NVRM version: 580.2");
+        let others = [
+            GpuSetup {
+                driver_folder: other_gpu.path(),
+                ..setup()
+            },
+            GpuSetup {
+                driver_folder: other_driver.path(),
+                ..setup()
+            },
+            GpuSetup {
+                runtime: "1.31.2",
+                ..setup()
+            },
+            GpuSetup {
+                graph_sha256: "ab",
+                ..setup()
+            },
+            GpuSetup { batch: 2, ..setup() },
+            GpuSetup {
+                options: &full,
+                ..setup()
+            },
+        ];
+        let mut folders: Vec<PathBuf> = others.iter().filter_map(GpuSetup::engine_folder).collect();
+        folders.extend(setup().engine_folder());
+        let distinct: std::collections::BTreeSet<&PathBuf> = folders.iter().collect();
+        assert_eq!(distinct.len(), 7, "{folders:?}");
+
+        // The same GPU and driver elsewhere are the same.
+        let same = driver_folder("NVIDIA Something", "NVRM version: 580.1");
+        let same = GpuSetup {
+            driver_folder: same.path(),
+            ..setup()
+        };
+        assert_eq!(same.engine_folder(), setup().engine_folder());
     }
 
     #[test]
@@ -296,6 +343,7 @@ mod tests {
                 batch: 4,
                 graph_sha256: "aa",
                 runtime: "1.31.1",
+                driver_folder: Path::new(DRIVER_FOLDER),
             };
             [format!("{:?}", setup.cuda()), format!("{:?}", setup.tensorrt())]
         };

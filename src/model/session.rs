@@ -2,13 +2,13 @@
 //!
 //! Opening takes the first device of the ladder that really runs the network: a session on a GPU's provider proves nothing before a window went through it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
 
-use super::devices::{Device, GpuSetup};
+use super::devices::{DRIVER_FOLDER, Device, GpuSetup};
 use super::error::ModelError;
 use super::graph;
 use super::manifest::Manifest;
@@ -233,6 +233,7 @@ pub(super) fn open_on(
         batch,
         graph_sha256: &graph.sha256,
         runtime: version,
+        driver_folder: Path::new(DRIVER_FOLDER),
     };
     let open = || Worker::open(device, manifest, graph, &bytes, &setup, runtime);
     match open() {

@@ -296,12 +296,18 @@ fn in_pieces<T>(
     Ok(pieces)
 }
 
-/// ONNX Runtime's error in our words. That memory is lacking it only says in text.
+/// ONNX Runtime's error in our words.
 fn said<R>(error: &ort::Error<R>) -> ModelError {
-    let message = error.message().trim().to_owned();
+    in_our_words(error.message())
+}
+
+/// That memory is lacking, ONNX Runtime, CUDA and TensorRT only say in text.
+fn in_our_words(message: &str) -> ModelError {
+    let message = message.trim().to_owned();
     let lower = message.to_lowercase();
     let signs = [
         "out of memory",
+        "outofmemory",
         "failed to allocate memory",
         "memoryallocation",
         "alloc_failed",
@@ -359,6 +365,37 @@ mod tests {
         );
         assert_eq!(batch, 2);
         assert_eq!(in_pieces(3, &mut batch, true, device(3)).unwrap(), [0..2, 2..3]);
+    }
+
+    #[test]
+    fn the_messages_of_a_lack_of_memory_are_told_from_others() {
+        for message in [
+            "CUDA failure 2: out of memory ; GPU=0 ; expr=cudaMalloc((void**)&p, size);",
+            "Failed to allocate memory for requested buffer of size 411041792",
+            "bfc_arena.cc:376 Available memory of 8388608 is smaller than requested bytes of 411041792",
+            "CUDNN failure 4: CUDNN_STATUS_ALLOC_FAILED ; GPU=0",
+            "CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0",
+            "CUDA error cudaErrorMemoryAllocation",
+            "Error Code 2: OutOfMemory (Requested size was 411041792 bytes.)",
+            "std::bad_alloc",
+        ] {
+            let error = in_our_words(message);
+            assert!(
+                matches!(&error, ModelError::OutOfMemory(said) if said == message),
+                "{error:?}"
+            );
+        }
+        for message in [
+            "Invalid rank for input: image Got: 4 Expected: 5",
+            "CUDA failure 100: no CUDA-capable device is detected",
+            "Error Code 10: Internal Error (Could not find any implementation for node)",
+        ] {
+            let error = in_our_words(&format!("{message}\n"));
+            assert!(
+                matches!(&error, ModelError::Runtime(said) if said == message),
+                "{error:?}"
+            );
+        }
     }
 
     /// What runs on a GPU is bound; here it is bound to the CPU, which has to give the same bits. Needs ONNX Runtime.
