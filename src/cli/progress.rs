@@ -1,11 +1,12 @@
 //! Progress of one series on standard error: a bar on a terminal, plain lines elsewhere.
 
+use std::fmt::Write;
 use std::io::IsTerminal;
 use std::time::{Duration, Instant};
 
 use std::sync::Mutex;
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{HumanDuration, ProgressBar, ProgressState, ProgressStyle};
 
 use crate::segment::{Observer, Stage};
 
@@ -63,19 +64,25 @@ fn plain_style() -> ProgressStyle {
 }
 
 fn window_style() -> ProgressStyle {
-    ProgressStyle::with_template("{spinner} {prefix}  {msg}  [{bar:30}] {pos}/{len}  {eta} left")
+    ProgressStyle::with_template("{spinner} {prefix}  {msg}  [{bar:30}] {pos}/{len}  {left}")
         .unwrap_or_else(|_| ProgressStyle::default_bar())
+        .with_key("left", |state: &ProgressState, out: &mut dyn Write| {
+            // Before the first window is done nothing is known of the time.
+            if state.pos() > 0 {
+                let _ = write!(out, "{:#} left", HumanDuration(state.eta()));
+            }
+        })
 }
 
 impl Observer for Progress {
     fn stage(&self, stage: Stage) {
         match &self.shown {
             Shown::Bar(bar) => {
-                bar.set_style(if stage == Stage::Windows {
-                    window_style()
-                } else {
-                    plain_style()
-                });
+                if stage == Stage::Windows {
+                    // What was read and resampled before says nothing of the time that windows take.
+                    bar.reset_eta();
+                }
+                bar.set_style(plain_style());
                 bar.set_message(stage.title());
             }
             Shown::Lines(lines) => {
@@ -96,6 +103,9 @@ impl Observer for Progress {
             Shown::Bar(bar) => {
                 bar.set_length(total as u64);
                 bar.set_position(done as u64);
+                if done == 0 {
+                    bar.set_style(window_style());
+                }
             }
             Shown::Lines(lines) => {
                 let Ok(mut lines) = lines.lock() else { return };
@@ -108,5 +118,29 @@ impl Observer for Progress {
             }
             Shown::Nothing => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_time_left_is_that_of_windows_and_not_of_the_stages_before() {
+        let bar = ProgressBar::hidden();
+        let progress = Progress {
+            shown: Shown::Bar(bar.clone()),
+        };
+        progress.stage(Stage::Read);
+        std::thread::sleep(Duration::from_millis(1500));
+        let begun = Instant::now();
+        progress.stage(Stage::Windows);
+        progress.windows(0, 10);
+        std::thread::sleep(Duration::from_millis(50));
+        progress.windows(1, 10);
+        let left = bar.eta();
+        // Nine windows as long as the first; counted with the reading it would be 13.5 s more.
+        assert!(left > Duration::ZERO, "no time left is told");
+        assert!(left < 9 * begun.elapsed() + Duration::from_secs(5), "{left:?}");
     }
 }
