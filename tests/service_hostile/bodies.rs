@@ -72,9 +72,12 @@ async fn ten_million_tiny_parts_are_refused_in_little_memory() {
         ] {
             let head = target.head(&format!("{length}\r\nConnection: close\r\n"));
             let chunked = length.ends_with("chunked");
-            let framed = |bytes: &str| match chunked {
-                true => format!("{:X}\r\n{bytes}\r\n", bytes.len()),
-                false => bytes.to_owned(),
+            let framed = |bytes: &str| {
+                if chunked {
+                    format!("{:X}\r\n{bytes}\r\n", bytes.len())
+                } else {
+                    bytes.to_owned()
+                }
             };
             let (piece, end) = (framed(&piece), framed(&end) + if chunked { "0\r\n\r\n" } else { "" });
             let body = std::iter::repeat_n(piece.as_bytes(), pieces).chain([end.as_bytes()]);
