@@ -422,7 +422,8 @@ async fn workers_of_two_versions_beside_each_other_do_every_series_once_and_say_
         .await;
         let mut ended: Vec<String> = ended.into_iter().map(|(job, with)| format!("{job} {with}")).collect();
         let mut said = said;
-        (ended.sort(), said.sort());
+        ended.sort();
+        said.sort();
         assert_eq!(said, ended);
     })
     .await;

@@ -8,7 +8,7 @@ use super::Database;
 
 /// Runs a test on a fresh database of the server that `HILUM_TEST_DATABASE_URL` names (`make test` sets it), and drops the database afterwards.
 ///
-/// Without the variable the test says that it was skipped.
+/// Without the variable the test says that it was skipped, or fails where `CI` is set.
 ///
 /// # Panics
 /// Where the server does not do as it is told: this is for tests.
@@ -19,6 +19,7 @@ use super::Database;
 )]
 pub async fn scratch<F: Future<Output = ()>>(test: impl FnOnce(Database, String) -> F) {
     let Ok(server) = std::env::var("HILUM_TEST_DATABASE_URL") else {
+        assert!(std::env::var_os("CI").is_none(), "HILUM_TEST_DATABASE_URL is not set");
         println!("skipped: HILUM_TEST_DATABASE_URL is not set (make test sets it)");
         return;
     };

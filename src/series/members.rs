@@ -83,31 +83,28 @@ impl Member<'_> {
         if !ct {
             return Nature::NotCt;
         }
-        let image_type = &self.header.image_type;
-        let mut values = image_type.iter().chain(&self.said.frame_type).map(String::as_str);
-        if values.clone().any(|value| SCREEN_VALUES.contains(&value)) {
+        let values = || self.types().into_iter().flatten().map(String::as_str);
+        if values().any(|value| SCREEN_VALUES.contains(&value)) {
             Nature::SecondaryCapture
-        } else if values.clone().any(|value| value == "LOCALIZER") {
+        } else if values().any(|value| value == "LOCALIZER") {
             Nature::Localizer
-        } else if values.any(is_projection) || is_projection(&self.said.calculation) {
-            Nature::Projection
-        } else if class != CT_IMAGE
-            && [image_type, &self.said.frame_type]
-                .into_iter()
-                .any(|image_type| derived_by_extremes(image_type))
-        {
+        } else if values().chain([self.said.calculation.as_str()]).any(is_projection) || self.is_of_extremes() {
             Nature::Projection
         } else {
             Nature::Slice
         }
     }
-}
 
-/// Derived Pixel Contrast, the fourth value of an enhanced image's type (PS3.3 C.8.16.1.4): the highest or lowest of several values.
-fn derived_by_extremes(image_type: &[String]) -> bool {
-    image_type
-        .get(3)
-        .is_some_and(|contrast| contrast == "MAXIMUM" || contrast == "MINIMUM")
+    /// ImageType and FrameType.
+    fn types(&self) -> [&Vec<String>; 2] {
+        [&self.header.image_type, &self.said.frame_type]
+    }
+
+    /// Whether Derived Pixel Contrast, the fourth value of an enhanced image's type (PS3.3 C.8.16.1.4), says the highest or the lowest of several values.
+    fn is_of_extremes(&self) -> bool {
+        let contrasts = self.types().map(|values| values.get(3).map(String::as_str));
+        self.header.sop_class_uid != CT_IMAGE && contrasts.iter().any(|one| matches!(one, Some("MAXIMUM" | "MINIMUM")))
+    }
 }
 
 fn is_projection(value: &str) -> bool {

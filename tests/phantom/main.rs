@@ -172,6 +172,9 @@ fn the_same_specification_gives_the_same_bytes_and_another_seed_another_chest() 
     );
 }
 
+/// Puts a number into a setting.
+type Change = fn(&mut Specification, f64);
+
 #[test]
 fn settings_without_sense_are_errors() {
     let base = || Specification {
@@ -200,7 +203,7 @@ fn settings_without_sense_are_errors() {
             ..base()
         },
     ];
-    let set = |settings: &mut Vec<Specification>, change: fn(&mut Specification, f64), values: &[f64]| {
+    let set = |settings: &mut Vec<Specification>, change: Change, values: &[f64]| {
         for value in values {
             let mut specification = base();
             change(&mut specification, *value);
@@ -209,7 +212,7 @@ fn settings_without_sense_are_errors() {
     };
     // Each number with values beyond both ends of its bounds, and with the ends themselves.
     let mut right = Vec::new();
-    let numbers: [(fn(&mut Specification, f64), f64, f64); 14] = [
+    let numbers: [(Change, f64, f64); 14] = [
         (|s, v| s.size = v, 0.3, 1.6),
         (|s, v| s.noise_hu = v, 0.0, 200.0),
         (|s, v| s.thickness_mm = Some(v), 0.1, 50.0),

@@ -469,7 +469,10 @@ fn one_series_is_chosen_by_its_uid() {
     assert_eq!(names(&out), [uid]);
     // Each phantom has its mask and its settings beside it.
     let told = text(&chosen.stdout);
-    assert!(told.contains("4 other files were passed over (-v names them)."), "{told}");
+    assert!(
+        told.contains("4 other files were passed over (-v names them)."),
+        "{told}"
+    );
 
     let none = segment(both, &out, &["--series", "1.2.3"]);
     ends_with(&none, 1);

@@ -101,6 +101,8 @@ impl Orthanc {
             .arg("--verbose")
             .arg(&self.configuration)
             .env("LD_PRELOAD", loopback())
+            // Its libcurl would ask a proxy for a service on loopback.
+            .env("no_proxy", "127.0.0.1")
             .current_dir(self.folder.path())
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
