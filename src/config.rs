@@ -250,6 +250,21 @@ mod tests {
         assert_eq!(session, SessionOptions::default());
     }
 
+    /// These rooms have defaults of their own, so that a limit which the file does not name would be missed by nobody.
+    #[test]
+    fn the_file_of_defaults_names_every_limit() {
+        let file: toml::Table = DEFAULTS.parse().unwrap();
+        let rooms = [
+            ("series", toml::Table::try_from(SeriesLimits::default())),
+            ("mask", toml::Table::try_from(MaskLimits::default())),
+        ];
+        for (name, room) in rooms {
+            let limits: Vec<_> = room.unwrap().keys().cloned().collect();
+            let named: Vec<_> = file[name].as_table().unwrap().keys().cloned().collect();
+            assert_eq!(named, limits, "[{name}]");
+        }
+    }
+
     #[test]
     fn an_error_tells_where_it_is_and_no_secret() {
         for (text, told) in [

@@ -147,6 +147,7 @@ fn the_core_is_free_of_the_service() {
         "model/",
         "output/",
         "segment.rs",
+        "segment/",
         "phantom/",
         "evaluate/",
     ];
@@ -157,7 +158,12 @@ fn the_core_is_free_of_the_service() {
         }
         let text = code(file);
         for name in ["tokio", "axum", "sqlx", "reqwest"] {
-            assert!(!text.contains(&format!("{name}::")), "{inside} names {name}");
+            let named = [
+                format!("{name}::"),
+                format!("use {name};"),
+                format!("extern crate {name}"),
+            ];
+            assert!(named.iter().all(|name| !text.contains(name)), "{inside} names {name}");
         }
     }
 }

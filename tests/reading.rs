@@ -147,7 +147,7 @@ fn lossless_copies_in_every_transfer_syntax_have_the_stored_values_of_the_origin
         return;
     };
     let copies = tempfile::tempdir().unwrap();
-    for part in ["whole", "partial", "train"] {
+    for part in ["whole", "partial", "train", "odd"] {
         let Some(folder) = data(part) else { return };
         let made = Command::new(&python)
             .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/read_reference.py"))
@@ -219,7 +219,7 @@ fn the_hounsfield_units_of_every_real_series_equal_those_of_pydicom_and_simpleit
     let goldens: BTreeMap<String, Golden> = serde_json::from_str(include_str!("goldens/hounsfield.json")).unwrap();
     let mut equal = BTreeSet::new();
     let mut wrong = Vec::new();
-    for part in ["whole", "partial", "train"] {
+    for part in ["whole", "partial", "train", "odd"] {
         let Some(folder) = data(part) else { return };
         let found = discover(&[folder], &Limits::default()).unwrap();
         for series in group(found.instances) {

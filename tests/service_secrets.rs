@@ -4,6 +4,9 @@
 mod quirk_server;
 mod service_support;
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+
 use argon2::Argon2;
 use argon2::password_hash::PasswordHasher as _;
 use argon2::password_hash::phc::PasswordHash;
@@ -216,4 +219,46 @@ fn secrets_of_a_configuration_that_cannot_be_read_are_not_told() {
     let log = ends(service);
     assert!(log.to_lowercase().contains("database_url"), "{log}");
     stand_nowhere(&[NUMBER], &log);
+}
+
+/// How a configuration that is refused at the start is answered: within a time, not well, and with these words.
+fn does_not_start(service: &mut Service, told: &str) {
+    service.launch();
+    assert!(!service.ends_by_itself());
+    assert!(service.log().contains(told), "{}", service.log());
+}
+
+#[tokio::test]
+async fn off_loopback_it_starts_with_users_alone_and_makes_nothing_before() {
+    if !ready_without_pacs() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let mut service = Service::new(Some(&url));
+        // An address for documentation, which is no machine's: were it taken, nothing could listen there.
+        service.with("HILUM_SERVICE__LISTEN", "192.0.2.1:8043");
+        does_not_start(&mut service, "hilum user add");
+        assert!(!service.data().exists());
+        let secret = secret();
+        service.configure(&user("somebody", &secret));
+        does_not_start(&mut service, "cannot listen on 192.0.2.1:8043");
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn nobody_else_enters_the_data_folder() {
+    if !ready_without_pacs() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let mut service = Service::new(Some(&url));
+        std::fs::create_dir(service.data()).unwrap();
+        std::fs::set_permissions(service.data(), Permissions::from_mode(0o755)).unwrap();
+        service.up().await;
+        let mode = std::fs::metadata(service.data()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700);
+        assert!(service.end());
+    })
+    .await;
 }

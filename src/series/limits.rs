@@ -1,9 +1,9 @@
 //! The thresholds of the verdict, in one place, each with where it comes from.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 /// What the verdict holds a series against. Defaults are what the project ships with; the configuration may set any of them.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct SeriesLimits {
     /// Fewest slices at different positions. dicom2nifti asks for 4 (its settings.py); partial series of 8 slices occur in practice and are fine.

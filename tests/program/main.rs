@@ -7,6 +7,7 @@ mod decoders;
 mod progress;
 mod reports;
 mod sizes;
+mod verdicts;
 
 use std::fs;
 use std::io::{Read, Write};
