@@ -90,6 +90,10 @@ fn an_intercept_forgotten_or_applied_twice_is_seen_in_the_pixels_in_all_slices_o
 fn one_file_of_somebody_else_refuses_the_series_and_names_nobody() {
     let folder = tempfile::tempdir().unwrap();
     let series = phantom(folder.path(), &[]);
+    // A birth date tells of somebody else only where the others have one.
+    files(&series)
+        .iter()
+        .for_each(|file| rewrite(file, (0x0010, 0x0030), "18190522"));
     let stray = &files(&series)[10];
     let before = fs::read(stray).unwrap();
     // PatientName, PatientID, PatientBirthDate.
