@@ -258,7 +258,9 @@ async fn instances_that_can_never_be_taken_end_a_retrieval_soon_with_their_numbe
             let held = "select count(*) from instance join series on series.id = series_id where state = 'receiving'";
             assert_eq!(number(&pool, held).await, 3 - others);
             // Later rounds leave it alone.
-            let (asked, fetched) = (server.inside().series_queries, server.inside().wado_requests);
+            // One after the other: two of these at once would wait for each other.
+            let asked = server.inside().series_queries;
+            let fetched = server.inside().wado_requests;
             let server = &server;
             until(
                 "more rounds",
