@@ -111,6 +111,12 @@ async fn how(pool: &PgPool) -> String {
     .await
 }
 
+/// Waits until a delivery has failed.
+async fn a_failure(pool: &PgPool) {
+    let failed = || async move { number(pool, "select count(*) from event where kind = 'delivery_failed'").await > 0 };
+    until("a failure", failed).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_listed_and_found_is_delivered_with_its_credentials() {
     delivered_with(&[], "delivered", settings(), |_, pool, server, _| async move {
@@ -414,10 +420,7 @@ async fn a_pacs_that_is_away_gets_it_when_it_is_back() {
         let block = pacs(&format!("http://{address}/dicom-web"), "");
         let deliveries = Deliveries::begin(&database, folder.path(), settings(), block);
         let pool = &pool;
-        until("a failure", || async move {
-            number(pool, "select count(*) from event where kind = 'delivery_failed'").await > 0
-        })
-        .await;
+        a_failure(pool).await;
         assert!(text(pool, "select error from delivery").await.contains("no connection"));
         let server = QuirkServer::start_at(address).await;
         until("delivered", || async move {
@@ -480,10 +483,7 @@ async fn what_late_slices_made_outdated_does_not_follow_to_a_pacs_that_was_away(
         let block = pacs(&format!("http://{address}/dicom-web"), "");
         let deliveries = Deliveries::begin(&database, folder.path(), settings(), block);
         let pool = &pool;
-        until("a failure", || async move {
-            number(pool, "select count(*) from event where kind = 'delivery_failed'").await > 0
-        })
-        .await;
+        a_failure(pool).await;
         // More slices came, and their job is done as well.
         std::fs::create_dir_all(folder.path().join("results/newer")).unwrap();
         std::fs::write(folder.path().join("results/newer/segmentation.dcm"), instance(STUDY, "2.25.11", NEWER)).unwrap();

@@ -58,6 +58,13 @@ async fn settled(pool: &PgPool, series: i64) {
     .await;
 }
 
+/// Waits until the poller has asked some times more.
+async fn more_rounds(server: &QuirkServer) {
+    let asked = server.inside().series_queries;
+    let more = || async move { server.inside().series_queries > asked + 8 };
+    until("more rounds", more).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_page_is_asked_for_and_every_series_fetched_once() {
     let set_up = |server: &QuirkServer| {
@@ -74,13 +81,7 @@ async fn every_page_is_asked_for_and_every_series_fetched_once() {
         settled(&pool, 5).await;
         assert_eq!(number(&pool, "select sum(instances)::bigint from series").await, 15);
         // Two more rounds fetch nothing more.
-        let asked = server.inside().series_queries;
-        let server = &server;
-        until(
-            "more rounds",
-            || async move { server.inside().series_queries > asked + 8 },
-        )
-        .await;
+        more_rounds(&server).await;
         assert_eq!(server.inside().wado_requests, 5);
         assert_eq!(
             number(&pool, "select count(*) from retrieval where state = 'done'").await,
@@ -258,15 +259,8 @@ async fn instances_that_can_never_be_taken_end_a_retrieval_soon_with_their_numbe
             let held = "select count(*) from instance join series on series.id = series_id where state = 'receiving'";
             assert_eq!(number(&pool, held).await, 3 - others);
             // Later rounds leave it alone.
-            // One after the other: two of these at once would wait for each other.
-            let asked = server.inside().series_queries;
             let fetched = server.inside().wado_requests;
-            let server = &server;
-            until(
-                "more rounds",
-                || async move { server.inside().series_queries > asked + 8 },
-            )
-            .await;
+            more_rounds(&server).await;
             assert_eq!(server.inside().wado_requests, fetched);
         })
         .await;
@@ -330,13 +324,8 @@ async fn a_series_that_lacks_what_retention_took_when_a_late_slice_comes_alone_i
         assert_eq!(server.inside().wado_requests, 2);
         // Where that did not mend it, it is not fetched round after round.
         change("update series set state = 'ignored', finding_code = 'slices_removed'").await;
-        let asked = server.inside().series_queries;
         let server = &server;
-        until(
-            "more rounds",
-            || async move { server.inside().series_queries > asked + 8 },
-        )
-        .await;
+        more_rounds(server).await;
         assert_eq!(server.inside().wado_requests, 2);
         // A late slice of other bytes, of which the PACS may have as many as before, is reason enough.
         change("update series set state = 'ignored', finding_code = 'slices_removed', last_instance_at = now()").await;
