@@ -25,6 +25,7 @@ fn tools() -> Option<(PathBuf, PathBuf)> {
         (data, python) => {
             for (name, found) in [("HILUM_TEST_DATA", data), ("HILUM_TEST_PYTHON", python)] {
                 if found.is_none() {
+                    assert!(env::var_os("CI").is_none(), "{name} is not set (tests/README.md)");
                     eprintln!("skipped: {name} is not set (tests/README.md)");
                 }
             }

@@ -91,6 +91,14 @@ fn keys_of_a_pacs() -> Vec<(String, String)> {
     .collect()
 }
 
+/// The keys and values of the `[[pacs]]` block that stands as a comment in config/default.toml.
+fn example_of_a_pacs() -> toml::Table {
+    let options = read("config/default.toml");
+    let block = options.split_once("#   [[pacs]]\n").unwrap().1.lines();
+    let keys = block.map_while(|line| line.strip_prefix("#   "));
+    keys.collect::<Vec<_>>().join("\n").parse().unwrap()
+}
+
 #[test]
 fn every_key_of_a_pacs_stands_in_the_table_with_its_default() {
     // What is not known is answered with all that is.
@@ -113,6 +121,16 @@ fn every_key_of_a_pacs_stands_in_the_table_with_its_default() {
         spelt_out == toml::from_str(must).unwrap(),
         "a default is another one: {defaults}"
     );
+    let example = example_of_a_pacs();
+    assert_eq!(
+        example.keys().map(String::as_str).collect::<BTreeSet<_>>(),
+        known,
+        "config/default.toml"
+    );
+    let defaults: toml::Table = defaults.parse().unwrap();
+    for (key, default) in defaults {
+        assert_eq!(example[&key], default, "config/default.toml: {key}");
+    }
     for (key, _) in table.iter().filter(|(_, default)| default == "must be given") {
         let without = must.replace(key, "username");
         assert!(toml::from_str::<Pacs>(&without).is_err(), "{key} need not be given");

@@ -166,6 +166,7 @@ async fn the_python_package_dicomweb_client_stores_a_series() {
         return;
     }
     let Some(python) = std::env::var_os("HILUM_TEST_PYTHON") else {
+        assert!(std::env::var_os("CI").is_none(), "HILUM_TEST_PYTHON is not set");
         println!("skipped: HILUM_TEST_PYTHON is not set (make test sets up what is missing)");
         return;
     };
