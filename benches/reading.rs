@@ -7,28 +7,13 @@
 use std::path::PathBuf;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use hilum::dicom::{DecodeOptions, FrameReader, Limits, PixelError, discover};
+use hilum::dicom::{DecodeOptions, FrameReader, Limits, discover};
 use hilum::phantom::{Specification, TransferSyntax, chest, dicom_series};
-use hilum::series::{Judgement, Series, SeriesLimits, Slice, group, judge};
-use hilum::volume::{StoredFrames, load};
+use hilum::series::{Judgement, Series, SeriesLimits, group, judge};
+use hilum::volume::{SeriesFrames, load};
 
 const SLICES: usize = 60;
 const MATRIX: usize = 512;
-
-struct Frames<'a>(FrameReader, &'a Series);
-
-impl StoredFrames for Frames<'_> {
-    type Error = PixelError;
-
-    fn read(&self, slice: &Slice, out: &mut Vec<i32>) -> Result<(), PixelError> {
-        self.0.read(&self.1.instances[slice.instance], slice.frame, out)
-    }
-
-    fn read_plus(&self, slice: &Slice, add: i32, out: &mut [i16]) -> Result<bool, PixelError> {
-        self.0
-            .read_i16(&self.1.instances[slice.instance], slice.frame, out, add)
-    }
-}
 
 fn headers(folder: &PathBuf) -> Series {
     let found = discover(std::slice::from_ref(folder), &Limits::default()).unwrap();
@@ -71,7 +56,10 @@ fn reading(criterion: &mut Criterion) {
             trust_input: true,
             ..DecodeOptions::default()
         };
-        let frames = Frames(FrameReader::new(options), &series);
+        let frames = SeriesFrames {
+            reader: &FrameReader::new(options),
+            instances: &series.instances,
+        };
         bench.bench_function(name, |b| {
             b.iter(|| load(candidate.stack(), &series.instances, &frames).unwrap())
         });

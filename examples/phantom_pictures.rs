@@ -9,10 +9,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use clap::Parser;
-use hilum::dicom::{DecodeOptions, FrameReader, Limits, PixelError, discover};
+use hilum::dicom::{DecodeOptions, FrameReader, Limits, discover};
 use hilum::phantom::{Diseases, Kernel, Position, Specification, chest};
-use hilum::series::{Judgement, Series, SeriesLimits, Slice, group, judge};
-use hilum::volume::{StoredFrames, Volume, Voxels, load};
+use hilum::series::{Judgement, SeriesLimits, group, judge};
+use hilum::volume::{SeriesFrames, Volume, Voxels, load};
 
 /// Pictures of phantoms, on request above a real series.
 #[derive(Debug, Parser)]
@@ -68,22 +68,6 @@ fn main() -> Result<()> {
     Ok(())
 }
 
-/// The frames of a series, decoded in this process.
-struct Frames<'a>(FrameReader, &'a Series);
-
-impl StoredFrames for Frames<'_> {
-    type Error = PixelError;
-
-    fn read(&self, slice: &Slice, out: &mut Vec<i32>) -> Result<(), PixelError> {
-        self.0.read(&self.1.instances[slice.instance], slice.frame, out)
-    }
-
-    fn read_plus(&self, slice: &Slice, add: i32, out: &mut [i16]) -> Result<bool, PixelError> {
-        self.0
-            .read_i16(&self.1.instances[slice.instance], slice.frame, out, add)
-    }
-}
-
 /// The volume of the one series in a folder.
 fn series(folder: &Path) -> Result<Volume> {
     let found = group(discover(&[folder.to_owned()], &Limits::default())?.instances);
@@ -98,7 +82,10 @@ fn series(folder: &Path) -> Result<Volume> {
         trust_input: true,
         ..DecodeOptions::default()
     };
-    let frames = Frames(FrameReader::new(options), series);
+    let frames = SeriesFrames {
+        reader: &FrameReader::new(options),
+        instances: &series.instances,
+    };
     Ok(load(candidate.stack(), &series.instances, &frames)?.volume)
 }
 

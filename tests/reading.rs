@@ -1,6 +1,7 @@
 //! Real files -> headers and stored values, held against pydicom and SimpleITK by goldens (tests/goldens/read_reference.py).
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr)]
 
+mod ct_file;
 mod output_support;
 
 use hilum::dicom::{
@@ -11,11 +12,12 @@ use hilum::volume::{Volume, Voxels};
 use rayon::prelude::*;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The kinds of copies that `goldens/read_reference.py variants` writes.
-const COPIES: [&str; 16] = [
+const COPIES: [&str; 17] = [
     "implicit",
     "explicit",
     "big_endian",
@@ -27,6 +29,7 @@ const COPIES: [&str; 16] = [
     "jpeg_ls_dcmtk",
     "jpeg_ls_fragments",
     "jpeg_ls_cooked",
+    "explicit_gdcm",
     "rle_gdcm",
     "jpeg_lossless_gdcm",
     "jpeg_ls_gdcm",
@@ -39,6 +42,7 @@ fn data(part: &str) -> Option<PathBuf> {
     match std::env::var_os("HILUM_TEST_DATA") {
         Some(folder) => Some(PathBuf::from(folder).join(part)),
         None => {
+            assert!(std::env::var_os("CI").is_none(), "HILUM_TEST_DATA is not set");
             eprintln!("skipped: HILUM_TEST_DATA is not set, so there are no files to read");
             None
         }
@@ -89,8 +93,8 @@ fn goldens() -> BTreeMap<String, String> {
     serde_json::from_str(include_str!("goldens/reading.json")).unwrap()
 }
 
-/// Reads every grey image under `folder` and compares; returns the keys met.
-fn compare(folder: &Path, trust_input: bool) -> BTreeSet<String> {
+/// Reads every grey image under `folder` and compares; returns the keys met, each with the number of frames that have it.
+fn compare(folder: &Path, trust_input: bool) -> BTreeMap<String, usize> {
     let goldens = goldens();
     let reader = reader(trust_input);
     let found = discover(&[folder.to_owned()], &Limits::default()).unwrap();
@@ -104,7 +108,7 @@ fn compare(folder: &Path, trust_input: bool) -> BTreeSet<String> {
                 .collect::<Vec<_>>()
         })
         .collect();
-    let mut met = BTreeSet::new();
+    let mut met: BTreeMap<String, usize> = BTreeMap::new();
     let mut wrong = Vec::new();
     for (path, key, digest) in results {
         let Some(golden) = goldens.get(&key) else {
@@ -112,7 +116,7 @@ fn compare(folder: &Path, trust_input: bool) -> BTreeSet<String> {
         };
         match digest {
             Ok(digest) if digest == *golden => {
-                met.insert(key);
+                *met.entry(key).or_default() += 1;
             }
             Ok(_) => wrong.push(format!("{}: other values than pydicom's", path.display())),
             // The same instance stands whole in another file.
@@ -134,55 +138,91 @@ fn compare(folder: &Path, trust_input: bool) -> BTreeSet<String> {
 fn stored_values_of_all_real_images_equal_those_of_pydicom() {
     let Some(folder) = data("") else { return };
     let met = compare(&folder, false);
-    let missing: Vec<_> = goldens().into_keys().filter(|key| !met.contains(key)).collect();
+    let missing: Vec<_> = goldens().into_keys().filter(|key| !met.contains_key(key)).collect();
     assert!(missing.is_empty(), "not found under {}: {missing:?}", folder.display());
     eprintln!("{} frames equal", met.len());
 }
 
-/// Other people's programs write the copies anew: one slice of each real series in each way.
+/// Writes lossless copies of one slice of each series under `folder`, or of every slice, a folder in `out` for each kind.
+fn write_copies(python: &OsStr, folder: &Path, out: &Path, every_slice: bool) {
+    let number: &[&str] = if every_slice {
+        &["--every-slice"]
+    } else {
+        &["--per-folder", "1"]
+    };
+    let made = Command::new(python)
+        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/read_reference.py"))
+        .arg("variants")
+        .args(number)
+        .args([folder, out])
+        .output()
+        .unwrap();
+    eprintln!("{}\n{}", folder.display(), String::from_utf8_lossy(&made.stdout));
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+}
+
+/// Other people's programs write the copies anew: one slice of each real series in each way, or every slice with `HILUM_TEST_EVERY_SLICE`. Then the series are
+/// whole, and their HU too are held against the goldens.
 #[test]
 fn lossless_copies_in_every_transfer_syntax_have_the_stored_values_of_the_original() {
     let Some(python) = std::env::var_os("HILUM_TEST_PYTHON") else {
+        assert!(std::env::var_os("CI").is_none(), "HILUM_TEST_PYTHON is not set");
         eprintln!("skipped: HILUM_TEST_PYTHON does not name a Python with tests/goldens/requirements.txt");
         return;
     };
-    let copies = tempfile::tempdir().unwrap();
-    for part in ["whole", "partial", "train"] {
-        let Some(folder) = data(part) else { return };
-        let made = Command::new(&python)
-            .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens/read_reference.py"))
-            .args(["variants", "--per-folder", "1"])
-            .arg(folder)
-            .arg(copies.path().join(part))
-            .output()
-            .unwrap();
-        let told = String::from_utf8_lossy(&made.stdout);
-        eprintln!("{part}\n{told}");
-        assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-    }
-    let mut equal: BTreeMap<String, usize> = COPIES.map(|kind| (kind.to_owned(), 0)).into();
-    for part in std::fs::read_dir(copies.path()).unwrap() {
-        for kind in std::fs::read_dir(part.unwrap().path()).unwrap() {
-            let folder = kind.unwrap().path();
-            let name = folder.file_name().unwrap().to_string_lossy().into_owned();
-            let files = std::fs::read_dir(&folder).unwrap().count();
-            let met = compare(&folder, false).len();
-            assert_eq!(
-                met, files,
-                "{name}: a copy is not read, or is of an image without a golden"
-            );
-            *equal
-                .get_mut(&name)
-                .unwrap_or_else(|| panic!("{name} is no kind of copy known here")) += met;
+    let every_slice = std::env::var_os("HILUM_TEST_EVERY_SLICE").is_some();
+    let parts: &[&str] = if every_slice {
+        &["whole", "partial", "train", "odd"]
+    } else {
+        &["whole", "partial", "train"]
+    };
+    let mut files: BTreeMap<String, usize> = COPIES.map(|kind| (kind.to_owned(), 0)).into();
+    let mut series = files.clone();
+    for part in parts {
+        let Some(part) = data(part) else { return };
+        // Every slice: a case at a time, so that never more than its copies lie on the disk.
+        let folders = if every_slice {
+            output_support::files(&part)
+        } else {
+            vec![part]
+        };
+        for folder in folders {
+            let copies = tempfile::tempdir().unwrap();
+            write_copies(&python, &folder, copies.path(), every_slice);
+            for kind in output_support::files(copies.path()) {
+                let name = kind.file_name().unwrap().to_string_lossy().into_owned();
+                let written = std::fs::read_dir(&kind).unwrap().count();
+                let frames: usize = compare(&kind, false).into_values().sum();
+                assert!(
+                    frames >= written,
+                    "{name} of {}: of {written} copies {frames} frames are read, or have a golden",
+                    folder.display()
+                );
+                *files
+                    .get_mut(&name)
+                    .unwrap_or_else(|| panic!("{name} is no kind of copy known here")) += written;
+                if every_slice {
+                    *series.get_mut(&name).unwrap() += equal_hounsfield_units(&kind).len();
+                }
+            }
         }
     }
-    eprintln!("{equal:#?}");
-    // dcmtk and gdcm can write each series in each way; OpenJPH's program alone no signed samples.
-    let series = equal["explicit"];
-    assert!(series >= 20, "{equal:?}");
-    for (kind, count) in equal {
-        let enough = if kind == "htj2k" { 1 } else { series };
-        assert!(count >= enough, "{kind}: {count} of {series} series");
+    // dcmtk and gdcm can write each slice in each way; OpenJPH's program alone no signed samples.
+    let all = files["explicit"];
+    assert!(all >= if every_slice { 1000 } else { 20 }, "{files:?}");
+    for kind in COPIES.iter().filter(|kind| **kind != "htj2k") {
+        assert_eq!(files[*kind], all, "{kind}: copies");
+        assert_eq!(series[*kind], series["explicit"], "{kind}: whole series");
+    }
+    assert!(files["htj2k"] >= 1, "{files:?}");
+    eprintln!(
+        "copies of {all} files in {} ways equal, and {} files in htj2k",
+        COPIES.len() - 1,
+        files["htj2k"]
+    );
+    if every_slice {
+        assert!(series["explicit"] >= 19, "{series:?}");
+        eprintln!("HU of {} whole series in each way equal", series["explicit"]);
     }
 }
 
@@ -209,8 +249,8 @@ fn hu_digest(series: &Series, stack: &Stack, volume: &Volume) -> String {
         .to_owned()
 }
 
-#[test]
-fn the_hounsfield_units_of_every_real_series_equal_those_of_pydicom_and_simpleitk() {
+/// The series under `folder` that Hilum takes whole and that have a golden, each held against it.
+fn equal_hounsfield_units(folder: &Path) -> BTreeSet<String> {
     #[derive(serde::Deserialize)]
     struct Golden {
         slices: usize,
@@ -219,38 +259,111 @@ fn the_hounsfield_units_of_every_real_series_equal_those_of_pydicom_and_simpleit
     let goldens: BTreeMap<String, Golden> = serde_json::from_str(include_str!("goldens/hounsfield.json")).unwrap();
     let mut equal = BTreeSet::new();
     let mut wrong = Vec::new();
-    for part in ["whole", "partial", "train", "odd"] {
-        let Some(folder) = data(part) else { return };
-        let found = discover(&[folder], &Limits::default()).unwrap();
-        for series in group(found.instances) {
-            let uid = &series.series_instance_uid;
-            let Some(golden) = goldens.get(&hex(uid.as_bytes(), 16)) else {
-                continue;
-            };
-            let Judgement::Usable(candidate) = judge(&series, &SeriesLimits::default()) else {
-                continue;
-            };
-            let stack = candidate.stack();
-            // What Hilum leaves out (copies, another acquisition) is another set of slices than the golden's.
-            if stack.slices.len() != golden.slices {
-                eprintln!("{uid}: {} of {} slices are taken", stack.slices.len(), golden.slices);
-                continue;
-            }
-            let volume = output_support::volume(&series, stack);
-            if hu_digest(&series, stack, &volume) == golden.sha256 {
-                equal.insert(uid.clone());
-            } else {
-                wrong.push(uid.clone());
-            }
+    let found = discover(&[folder.to_owned()], &Limits::default()).unwrap();
+    for series in group(found.instances) {
+        let uid = &series.series_instance_uid;
+        let Some(golden) = goldens.get(&hex(uid.as_bytes(), 16)) else {
+            continue;
+        };
+        let Judgement::Usable(candidate) = judge(&series, &SeriesLimits::default()) else {
+            continue;
+        };
+        let stack = candidate.stack();
+        // What Hilum leaves out (copies, another acquisition) is another set of slices than the golden's.
+        if stack.slices.len() != golden.slices {
+            eprintln!("{uid}: {} of {} slices are taken", stack.slices.len(), golden.slices);
+            continue;
+        }
+        let volume = output_support::volume(&series, stack);
+        if hu_digest(&series, stack, &volume) == golden.sha256 {
+            equal.insert(uid.clone());
+        } else {
+            wrong.push(uid.clone());
         }
     }
-    assert!(wrong.is_empty(), "other HU than pydicom's: {wrong:#?}");
+    assert!(
+        wrong.is_empty(),
+        "{}: other HU than pydicom's: {wrong:#?}",
+        folder.display()
+    );
+    equal
+}
+
+#[test]
+fn the_hounsfield_units_of_every_real_series_equal_those_of_pydicom_and_simpleitk() {
+    let mut equal = BTreeSet::new();
+    for part in ["whole", "partial", "train", "odd"] {
+        let Some(folder) = data(part) else { return };
+        equal.extend(equal_hounsfield_units(&folder));
+    }
     assert!(equal.len() >= 19, "{} series equal", equal.len());
 }
 
-/// 8 bits are no HU, and a CT of 8 bits is refused; but what is stored is read right. The inverse transform of JPEG is not defined to the last bit.
+/// A CT slice of `picture(10, 8)` at a position, with slope and intercept as they would be written.
+fn slice_with_rescale(number: usize, slope: &str, intercept: &str) -> Vec<u8> {
+    use ct_file::{EXPLICIT, data_set, element, little_endian, meta, picture};
+    let mut bytes = data_set(10, 8, true);
+    for (tag, vr, before, after) in [
+        ((8, 0x18), "UI", "1.2.3.4", format!("1.2.3.4.{number}")),
+        (
+            (0x20, 0x32),
+            "DS",
+            "-100\\-100\\20",
+            format!("-100\\-100\\{}", 20 + number),
+        ),
+        ((0x28, 0x1052), "DS", "0", intercept.to_owned()),
+        ((0x28, 0x1053), "DS", "1", slope.to_owned()),
+    ] {
+        let before = element(tag, vr, before.as_bytes());
+        let at = bytes.windows(before.len()).position(|window| window == before).unwrap();
+        bytes.splice(at..at + before.len(), element(tag, vr, after.as_bytes()));
+    }
+    let pixels = element((0x7FE0, 0x10), "OW", &little_endian(&picture(10, 8)));
+    [meta(EXPLICIT), bytes, pixels].concat()
+}
+
+/// The golden holds pydicom's numbers in 64 bits, within one unit in the last place of 32 bits of SimpleITK's. Held as f32, ours may lie as far from them.
 #[test]
-fn a_baseline_jpeg_has_the_values_that_pydicom_reads_within_one() {
+fn hounsfield_units_that_are_not_whole_are_those_of_pydicom_and_simpleitk_within_one_unit_in_the_last_place() {
+    #[derive(serde::Deserialize)]
+    struct Slice {
+        slope: String,
+        intercept: String,
+        hu: Vec<f64>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Golden {
+        slices: Vec<Slice>,
+    }
+    let golden: Golden = serde_json::from_str(include_str!("goldens/fractional_rescale.json")).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    for (number, slice) in golden.slices.iter().enumerate() {
+        let bytes = slice_with_rescale(number, &slice.slope, &slice.intercept);
+        std::fs::write(folder.path().join(format!("{number}.dcm")), bytes).unwrap();
+    }
+    let (series, stack) = output_support::series(folder.path());
+    assert_eq!(stack.slices.len(), golden.slices.len());
+    let Voxels::F32(values) = output_support::volume(&series, &stack).voxels else {
+        panic!("fractions are held as whole numbers");
+    };
+    for (slice, ours) in golden.slices.iter().zip(values.chunks_exact(10 * 8)) {
+        assert_eq!(slice.hu.len(), ours.len());
+        for (theirs, ours) in slice.hu.iter().zip(ours) {
+            let near = (*theirs as f32).abs();
+            let last_place = f64::from(near.next_up()) - f64::from(near);
+            assert!(
+                (f64::from(*ours) - theirs).abs() <= last_place,
+                "{} x + {}: {ours} instead of {theirs}",
+                slice.slope,
+                slice.intercept
+            );
+        }
+    }
+}
+
+/// The inverse transforms of lossy JPEG and JPEG 2000 are not defined to the last bit. 8 bits are no HU, and a CT of 8 bits is refused; but what is stored is read right.
+#[test]
+fn lossy_images_have_the_values_that_pydicom_reads_within_one() {
     #[derive(serde::Deserialize)]
     struct Golden {
         rows: u16,
@@ -258,18 +371,51 @@ fn a_baseline_jpeg_has_the_values_that_pydicom_reads_within_one() {
         values: Vec<i32>,
     }
     let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
-    let golden: Golden = serde_json::from_str(include_str!("goldens/jpeg_baseline.json")).unwrap();
-    let instance = open(&goldens.join("jpeg_baseline.dcm"));
-    assert_eq!(instance.header.transfer_syntax_uid, "1.2.840.10008.1.2.4.50");
-    assert!(instance.header.lossy);
-    for trust_input in [false, true] {
-        let values = stored(&reader(trust_input), &instance, 0).unwrap();
-        assert_eq!(values.len(), usize::from(golden.rows) * usize::from(golden.columns));
-        let apart = values
-            .iter()
-            .zip(&golden.values)
-            .map(|(ours, theirs)| (ours - theirs).abs());
-        assert!(apart.clone().max() <= Some(1), "at most {:?}", apart.max());
+    for (name, transfer_syntax, golden) in [
+        (
+            "jpeg_baseline.dcm",
+            "1.2.840.10008.1.2.4.50",
+            include_str!("goldens/jpeg_baseline.json"),
+        ),
+        (
+            "htj2k_lossy.dcm",
+            "1.2.840.10008.1.2.4.203",
+            include_str!("goldens/htj2k_lossy.json"),
+        ),
+    ] {
+        let golden: Golden = serde_json::from_str(golden).unwrap();
+        let instance = open(&goldens.join(name));
+        assert_eq!(instance.header.transfer_syntax_uid, transfer_syntax);
+        assert!(instance.header.lossy, "{name}");
+        for trust_input in [false, true] {
+            let values = stored(&reader(trust_input), &instance, 0).unwrap();
+            assert_eq!(values.len(), usize::from(golden.rows) * usize::from(golden.columns));
+            let apart = values
+                .iter()
+                .zip(&golden.values)
+                .map(|(ours, theirs)| (ours - theirs).abs());
+            assert!(apart.clone().max() <= Some(1), "{name}: at most {:?}", apart.max());
+        }
+    }
+}
+
+/// Each as its own transfer syntax: `picture(20, 30)` of ct_file plus 1000, coded by OpenJPH; in the order RPCL with the lengths of its tile-parts.
+#[test]
+fn high_throughput_jpeg_2000_without_loss_is_read_exactly_in_either_transfer_syntax() {
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
+    let picture: Vec<i32> = ct_file::picture(20, 30)
+        .into_iter()
+        .map(|value| i32::from(value) + 1000)
+        .collect();
+    for (name, transfer_syntax) in [
+        ("htj2k.dcm", "1.2.840.10008.1.2.4.201"),
+        ("htj2k_rpcl.dcm", "1.2.840.10008.1.2.4.202"),
+    ] {
+        let instance = open(&goldens.join(name));
+        assert_eq!(instance.header.transfer_syntax_uid, transfer_syntax);
+        for trust_input in [false, true] {
+            assert_eq!(stored(&reader(trust_input), &instance, 0).unwrap(), picture, "{name}");
+        }
     }
 }
 

@@ -6,13 +6,14 @@ use std::ops::ControlFlow;
 use sha2::{Digest, Sha256};
 
 use super::{SegmentError, Stage, Timings, Tools};
-use crate::dicom::{FrameReader, Instance, PixelError};
+use crate::dicom::PixelError;
 use crate::model::CancelFlag;
 use crate::series::{
     Code, Finding, Judgement, Names, Series, Settled, Slice, Usable, Verdict, corrupt_pixels, judge, not_hu,
 };
 use crate::volume::{
-    Image, LoadError, RegularGrid, SliceError, StoredFrames, Volume, crop_to_body, load, network_grid, resample,
+    Image, LoadError, RegularGrid, SeriesFrames, SliceError, StoredFrames, Volume, crop_to_body, load, network_grid,
+    resample,
 };
 
 /// What became of a series before the network.
@@ -57,21 +58,19 @@ impl Prepared {
 
 /// Frames of one series, as slices. Once canceled, it reads no more.
 struct Frames<'a> {
-    reader: &'a FrameReader,
-    instances: &'a [Instance],
+    frames: SeriesFrames<'a>,
     cancel: &'a CancelFlag,
 }
 
 impl Frames<'_> {
-    fn instance(&self, slice: &Slice) -> Result<&Instance, PixelError> {
-        let instance = &self.instances[slice.instance];
+    fn uncanceled(&self, slice: &Slice) -> Result<&SeriesFrames<'_>, PixelError> {
         if self.cancel.is_canceled() {
             return Err(PixelError::Io {
-                path: instance.source.path.to_path_buf(),
+                path: self.frames.instances[slice.instance].source.path.to_path_buf(),
                 error: std::io::ErrorKind::Interrupted.into(),
             });
         }
-        Ok(instance)
+        Ok(&self.frames)
     }
 }
 
@@ -79,11 +78,11 @@ impl StoredFrames for Frames<'_> {
     type Error = PixelError;
 
     fn read(&self, slice: &Slice, out: &mut Vec<i32>) -> Result<(), PixelError> {
-        self.reader.read(self.instance(slice)?, slice.frame, out)
+        self.uncanceled(slice)?.read(slice, out)
     }
 
     fn read_plus(&self, slice: &Slice, add: i32, out: &mut [i16]) -> Result<bool, PixelError> {
-        self.reader.read_i16(self.instance(slice)?, slice.frame, out, add)
+        self.uncanceled(slice)?.read_plus(slice, add, out)
     }
 }
 
@@ -94,8 +93,10 @@ impl StoredFrames for Frames<'_> {
 pub fn prepare(series: &Series, tools: &Tools) -> Result<Preparation, SegmentError> {
     let mut timings = Timings::default();
     let frames = Frames {
-        reader: tools.reader,
-        instances: &series.instances,
+        frames: SeriesFrames {
+            reader: tools.reader,
+            instances: &series.instances,
+        },
         cancel: tools.cancel,
     };
     let read = timings.measure(Stage::Read, tools.observer, || read(series, &frames, tools));

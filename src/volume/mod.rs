@@ -2,6 +2,7 @@
 
 mod back;
 mod crop;
+mod frames;
 mod general;
 mod grid;
 mod load;
@@ -14,6 +15,7 @@ use serde::{Deserialize, Serialize};
 
 pub use back::{Way, mask_back};
 pub use crop::{VoxelBox, crop_to_body};
+pub use frames::SeriesFrames;
 pub use load::{LoadError, Loaded, SliceError, StoredFrames, load};
 pub use network::{GridError, even_grid, network_grid};
 pub use resample::{resample, resample_hu, resample_labels};

@@ -12,16 +12,16 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use hilum::dicom::{DecodeOptions, FrameReader, Limits, PixelError, discover};
+use hilum::dicom::{DecodeOptions, FrameReader, Limits, discover};
 use hilum::output::{Frames, ModelIdentity, SegmentDescription, SegmentationRequest, read_back};
-use hilum::series::{Judgement, Series, SeriesLimits, Slice, Stack, group, judge};
-use hilum::volume::{Grid, Mask, StoredFrames, Volume, load};
+use hilum::series::{Judgement, Series, SeriesLimits, Stack, group, judge};
+use hilum::volume::{Grid, Mask, SeriesFrames, Volume, load};
 
 /// The real series, or `None` with a line that says so.
 pub fn data() -> Option<PathBuf> {
     let folder = std::env::var_os("HILUM_TEST_DATA").map(PathBuf::from);
     if folder.is_none() {
-        println!("skipped: HILUM_TEST_DATA does not name the folder of real series");
+        missing("skipped: HILUM_TEST_DATA does not name the folder of real series");
     }
     folder
 }
@@ -137,30 +137,17 @@ pub fn files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
-struct InPlace<'a>(FrameReader, &'a Series);
-
-impl StoredFrames for InPlace<'_> {
-    type Error = PixelError;
-
-    fn read(&self, slice: &Slice, out: &mut Vec<i32>) -> Result<(), PixelError> {
-        self.0.read(&self.1.instances[slice.instance], slice.frame, out)
-    }
-
-    fn read_plus(&self, slice: &Slice, add: i32, out: &mut [i16]) -> Result<bool, PixelError> {
-        self.0
-            .read_i16(&self.1.instances[slice.instance], slice.frame, out, add)
-    }
-}
-
 /// The volume of a stack in HU.
 pub fn volume(series: &Series, stack: &Stack) -> Volume {
     let options = DecodeOptions {
         trust_input: true,
         ..DecodeOptions::default()
     };
-    load(stack, &series.instances, &InPlace(FrameReader::new(options), series))
-        .expect("a volume")
-        .volume
+    let frames = SeriesFrames {
+        reader: &FrameReader::new(options),
+        instances: &series.instances,
+    };
+    load(stack, &series.instances, &frames).expect("a volume").volume
 }
 
 /// Writes the object and holds it against the validators and readers that are installed.
