@@ -112,7 +112,7 @@ orthanc() {
 
 # What the tests compare with: DICOM validators and toolkits, and a Python environment of pinned packages.
 tests() {
-    debian dcmdump:dcmtk dciodvfy:dicom3tools gdcmconv:libgdcm-tools ojph_compress:openjph-tools unshare:util-linux
+    debian dcmdump:dcmtk dciodvfy:dicom3tools gdcmconv:libgdcm-tools ojph_compress:openjph-tools unshare:util-linux chromedriver:chromium-driver
     servers
     if [ ${#recording[@]} -gt 0 ]; then library .runtime/recording "$recording_version" "${recording[@]}"; fi
     python_environment .venv tests/goldens/requirements.txt

@@ -164,7 +164,7 @@ fn job_card(job: &Job) -> Markup {
         article.job data-job=(job.id) {
             @if job.has_result("overlay.png") {
                 a.picture href=(address) {
-                    img src=(format!("/api/v1/jobs/{}/result/overlay.png", job.id)) alt="The mask over the CT" loading="lazy" width="160" height="160";
+                    img src=(format!("/api/v1/jobs/{}/result/overlay.png", job.id)) alt="The mask over the CT" loading="lazy" width="240" height="180";
                 }
             }
             div.words {
@@ -271,7 +271,9 @@ fn history(events: &[Happened]) -> Markup {
             @for event in events {
                 li {
                     (moment(event.at)) " " b { (event.kind.replace('_', " ")) } " by " (event.actor)
-                    @if event.detail.as_object().is_some_and(|detail| !detail.is_empty()) { " " code { (event.detail.to_string()) } }
+                    @for (name, value) in event.detail.as_object().into_iter().flatten().filter(|(_, value)| !value.is_null()) {
+                        " " code { (name.replace('_', " ")) ": " (value.as_str().map_or_else(|| value.to_string(), str::to_owned)) }
+                    }
                 }
             }
         }
