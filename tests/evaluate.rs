@@ -368,6 +368,40 @@ fn a_bomb_and_headers_that_lie_are_errors() {
     assert!(read_mask(&[0x1f, 0x8b]).is_err());
 }
 
+/// The binary segmentation with other text in place of some, of the same length, wherever it stands.
+fn altered(from: &str, to: &str) -> (usize, Vec<u8>) {
+    assert_eq!(from.len(), to.len());
+    let mut bytes = golden("evaluate_binary.dcm");
+    let places: Vec<usize> = (0..bytes.len())
+        .filter(|at| bytes[*at..].starts_with(from.as_bytes()))
+        .collect();
+    for at in &places {
+        bytes[*at..at + to.len()].copy_from_slice(to.as_bytes());
+    }
+    (places.len(), bytes)
+}
+
+#[test]
+fn slices_that_lie_far_aside_are_refused_before_a_block_is_made_that_holds_them() {
+    // Ten thousand kilometres: both frames of a plane, and a frame that is alone on its.
+    for (plane, frames) in [("-20.25\\-110.5\\-277.5", 2), ("-20.25\\-110.5\\-272.5", 1)] {
+        let (found, bytes) = altered(plane, &plane.replace("-110.5", "9999e6"));
+        assert_eq!(found, frames);
+        let error = read_mask(&bytes).unwrap_err().to_string();
+        assert!(error.contains("beside each other"), "{error}");
+    }
+}
+
+#[test]
+fn frames_of_one_plane_at_different_places_are_refused() {
+    let mut bytes = golden("evaluate_binary.dcm");
+    let plane = b"-20.25\\-110.5\\-277.5";
+    let at = (0..bytes.len()).find(|at| bytes[*at..].starts_with(plane)).unwrap();
+    bytes[at + 7..at + 13].copy_from_slice(b"-100.5");
+    let error = read_mask(&bytes).unwrap_err().to_string();
+    assert!(error.contains("different places"), "{error}");
+}
+
 proptest! {
     #[test]
     fn voxels_stored_in_another_order_compare_as_the_same(

@@ -6,8 +6,7 @@
 
 use rayon::prelude::*;
 
-use super::grid::positions;
-use crate::series::vector::dot;
+use super::grid::{positions, shifts};
 use crate::volume::Grid;
 
 /// Distances from each surface voxel of one mask to the nearest of the other, both ways.
@@ -58,7 +57,8 @@ struct Block {
 
 impl Block {
     fn new(grid: &Grid, a: &impl Fn(usize) -> bool, b: &impl Fn(usize) -> bool) -> Option<Self> {
-        let shifts = shifts(grid);
+        // As far as `LabelImage` bounds them.
+        let shifts: Vec<[i64; 2]> = shifts(grid).map(|shift| shift.map(|voxels| voxels as i64)).collect();
         let area = grid.rows * grid.columns;
         let mut low = [i64::MAX; 3];
         let mut high = [i64::MIN; 3];
@@ -144,21 +144,6 @@ impl Block {
             })
             .collect()
     }
-}
-
-/// By how many whole voxels every slice is shifted in its plane against the first one.
-fn shifts(grid: &Grid) -> Vec<[i64; 2]> {
-    let first = grid.origins.first().copied().unwrap_or_default();
-    grid.origins
-        .iter()
-        .map(|origin| {
-            let d = [0, 1, 2].map(|axis| origin[axis] - first[axis]);
-            [
-                (dot(d, grid.column_direction) / grid.spacing_mm[0]).round() as i64,
-                (dot(d, grid.row_direction) / grid.spacing_mm[1]).round() as i64,
-            ]
-        })
-        .collect()
 }
 
 fn edges(mask: &[bool], [depth, rows, columns]: [usize; 3]) -> Vec<bool> {

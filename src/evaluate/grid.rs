@@ -8,6 +8,9 @@ use super::EvaluateError;
 use crate::series::vector::{cross, difference, dot, length};
 use crate::volume::Grid;
 
+/// Voxels of a block that is compared, however few voxels an image has.
+const LEAST_ROOM: usize = 1 << 24;
+
 /// Labels with their place in the patient.
 #[derive(Clone, Debug, PartialEq)]
 pub struct LabelImage {
@@ -81,7 +84,29 @@ impl LabelImage {
             lone_thickness_mm: 1.0,
         };
         image.reorder();
+        if image.sheared_voxels() > (8 * image.labels.len()).max(LEAST_ROOM) as f64 {
+            return Err(EvaluateError::Damaged(
+                "its slices lie beside each other, not one behind the other".to_owned(),
+            ));
+        }
         Ok(image)
+    }
+
+    /// Voxels of the block in which every slice has room where it lies, shifted in its plane against the first one: what a comparison allocates.
+    fn sheared_voxels(&self) -> f64 {
+        let grid = &self.grid;
+        let mut bounds = [[0.0_f64; 2]; 2];
+        for shift in shifts(grid) {
+            if !shift.iter().all(|voxels| voxels.is_finite()) {
+                return f64::INFINITY;
+            }
+            for ([low, high], voxels) in bounds.iter_mut().zip(shift) {
+                *low = low.min(voxels);
+                *high = high.max(voxels);
+            }
+        }
+        let [down, along] = bounds.map(|[low, high]| high - low);
+        grid.origins.len() as f64 * (grid.rows as f64 + down) * (grid.columns as f64 + along)
     }
 
     /// Millimetres to the next slice along the storage axis, if all steps are the same.
@@ -192,6 +217,18 @@ impl LabelImage {
             .collect();
         self.grid.origins = order.iter().map(|slice| self.grid.origins[*slice]).collect();
     }
+}
+
+/// By how many whole voxels every slice is shifted in its plane against the first one (gantry tilt): down, along.
+pub(super) fn shifts(grid: &Grid) -> impl Iterator<Item = [f64; 2]> {
+    let first = grid.origins.first().copied().unwrap_or_default();
+    grid.origins.iter().map(move |origin| {
+        let d = difference(*origin, first);
+        [
+            (dot(d, grid.column_direction) / grid.spacing_mm[0]).round(),
+            (dot(d, grid.row_direction) / grid.spacing_mm[1]).round(),
+        ]
+    })
 }
 
 /// Positions of slices along the normal.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::grid::{LabelImage, SideLabels};
 use super::{EvaluateError, nifti};
 use crate::dicom::segmentation_reader::{SegmentLabel, SegmentationObject, is_dicom, read_segmentation};
-use crate::series::vector::{cross, dot};
+use crate::series::vector::{cross, difference, dot, length};
 use crate::volume::Grid;
 
 /// Voxels of a mask made out of a segmentation's frames.
@@ -110,6 +110,11 @@ fn from_segmentation(object: &SegmentationObject) -> Result<LabelImage, Evaluate
             origins.push(position);
         }
         slice_of[frame] = origins.len() - 1;
+        if length(difference(position, origins[slice_of[frame]])) > 0.1 {
+            return Err(EvaluateError::Damaged(
+                "frames of one plane begin at different places".to_owned(),
+            ));
+        }
     }
     let gaps = left_out(&origins, normal);
     let slices = gaps.len();
