@@ -215,5 +215,16 @@ pub(super) async fn supersede(
         };
         append(transaction, event).await?;
     }
+    if !gone.is_empty() {
+        tell_workers(transaction).await?;
+    }
     Ok(gone.len())
+}
+
+/// Tells the workers that a job which one of them may hold is to be stopped, once this transaction is through.
+pub(super) async fn tell_workers(connection: &mut sqlx::PgConnection) -> Result<(), DatabaseError> {
+    sqlx::query!("select pg_notify('hilum_stop', '')")
+        .execute(connection)
+        .await?;
+    Ok(())
 }

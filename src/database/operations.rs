@@ -5,6 +5,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::delivery::tell_deliverers;
+use super::jobs::tell_workers;
 use super::{Database, DatabaseError, JobSpecification, NewEvent, append};
 
 /// How an operation ended.
@@ -142,6 +143,7 @@ impl Database {
                     .execute(&mut *transaction)
                     .await?;
                 append(&mut transaction, of_job("job_cancel_requested", &job, id, actor)).await?;
+                tell_workers(&mut transaction).await?;
                 Operated::Asked
             }
             other => return Ok(Operated::WrongState(other.to_owned())),

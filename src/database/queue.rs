@@ -41,7 +41,7 @@ pub struct JobProgress {
     pub windows_total: i32,
 }
 
-/// What a renewal tells the worker.
+/// What a worker is told of the job that it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Renewal {
     /// Go on.
@@ -50,6 +50,17 @@ pub enum Renewal {
     CancelRequested,
     /// The job is somebody else's, superseded or gone.
     Lost,
+}
+
+impl Renewal {
+    /// `cancel_requested` of the row of a claim; `None`: no row is of that claim any more.
+    fn of(cancel_requested: Option<bool>) -> Renewal {
+        match cancel_requested {
+            None => Renewal::Lost,
+            Some(true) => Renewal::CancelRequested,
+            Some(false) => Renewal::Held,
+        }
+    }
 }
 
 /// How a job ends.
@@ -187,11 +198,22 @@ impl Database {
         )
         .fetch_optional(self.pool())
         .await?;
-        Ok(match canceled {
-            None => Renewal::Lost,
-            Some(true) => Renewal::CancelRequested,
-            Some(false) => Renewal::Held,
-        })
+        Ok(Renewal::of(canceled))
+    }
+
+    /// Whether a claim stands, without renewing its lease: for who is told that there may be a reason to stop.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn look_at_claim(&self, claim: &Claim) -> Result<Renewal, DatabaseError> {
+        let canceled = sqlx::query_scalar!(
+            "select cancel_requested from job where id = $1 and token = $2 and state = 'running'",
+            claim.id,
+            claim.token
+        )
+        .fetch_optional(self.pool())
+        .await?;
+        Ok(Renewal::of(canceled))
     }
 
     /// Ends a job. Returns false where nothing changed: the claim had been lost, or it had ended the job already, as where the answer to an earlier call was lost.

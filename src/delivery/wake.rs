@@ -32,7 +32,7 @@ impl Bell {
 
     /// Passes on what the database tells, until the end.
     pub(super) async fn listen(self, database: Database, end: CancellationToken) {
-        database.ring(&[CHANNEL], &self.sender, &end).await;
+        database.ring(&[(CHANNEL, &self.sender)], &end).await;
     }
 
     /// Wakes all who wait in this process.
