@@ -12,6 +12,7 @@ use super::access::Caller;
 use super::jobs::{whole, with_deliveries};
 use super::problem::{self, Path, Problem};
 use super::retrievals::{self, Retrieval};
+use super::series;
 use super::shapes::{Job, Series};
 use crate::database::{Operated, Wish};
 
@@ -260,24 +261,25 @@ pub(crate) async fn redeliver(
     Ok((status, Json(whole(&state.database, id).await?)))
 }
 
-/// Says that a series is whole, so that it is not waited for more slices.
-#[utoipa::path(post, path = "/api/v1/series/{id}/finalize", tag = "series", operation_id = "finalize_series", params(("id" = i64, Path)),
+/// Says that a series is whole, so that it is not waited for more slices. It is named by our id, or by its SeriesInstanceUID; where several studies have a series of this UID,
+/// the answer is 409 (`ambiguous_series`) with the candidates.
+#[utoipa::path(post, path = "/api/v1/series/{id}/finalize", tag = "series", operation_id = "finalize_series",
+    params(("id" = String, Path, description = "Our id, or the SeriesInstanceUID.", pattern = r"^[0-9.]+$", min_length = 1, max_length = 64)),
     responses((status = 200, body = Series), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
 pub(crate) async fn finalize(
     State(state): State<AppState>,
-    Path(id): Path<i64>,
+    Path(name): Path<String>,
     Extension(Caller(caller)): Extension<Caller>,
 ) -> Result<Json<Series>, Problem> {
-    let unknown = || Problem::not_found("series_not_found", "There is no such series.");
-    let before = state.database.one_series(id).await?.ok_or_else(unknown)?;
+    let before = series::named(&state.database, &name).await?;
     if before.state == "ignored" || before.state == "taken" {
         return Err(Problem::conflict(
             "wrong_state",
             format!("A series that is {} is not waited for.", before.state),
         ));
     }
-    state.database.finalize_series(id, &caller).await?;
-    let after = state.database.one_series(id).await?.ok_or_else(unknown)?;
+    state.database.finalize_series(before.id, &caller).await?;
+    let after = series::named(&state.database, &before.id.to_string()).await?;
     Ok(Json(after.into()))
 }
 

@@ -22,6 +22,20 @@ pub struct Problem {
     code: &'static str,
     /// A sentence for people.
     detail: String,
+    /// Of `ambiguous_series` where a path named a series: those that it may mean, at most 20, newest first.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    candidates: Vec<Candidate>,
+}
+
+/// A series that a UID may mean.
+#[derive(Clone, Debug, Serialize, utoipa::ToSchema)]
+pub(crate) struct Candidate {
+    /// Our id, which means it alone.
+    pub(crate) id: i64,
+    /// StudyInstanceUID.
+    pub(crate) study_uid: String,
+    /// The PACS that it came from; null: a sender that no `[[pacs]]` block knows.
+    pub(crate) source: Option<String>,
 }
 
 impl Problem {
@@ -33,7 +47,13 @@ impl Problem {
             status: status.as_u16(),
             code,
             detail: detail.into(),
+            candidates: Vec::new(),
         }
+    }
+
+    /// The same, with the series that may be meant.
+    pub(crate) fn of(self, candidates: Vec<Candidate>) -> Problem {
+        Problem { candidates, ..self }
     }
 
     pub(crate) fn bad_request(code: &'static str, detail: impl Into<String>) -> Problem {

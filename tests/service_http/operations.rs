@@ -153,6 +153,47 @@ async fn results_are_delivered_again_the_queue_pauses_and_wishes_are_kept() {
 }
 
 #[tokio::test]
+async fn a_series_is_named_by_our_id_or_its_uid_and_one_of_several_by_the_candidates_that_the_answer_names() {
+    scratch(|database, url| async move {
+        let service = Service::start(database, &url, Vec::new()).await;
+        service
+            .sql(
+                "insert into series (study_uid, series_uid, state, modality, source) values ('1.5', '1.5.1', 'receiving', 'CT', 'here'),
+                    ('1.6', '1.7.1', 'receiving', 'CT', 'here'), ('1.7', '1.7.1', 'receiving', 'CT', null)",
+            )
+            .await;
+        let shown = service.get("/api/v1/series/1.5.1").await.json();
+        assert_eq!(service.get(&format!("/api/v1/series/{}", shown["id"])).await.json(), shown);
+        let closed = service.post("/api/v1/series/1.5.1/finalize", &json!({})).await.json();
+        let of = |row: &Value| (row["id"].clone(), row["state"].clone(), row["settled_by"].clone());
+        assert_eq!(of(&closed), (shown["id"].clone(), json!("settled"), json!("finalize")));
+
+        let several = service.post("/api/v1/series/1.7.1/finalize", &json!({})).await;
+        assert_eq!((several.status.as_u16(), several.code().as_str()), (409, "ambiguous_series"));
+        assert_eq!(service.get("/api/v1/series/1.7.1").await.json(), several.json());
+        let candidates = several.json()["candidates"].clone();
+        let mut told: Vec<Value> = candidates.as_array().unwrap().clone();
+        told.sort_by_key(|one| one["study_uid"].to_string());
+        assert_eq!(
+            told.iter().map(|one| (&one["study_uid"], &one["source"])).collect::<Vec<_>>(),
+            [(&json!("1.6"), &json!("here")), (&json!("1.7"), &Value::Null)]
+        );
+        let waiting = "select count(*) from series where state = 'receiving' and series_uid = '1.7.1'";
+        assert_eq!(sqlx::query_scalar::<_, i64>(waiting).fetch_one(&service.pool).await.unwrap(), 2);
+        let one = service.post(&format!("/api/v1/series/{}/finalize", told[1]["id"]), &json!({})).await.json();
+        assert_eq!((&one["study_uid"], &one["state"]), (&json!("1.7"), &json!("settled")));
+        let document = service.get("/api/v1/openapi.json").await.json();
+        for (path, method) in [("/api/v1/series/{id}", "get"), ("/api/v1/series/{id}/finalize", "post")] {
+            let named = &document["paths"][path][method]["parameters"][0];
+            assert_eq!((&named["name"], &named["schema"]["type"]), (&json!("id"), &json!("string")), "{path}");
+        }
+        assert!(document["components"]["schemas"]["Candidate"]["properties"]["study_uid"].is_object());
+        service.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_wish_for_a_study_makes_no_job_of_what_is_no_ct() {
     scratch(|database, url| async move {
         let service = Service::start(database, &url, Vec::new()).await;
