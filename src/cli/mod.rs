@@ -22,6 +22,7 @@ use std::process::{Command, ExitCode};
 
 use clap::{Parser, Subcommand};
 
+pub use self::serve::LONGEST_END_SECONDS;
 use crate::config::Settings;
 use crate::{dicom, telemetry};
 

@@ -16,7 +16,7 @@ use tracing::{error, info, warn};
 
 use super::{End, models, say};
 use crate::config::Settings;
-use crate::database::{Database, JobSpecification, PrivateCluster, Watcher};
+use crate::database::{Database, JobSpecification, LONGEST_STOP_SECONDS, PrivateCluster, Watcher};
 use crate::delivery;
 use crate::dicom::{FrameReader, Limits};
 use crate::http::{self, AppState, ServiceSettings, Users, may_listen, record};
@@ -30,6 +30,9 @@ const BROKEN_OFF: Duration = Duration::from_secs(10);
 const CONNECTIONS: Duration = Duration::from_secs(2);
 /// So long threads are waited for that are still busy at the very end. They are left then.
 const THREADS: Duration = Duration::from_secs(5);
+/// The service has ended so many seconds after `service.drain_seconds` at the latest, a private database included. Who ends it by force waits longer.
+pub const LONGEST_END_SECONDS: u64 =
+    BROKEN_OFF.as_secs() + CONNECTIONS.as_secs() + LONGEST_STOP_SECONDS + THREADS.as_secs();
 
 /// What `hilum serve` is told.
 #[derive(Debug, clap::Args)]

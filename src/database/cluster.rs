@@ -35,6 +35,8 @@ const STOP: [(Signal, Duration); 2] = [
     (Signal::INT, Duration::from_secs(10)),
     (Signal::QUIT, Duration::from_secs(3)),
 ];
+/// Seconds that both take together at most.
+pub const LONGEST_STOP_SECONDS: u64 = STOP[0].1.as_secs() + STOP[1].1.as_secs();
 /// So often it is looked whether it has ended.
 const LOOK_FOR_END: Duration = Duration::from_millis(20);
 /// Between two attempts to start it again.

@@ -34,7 +34,7 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
 pub use backoff::{Backoff, Failures};
-pub use cluster::{ClusterError, PrivateCluster};
+pub use cluster::{ClusterError, LONGEST_STOP_SECONDS, PrivateCluster};
 pub use delivery::{ClaimedDelivery, DeliveryState, PlannedDelivery, UnplannedJob, withdraw_deliveries};
 pub use events::{NewEvent, append};
 pub use failpoint::failpoint;

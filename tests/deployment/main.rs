@@ -16,6 +16,7 @@ use std::path::Path;
 use std::process::Command;
 
 use compose::{COMPOSE, compose, texts};
+use hilum::cli::LONGEST_END_SECONDS;
 use image::instructions;
 use orthanc::json_of;
 use systemd::unit;
@@ -39,6 +40,21 @@ fn variables(text: &str) -> BTreeSet<String> {
         .filter(|word| word.starts_with("HILUM_"))
         .map(str::to_owned)
         .collect()
+}
+
+/// Who waits so many seconds for the service to end waits longer than it takes by itself, so that one on a busy machine is not killed at its last step.
+fn has_time_to_end(seconds: &str) {
+    const SLACK: f64 = 10.0;
+    let defaults: toml::Table = toml::from_str(&text("config/default.toml")).unwrap();
+    let drain = defaults["service"]["drain_seconds"].as_float().unwrap();
+    let longest = f64::from(u32::try_from(LONGEST_END_SECONDS).unwrap());
+    assert!(
+        seconds.parse::<f64>().unwrap() >= drain + longest + SLACK,
+        "{seconds} s"
+    );
+    // What docs/service.md promises.
+    let promise = format!("with a private database {longest}:");
+    assert!(text("docs/service.md").contains(&promise), "{promise}");
 }
 
 #[test]

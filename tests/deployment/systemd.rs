@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{in_the_source, text, understands};
+use super::{has_time_to_end, in_the_source, text, understands};
 
 /// The lines of the unit: section, key and value.
 pub(crate) fn unit() -> Vec<(String, String, String)> {
@@ -64,9 +64,7 @@ fn the_unit_starts_the_service_and_gives_it_time_to_end() {
     let program = words.next().unwrap();
     let words: Vec<String> = words.collect();
     understands(&words, "serve");
-    let defaults: toml::Table = toml::from_str(&text("config/default.toml")).unwrap();
-    let drain = defaults["service"]["drain_seconds"].as_float().unwrap();
-    assert!(value("TimeoutStopSec").parse::<f64>().unwrap() >= drain + 10.0);
+    has_time_to_end(&value("TimeoutStopSec"));
     // The state directory is the data folder, and the cache directory's variable is read.
     let environment: Vec<&str> = unit
         .iter()
