@@ -19,6 +19,7 @@ mod listing;
 mod notify;
 mod operations;
 mod queue;
+mod restored;
 mod retention;
 mod retrieval;
 mod series_listing;
@@ -122,7 +123,7 @@ impl Database {
     }
 
     /// Brings the schema up to this version. Safe beside other processes that do the same, and while an older version runs; on a schema of a newer version, which leaves
-    /// to older ones what they need, it does nothing.
+    /// to older ones what they need, it does nothing. Of a database that was restored from another server's dump it takes over the events, so that they are seen at once.
     ///
     /// # Errors
     /// A migration that fails, or one that is not what the database was made with.
@@ -130,6 +131,10 @@ impl Database {
         let mut migrations = sqlx::migrate!("./migrations");
         migrations.set_ignore_missing(true);
         migrations.run(&self.pool).await?;
+        let adopted = self.adopt_events().await?;
+        if adopted > 0 {
+            tracing::info!("{adopted} events are of another server, as after a restore: they stand before those of this one now");
+        }
         Ok(())
     }
 

@@ -1,0 +1,124 @@
+//! A database that was dumped and is restored into another server: what happened before is told there, once and at once.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use hilum::database::testing::scratch;
+use hilum::database::{Change, Database, JobSpecification, Place, PrivateCluster, Watcher};
+use sqlx::PgPool;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+/// A program of PostgreSQL, of the newest version that is installed.
+fn program(name: &str) -> PathBuf {
+    let versions = fs::read_dir("/usr/lib/postgresql").expect("PostgreSQL is installed");
+    let mut programs: Vec<PathBuf> = versions
+        .map(|version| version.unwrap().path().join("bin").join(name))
+        .collect();
+    programs.retain(|program| program.is_file());
+    programs.sort_by_key(|program| fs::canonicalize(program).unwrap());
+    programs.pop().expect("its programs are there")
+}
+
+fn run(name: &str, arguments: &[&str]) {
+    let done = Command::new(program(name)).args(arguments).output().unwrap();
+    assert!(
+        done.status.success(),
+        "{name}: {}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+}
+
+/// Lets the server count its transactions up to this number.
+async fn count_up_to(url: &str, number: u32) {
+    let pool = PgPool::connect(url).await.unwrap();
+    let counts =
+        format!("do $$ begin while pg_current_xact_id()::text::bigint < {number} loop commit; end loop; end $$");
+    sqlx::raw_sql(sqlx::AssertSqlSafe(counts)).execute(&pool).await.unwrap();
+    pool.close().await;
+}
+
+/// The ids of the events after a place.
+async fn ids_after(database: &Database, place: Place) -> Vec<i64> {
+    let events = database.events_after(place, None).await.unwrap();
+    events.iter().map(|event| event.place.id).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_happened_before_a_dump_is_told_at_once_by_the_server_that_it_is_restored_into() {
+    scratch(|database, url| async move {
+        // The old server has counted far.
+        count_up_to(&url, 5000).await;
+        let pool = PgPool::connect(&url).await.unwrap();
+        let settled = "insert into series (study_uid, series_uid, state, revision, settled_at) values ('1.2', '1.3', 'settled', 'a', now())";
+        sqlx::query(settled).execute(&pool).await.unwrap();
+        pool.close().await;
+        let specification = JobSpecification {
+            model: "m".into(),
+            model_digest: "d".into(),
+            parameters_digest: "p".into(),
+            pipeline_revision: 1,
+        };
+        let job = database.make_job(&specification).await.unwrap().unwrap();
+        database.claim_job("w", 60.0, true).await.unwrap().unwrap();
+        database.cancel_job(job.id, "somebody").await.unwrap();
+        let kinds = async |database: &Database| {
+            let events = database.events_of_job(job.id, 100).await.unwrap();
+            events.into_iter().map(|event| event.kind).collect::<Vec<_>>()
+        };
+        // Other tests on this server may hold the last ones back for a moment.
+        for _ in 0..400 {
+            if kinds(&database).await.len() > 2 {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let before = kinds(&database).await;
+        assert_eq!(before, ["job_queued", "job_started", "job_cancel_requested"]);
+        let told = ids_after(&database, Place::default()).await;
+
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        let (data, dump) = (folder.path().join("data"), folder.path().join("dump.sql"));
+        fs::create_dir(&data).unwrap();
+        let dump = dump.to_str().unwrap();
+        run("pg_dump", &["--no-owner", "--file", dump, "--dbname", &url]);
+        let mut cluster = PrivateCluster::start(&data, Path::new("")).await.unwrap();
+        let new_url = cluster.url();
+        run("psql", &["--quiet", "-v", "ON_ERROR_STOP=1", "--dbname", &new_url, "--file", dump]);
+
+        let restored = Database::connect(&new_url, 6).await.unwrap();
+        assert!(kinds(&restored).await.is_empty(), "the new server has not counted as far");
+        restored.migrate().await.unwrap();
+        assert_eq!(kinds(&restored).await, before);
+        assert_eq!(ids_after(&restored, Place::default()).await, told);
+
+        // Who listens hears what is new, and who comes back with the id of an event of before hears the same.
+        let end = CancellationToken::new();
+        let mut listener = Watcher::start(restored.clone(), end.clone()).listen();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        restored.set_paused(true, "somebody").await.unwrap();
+        let mut heard = async || loop {
+            match timeout(Duration::from_secs(20), listener.recv()).await.expect("it is told").unwrap() {
+                Change::Event(event) => return event,
+                Change::Progress(_) => {}
+            }
+        };
+        let new = heard().await;
+        assert_eq!(new.kind, "queue_paused");
+        let last = restored.place_of_event(*told.last().unwrap()).await.unwrap();
+        assert_eq!(ids_after(&restored, last).await, [new.place.id]);
+
+        // When the new server has counted as far as the old one, nothing of before comes again.
+        count_up_to(&new_url, 7000).await;
+        assert!(ids_after(&restored, new.place).await.is_empty());
+        end.cancel();
+        restored.close().await;
+        cluster.stop();
+    })
+    .await;
+}
