@@ -388,8 +388,18 @@ fn slices_that_lie_far_aside_are_refused_before_a_block_is_made_that_holds_them(
         let (found, bytes) = altered(plane, &plane.replace("-110.5", "9999e6"));
         assert_eq!(found, frames);
         let error = read_mask(&bytes).unwrap_err().to_string();
-        assert!(error.contains("beside each other"), "{error}");
+        assert!(error.contains("one behind the other"), "{error}");
     }
+}
+
+#[test]
+fn slices_so_far_away_that_they_fall_together_are_refused() {
+    let affine = |z| [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 2.5, z]];
+    assert!(read_mask(&nifti([1, 1, 2], affine(-1000.0), &[1, 1])).is_ok());
+    let error = read_mask(&nifti([1, 1, 2], affine(-1.7e38), &[1, 1]))
+        .unwrap_err()
+        .to_string();
+    assert!(error.contains("one behind the other"), "{error}");
 }
 
 #[test]
