@@ -209,6 +209,32 @@ fn the_way_back_by_nearest_label_gives_the_mask_of_monai() {
     }
 }
 
+/// Every second slice lies halfway between two voxels of the network's grid, and rows and columns do: the last bit of MONAI's arithmetic decides.
+#[test]
+fn halfway_between_two_voxels_the_nearest_label_is_the_one_that_monai_takes() {
+    for case in cases("inverse_nearest_ties") {
+        let (input, network_shape) = array(&case, "input");
+        let (output, shape) = array(&case, "output");
+        let grid = grid(&case["source_affine_ras"], shape);
+        let specification = GridSpecification {
+            orientation: case["orientation"].as_str().unwrap().into(),
+            ..specification(&grid, &case["target_spacing_mm"])
+        };
+        let image = Image {
+            grid: network_grid(&grid, &specification).unwrap(),
+            values: slowest_last(&input, network_shape),
+        };
+        assert_eq!(image.grid.shape, [network_shape[2], network_shape[1], network_shape[0]]);
+        let mask = mask_back(&image, 0.5, Way::Nearest, &grid);
+        let wanted: Vec<u8> = slowest_last(&output, shape)
+            .iter()
+            .map(|v| u8::from(*v > 0.5))
+            .collect();
+        let differ = mask.labels.iter().zip(&wanted).filter(|(ours, theirs)| ours != theirs);
+        assert_eq!(differ.count(), 0, "{}", case["source_affine_ras"]);
+    }
+}
+
 #[test]
 fn the_whole_way_on_an_oblique_stack_whose_axes_are_turned_is_that_of_monai() {
     for case in cases("pipeline") {

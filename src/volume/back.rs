@@ -8,6 +8,7 @@ use rayon::prelude::*;
 use std::borrow::Cow;
 use std::ops::Range;
 
+use super::nearest::nearest_indices;
 use super::resample::inside;
 use super::separable::{Parallel, Tap, nearest, permute, taps};
 use super::{Grid, Image, Mask};
@@ -19,7 +20,8 @@ pub enum Way {
     /// The network's values are interpolated, and cut at the threshold.
     #[default]
     Linear,
-    /// The network's values are cut, and the nearest voxel decides (halves to the even index), as in the reference pipeline.
+    /// The network's values are cut, and the nearest voxel decides as in the reference pipeline: where two are equally near, the one that MONAI takes (on a
+    /// cropped grid the even index).
     Nearest,
 }
 
@@ -112,7 +114,6 @@ fn separable(image: &Image, threshold: f32, way: Way, grid: &Grid, parallel: &Pa
         return labels;
     }
     let source = &mut labels[within[0].start * area..within[0].end * area];
-    let across = &places[0][within[0].clone()];
     match way {
         Way::Linear => {
             let expander = Expander {
@@ -131,7 +132,7 @@ fn separable(image: &Image, threshold: f32, way: Way, grid: &Grid, parallel: &Pa
             };
             let around = widened(&expander.beside, 1, sizes[1]);
             let further = widened(&around, 1, sizes[1]);
-            let across = taps(across, sizes[0]);
+            let across = taps(&places[0][within[0].clone()], sizes[0]);
             let chunk = across.len().div_ceil(4 * rayon::current_num_threads()).max(1);
             source
                 .par_chunks_mut(chunk * area)
@@ -144,10 +145,10 @@ fn separable(image: &Image, threshold: f32, way: Way, grid: &Grid, parallel: &Pa
                 });
         }
         Way::Nearest => {
-            let rows: Vec<usize> = places[1].iter().map(|p| nearest(*p, sizes[1])).collect();
-            let columns: Vec<u32> = places[2].iter().map(|p| nearest(*p, sizes[2]) as u32).collect();
-            source.par_chunks_mut(area).zip(across).for_each(|(slice, place)| {
-                let k = nearest(*place, sizes[0]);
+            let [across, rows, columns] = nearest_indices(grid, &image.grid, parallel, &places);
+            let columns: Vec<u32> = columns.into_iter().map(|column| column as u32).collect();
+            let across = &across[within[0].clone()];
+            source.par_chunks_mut(area).zip(across).for_each(|(slice, k)| {
                 for r in within[1].clone() {
                     let row = k * sizes[1] + rows[r];
                     let columns_on_row = clip(span(&places[2], touched[row]), &within[2]);

@@ -6,6 +6,7 @@ mod frames;
 mod general;
 mod grid;
 mod load;
+mod nearest;
 mod network;
 mod resample;
 mod separable;
