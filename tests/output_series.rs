@@ -19,72 +19,35 @@ use output_support::{data, grid, hold, request, series};
 const SLICES: usize = 12;
 
 /// A short CT series whose patient and study say what they are told to say, in these bytes.
-fn write_series(
-    folder: &Path,
-    [rows, columns]: [u16; 2],
-    character_set: Option<&[u8]>,
-    name: &[u8],
-    description: &[u8],
-) {
-    std::fs::create_dir_all(folder).unwrap();
-    for slice in 0..SLICES {
-        let short = |tag, value: u16| element(tag, "US", &value.to_le_bytes());
-        let uid = format!("1.2.826.0.1.3680043.9.1.{slice}");
-        let position = format!("-100.5\\-80.25\\{}", -20.0 + 2.5 * slice as f64);
-        let mut bytes = meta(EXPLICIT);
-        bytes.extend(character_set.map(|set| element((8, 5), "CS", set)).unwrap_or_default());
-        let elements = [
-            element((8, 0x08), "CS", b"ORIGINAL\\PRIMARY\\AXIAL"),
-            element((8, 0x16), "UI", b"1.2.840.10008.5.1.4.1.1.2"),
-            element((8, 0x18), "UI", uid.as_bytes()),
-            element((8, 0x20), "DA", b"20010203"),
-            element((8, 0x23), "DA", b"20010203"),
-            element((8, 0x30), "TM", b"101112"),
-            element((8, 0x33), "TM", b"101213.5"),
-            element((8, 0x50), "SH", b"A1"),
-            element((8, 0x60), "CS", b"CT"),
-            element((8, 0x70), "LO", b"Phantom Works"),
-            element((8, 0x90), "PN", b""),
-            element((8, 0x1030), "LO", description),
-            element((0x10, 0x10), "PN", name),
-            element((0x10, 0x20), "LO", b"P1"),
-            element((0x10, 0x21), "LO", b"Ward 7"),
-            element((0x10, 0x30), "DA", b""),
-            element((0x10, 0x40), "CS", b"O"),
-            element((0x10, 0x1010), "AS", b"061Y"),
-            element((0x12, 0x62), "CS", b"YES"),
-            element((0x12, 0x63), "LO", b"by hand"),
-            element((0x18, 0x50), "DS", b"2.5"),
-            element((0x20, 0x0D), "UI", b"1.2.826.0.1.3680043.9.2"),
-            element((0x20, 0x0E), "UI", b"1.2.826.0.1.3680043.9.3"),
-            element((0x20, 0x10), "SH", b"S1"),
-            element((0x20, 0x11), "IS", b"4"),
-            element((0x20, 0x13), "IS", (slice + 1).to_string().as_bytes()),
-            element((0x20, 0x32), "DS", position.as_bytes()),
-            element((0x20, 0x37), "DS", b"1\\0\\0\\0\\1\\0"),
-            element((0x20, 0x52), "UI", b"1.2.826.0.1.3680043.9.4"),
-            element((0x20, 0x1040), "LO", b""),
-            short((0x28, 2), 1),
-            element((0x28, 4), "CS", b"MONOCHROME2"),
-            short((0x28, 0x10), rows),
-            short((0x28, 0x11), columns),
-            element((0x28, 0x30), "DS", b"0.703125\\0.703125"),
-            short((0x28, 0x100), 16),
-            short((0x28, 0x101), 16),
-            short((0x28, 0x102), 15),
-            short((0x28, 0x103), 1),
-            element((0x28, 0x1052), "DS", b"0"),
-            element((0x28, 0x1053), "DS", b"1"),
-            element((0x28, 0x1054), "LO", b"HU"),
-            element(
-                (0x7FE0, 0x10),
-                "OW",
-                &vec![0; usize::from(rows) * usize::from(columns) * 2],
-            ),
-        ];
-        bytes.extend(elements.concat());
-        std::fs::write(folder.join(format!("{slice:03}.dcm")), bytes).unwrap();
-    }
+fn write_series(folder: &Path, matrix: [u16; 2], character_set: Option<&[u8]>, name: &[u8], description: &[u8]) {
+    let bytes = |value: &[u8]| Value::Bytes(value.to_vec());
+    let mut fields: Vec<Field> = vec![
+        ((8, 0x20), "DA", text("20010203")),
+        ((8, 0x23), "DA", text("20010203")),
+        ((8, 0x30), "TM", text("101112")),
+        ((8, 0x33), "TM", text("101213.5")),
+        ((8, 0x50), "SH", text("A1")),
+        ((8, 0x70), "LO", text("Phantom Works")),
+        ((8, 0x90), "PN", text("")),
+        ((8, 0x1030), "LO", bytes(description)),
+        ((0x10, 0x10), "PN", bytes(name)),
+        ((0x10, 0x20), "LO", text("P1")),
+        ((0x10, 0x21), "LO", text("Ward 7")),
+        ((0x10, 0x30), "DA", text("")),
+        ((0x10, 0x40), "CS", text("O")),
+        ((0x10, 0x1010), "AS", text("061Y")),
+        ((0x12, 0x62), "CS", text("YES")),
+        ((0x12, 0x63), "LO", text("by hand")),
+        ((0x18, 0x50), "DS", text("2.5")),
+        ((0x20, 0x0D), "UI", text("1.2.826.0.1.3680043.9.2")),
+        ((0x20, 0x10), "SH", text("S1")),
+        ((0x20, 0x11), "IS", text("4")),
+        ((0x20, 0x52), "UI", text("1.2.826.0.1.3680043.9.4")),
+        ((0x20, 0x1040), "LO", text("")),
+        ((0x28, 0x1054), "LO", text("HU")),
+    ];
+    fields.extend(character_set.map(|set| ((8, 0x05), "CS", bytes(set))));
+    write_series_in(folder, matrix, EXPLICIT, false, &fields);
 }
 
 /// Two balls, none in the first and the last slices.
@@ -319,16 +282,16 @@ fn patient_and_study() -> Vec<Field> {
 }
 
 /// A short CT series in a transfer syntax with these elements beside those of a slice.
-fn write_series_in(folder: &Path, syntax: &str, open: bool, more: &[Field]) {
+fn write_series_in(folder: &Path, [rows, columns]: [u16; 2], syntax: &str, open: bool, more: &[Field]) {
     std::fs::create_dir_all(folder).unwrap();
     for slice in 0..SLICES {
         let mut fields: Vec<Field> = vec![
-            ((8, 0x05), "CS", text("ISO_IR 100")),
             ((8, 0x08), "CS", text("ORIGINAL\\PRIMARY\\AXIAL")),
             ((8, 0x16), "UI", text("1.2.840.10008.5.1.4.1.1.2")),
             ((8, 0x18), "UI", text(&format!("1.2.826.0.1.3680043.9.1.{slice}"))),
             ((8, 0x60), "CS", text("CT")),
             ((0x20, 0x0E), "UI", text("1.2.826.0.1.3680043.9.3")),
+            ((0x20, 0x13), "IS", text(&(slice + 1).to_string())),
             (
                 (0x20, 0x32),
                 "DS",
@@ -337,8 +300,8 @@ fn write_series_in(folder: &Path, syntax: &str, open: bool, more: &[Field]) {
             ((0x20, 0x37), "DS", text("1\\0\\0\\0\\1\\0")),
             ((0x28, 2), "US", short(1)),
             ((0x28, 4), "CS", text("MONOCHROME2")),
-            ((0x28, 0x10), "US", short(24)),
-            ((0x28, 0x11), "US", short(16)),
+            ((0x28, 0x10), "US", short(rows)),
+            ((0x28, 0x11), "US", short(columns)),
             ((0x28, 0x30), "DS", text("0.703125\\0.703125")),
             ((0x28, 0x100), "US", short(16)),
             ((0x28, 0x101), "US", short(16)),
@@ -346,7 +309,11 @@ fn write_series_in(folder: &Path, syntax: &str, open: bool, more: &[Field]) {
             ((0x28, 0x103), "US", short(1)),
             ((0x28, 0x1052), "DS", text("0")),
             ((0x28, 0x1053), "DS", text("1")),
-            ((0x7FE0, 0x10), "OW", Value::Bytes(vec![0; 24 * 16 * 2])),
+            (
+                (0x7FE0, 0x10),
+                "OW",
+                Value::Bytes(vec![0; usize::from(rows) * usize::from(columns) * 2]),
+            ),
         ];
         fields.extend_from_slice(more);
         fields.sort_by_key(|(tag, ..)| *tag);
@@ -361,7 +328,9 @@ fn the_whole_of_patient_and_study_is_copied_from_every_byte_order() {
     for (syntax, open) in [(EXPLICIT, false), (IMPLICIT, true), (IMPLICIT, false), (BIG, true)] {
         let folder = tempfile::tempdir().unwrap();
         let ct = folder.path().join("ct");
-        write_series_in(&ct, syntax, open, &all);
+        let mut fields = vec![((8, 0x05), "CS", text("ISO_IR 100"))];
+        fields.extend_from_slice(&all);
+        write_series_in(&ct, [24, 16], syntax, open, &fields);
         let (series, stack) = series(&ct);
         let mask = balls(&stack);
         let request = request(&series, &stack, &mask);
@@ -381,13 +350,18 @@ fn the_whole_of_patient_and_study_is_copied_from_every_byte_order() {
     }
 }
 
+/// A series of 37 x 29 voxels a slice, which do not fill bytes, and a mask of it.
+fn odd_matrix(ct: &Path) -> (Series, Stack, Mask) {
+    write_series(ct, [37, 29], Some(b"ISO_IR 100"), b"Odd^Matrix", b"Chest");
+    let (series, stack) = series(ct);
+    let mask = balls(&stack);
+    (series, stack, mask)
+}
+
 #[test]
 fn a_flipped_bit_a_moved_frame_and_a_lost_frame_of_a_drawn_mask_are_found() {
     let folder = tempfile::tempdir().unwrap();
-    let ct = folder.path().join("ct");
-    write_series(&ct, [37, 29], Some(b"ISO_IR 100"), b"Odd^Matrix", b"Chest");
-    let (series, stack) = series(&ct);
-    let mask = balls(&stack);
+    let (series, stack, mask) = odd_matrix(folder.path());
     for frames in [Frames::Full, Frames::Sparse] {
         let request = SegmentationRequest {
             frames,
@@ -448,10 +422,7 @@ fn a_flipped_bit_a_moved_frame_and_a_lost_frame_of_a_drawn_mask_are_found() {
 #[test]
 fn a_matrix_that_does_not_fill_bytes_is_valid_and_exact() {
     let folder = tempfile::tempdir().unwrap();
-    let ct = folder.path().join("ct");
-    write_series(&ct, [37, 29], Some(b"ISO_IR 100"), b"Odd^Matrix", b"Chest");
-    let (series, stack) = series(&ct);
-    let mask = balls(&stack);
+    let (series, stack, mask) = odd_matrix(folder.path());
     for frames in [Frames::Full, Frames::Sparse] {
         for segments in [
             vec![SegmentDescription::lung(1)],
@@ -463,7 +434,7 @@ fn a_matrix_that_does_not_fill_bytes_is_valid_and_exact() {
                 segments,
                 ..request(&series, &stack, &mask)
             };
-            hold(&build(&request).expect("built"), &request, &ct, &name);
+            hold(&build(&request).expect("built"), &request, folder.path(), &name);
         }
     }
 }
