@@ -210,7 +210,8 @@ fn codes(text: &str, heading: &str) -> BTreeSet<String> {
 #[test]
 fn the_codes_of_failed_jobs_are_those_that_the_code_has() {
     let named = codes(&text("docs/service.md"), "A job that failed says why");
-    let source = text("src/jobs/worker.rs")
+    let source = text("src/jobs/worker/attempt.rs")
+        + &text("src/jobs/worker/ending.rs")
         + &text("src/jobs/error.rs")
         + &text("src/jobs/core.rs")
         + &text("src/database/queue.rs");
