@@ -52,7 +52,7 @@ pub use listing::{DeliveryRow, Filter, JOB_STATES, JobRow, SERIES_STATES, Whose}
 pub use operations::{Operated, Wish, Wished};
 pub use queue::{Claim, JobEnd, JobProgress, Renewal, ResultClaim, StoredSlice};
 pub use retention::Keep;
-pub use retrieval::{ClaimedRetrieval, RetrievalFault, RetrievalRow, RetrievalState};
+pub use retrieval::{ClaimedRetrieval, RETRIEVAL_STATES, RetrievalFault, RetrievalRow, RetrievalState};
 pub use series_listing::{EventRow, SeriesRow};
 pub use settling::ToBeCounted;
 pub use watch::{Change, Event, Place, Progress, Watcher};

@@ -6,6 +6,9 @@ use time::OffsetDateTime;
 
 use super::{Database, DatabaseError, NewEvent, append};
 
+/// Every state of a retrieval.
+pub const RETRIEVAL_STATES: [&str; 5] = ["seen", "pending", "running", "done", "failed"];
+
 /// Where a retrieval stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, sqlx::Type)]
 #[sqlx(type_name = "retrieval_state", rename_all = "snake_case")]
@@ -88,6 +91,20 @@ pub struct RetrievalFault<'a> {
     pub wait_seconds: Option<f64>,
 }
 
+/// The columns of `RetrievalRow`, and what a statement does with them.
+macro_rules! retrievals {
+    ($tail:literal, $($argument:expr),+) => {
+        sqlx::query_as!(
+            RetrievalRow,
+            r#"select id, pacs, study_uid, series_uid, state as "state: RetrievalState", count, priority, attempts, not_before, error, actor,
+                   created_at, finished_at
+               from retrieval "#
+                + $tail,
+            $($argument),+
+        )
+    };
+}
+
 impl Database {
     /// A user's wish: a series (of a study that is not known, where `study_uid` is empty), or all CT series of a study (an empty `series_uid`), is retrieved as soon as may be, whatever is held of it. Its row.
     ///
@@ -136,15 +153,39 @@ impl Database {
     /// # Errors
     /// Those of the database.
     pub async fn retrieval(&self, id: i64) -> Result<Option<RetrievalRow>, DatabaseError> {
-        Ok(sqlx::query_as!(
-            RetrievalRow,
-            r#"select id, pacs, study_uid, series_uid, state as "state: RetrievalState", count, priority, attempts, not_before, error, actor,
-                   created_at, finished_at
-               from retrieval where id = $1"#,
-            id
-        )
-        .fetch_optional(self.pool())
-        .await?)
+        Ok(retrievals!("where id = $1", id).fetch_optional(self.pool()).await?)
+    }
+
+    /// A page of retrievals, newest first: those whose id is below `before`, of one state where one is given, at most `limit`.
+    ///
+    /// # Errors
+    /// Those of the database; a state that is none of [`RETRIEVAL_STATES`].
+    pub async fn retrievals(
+        &self,
+        state: Option<&str>,
+        before: i64,
+        limit: i64,
+    ) -> Result<Vec<RetrievalRow>, DatabaseError> {
+        let rows = match state {
+            None => {
+                retrievals!("where id < $1 order by id desc limit $2", before, limit)
+                    .fetch_all(self.pool())
+                    .await?
+            }
+            Some(state) => {
+                // Of a state that is equal to one, the planner would walk the primary key, and look for the few that failed among all.
+                retrievals!(
+                    "where state between $3::text::retrieval_state and $3::text::retrieval_state and id < $1
+                    order by state, id desc limit $2",
+                    before,
+                    limit,
+                    state
+                )
+                .fetch_all(self.pool())
+                .await?
+            }
+        };
+        Ok(rows)
     }
 
     /// Takes a retrieval from this PACS that is due, or whose worker lost its lease, into somebody's hands.

@@ -76,41 +76,53 @@ impl ListQuery {
                 ));
             }
         };
-        if let Some(state) = &self.state
-            && !states.contains(&state.as_str())
-        {
-            return Err(Problem::bad_request(
-                "unknown_state",
-                format!("A state is one of {}.", states.join(", ")),
-            ));
-        }
+        check_state(self.state.as_deref(), states)?;
         let received_since = match self.received_since {
             None => None,
             Some(text) => Some(OffsetDateTime::parse(&text, &Rfc3339).map_err(|_| {
                 Problem::bad_request("bad_query", "received_since is a time like 2026-01-31T00:00:00Z.")
             })?),
         };
-        let limit = self.limit.unwrap_or(USUAL_LIMIT);
-        if !(1..=LARGEST_LIMIT).contains(&limit) {
-            return Err(Problem::bad_request("bad_query", "limit is 1 to 200."));
-        }
-        let after = match self.cursor {
-            None => None,
-            Some(cursor) => Some(read_cursor(&cursor, key).ok_or_else(|| {
-                Problem::bad_request(
-                    "bad_cursor",
-                    "The cursor is not one that a page of this list ended with.",
-                )
-            })?),
-        };
         Ok(Filter {
             whose,
             state: self.state,
             received_since,
-            after,
-            limit,
+            after: after(self.cursor.as_deref(), key)?,
+            limit: rows_of_a_page(self.limit)?,
         })
     }
+}
+
+/// A state that is asked for is one of `states`.
+pub(crate) fn check_state(state: Option<&str>, states: &[&str]) -> Result<(), Problem> {
+    match state {
+        Some(state) if !states.contains(&state) => Err(Problem::bad_request(
+            "unknown_state",
+            format!("A state is one of {}.", states.join(", ")),
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Most rows of a page.
+pub(crate) fn rows_of_a_page(limit: Option<i64>) -> Result<i64, Problem> {
+    let limit = limit.unwrap_or(USUAL_LIMIT);
+    if (1..=LARGEST_LIMIT).contains(&limit) {
+        Ok(limit)
+    } else {
+        Err(Problem::bad_request("bad_query", "limit is 1 to 200."))
+    }
+}
+
+/// Time and key of the last row of the page before.
+pub(crate) fn after<K>(
+    cursor: Option<&str>,
+    key: impl FnOnce(&str) -> Option<K>,
+) -> Result<Option<(OffsetDateTime, K)>, Problem> {
+    let Some(cursor) = cursor else { return Ok(None) };
+    let sentence = "The cursor is not one that a page of this list ended with.";
+    let place = read_cursor(cursor, key).ok_or_else(|| Problem::bad_request("bad_cursor", sentence))?;
+    Ok(Some(place))
 }
 
 /// The place after a row: microseconds and id.

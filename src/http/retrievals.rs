@@ -1,14 +1,36 @@
-//! `GET /api/v1/retrievals/{id}`: how far it is with what a PACS was asked for.
+//! `GET /api/v1/retrievals` and `/api/v1/retrievals/{id}`: how far it is with what a PACS was asked for.
 
 use axum::Json;
 use axum::extract::State;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use time::OffsetDateTime;
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use super::AppState;
-use super::problem::{Path, Problem};
-use crate::database::{Database, RetrievalRow, RetrievalState};
+use super::jobs::{after, check_state, cursor, rows_of_a_page};
+use super::problem::{Path, Problem, Query};
+use crate::database::{Database, RETRIEVAL_STATES, RetrievalRow, RetrievalState};
+
+/// What the list is asked for.
+#[derive(Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RetrievalQuery {
+    /// Only those in this state: seen, pending, running, done or failed.
+    state: Option<String>,
+    /// Goes on where the page before ended: its `next`.
+    cursor: Option<String>,
+    /// Most rows, 1 to 200; 50 if absent.
+    limit: Option<i64>,
+}
+
+/// A page of retrievals.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct RetrievalPage {
+    retrievals: Vec<Retrieval>,
+    /// The cursor of the next page; null: this is the last one.
+    next: Option<String>,
+}
 
 /// A series, or all CT series of a study, that is fetched from a PACS.
 #[derive(Serialize, ToSchema)]
@@ -87,6 +109,30 @@ pub(super) async fn find(database: &Database, id: i64) -> Result<Retrieval, Prob
     let row = database.retrieval(id).await?;
     row.map(Retrieval::from)
         .ok_or_else(|| Problem::not_found("retrieval_not_found", "There is no such retrieval."))
+}
+
+/// What is, was or is to be fetched from a PACS, what was asked for last first: wished for by a user, or found by polling. Those that cannot be fetched are in the state `failed`, with
+/// the reason in `error`.
+#[utoipa::path(get, path = "/api/v1/retrievals", tag = "jobs", operation_id = "list_retrievals", params(RetrievalQuery),
+    responses((status = 200, body = RetrievalPage), (status = "4XX", body = Problem, content_type = "application/problem+json")))]
+pub(crate) async fn list(
+    State(state): State<AppState>,
+    Query(query): Query<RetrievalQuery>,
+) -> Result<Json<RetrievalPage>, Problem> {
+    check_state(query.state.as_deref(), &RETRIEVAL_STATES)?;
+    let limit = rows_of_a_page(query.limit)?;
+    // Ids only grow, so the id alone tells the order.
+    let before = after(query.cursor.as_deref(), |id| id.parse::<i64>().ok())?.map_or(i64::MAX, |(_, id)| id);
+    let state_asked = query.state.as_deref();
+    let mut rows = state.database.retrievals(state_asked, before, limit + 1).await?;
+    let page = usize::try_from(limit).unwrap_or_default();
+    let more = rows.len() > page;
+    rows.truncate(page);
+    let next = rows.last().filter(|_| more).map(|row| cursor(row.created_at, row.id));
+    Ok(Json(RetrievalPage {
+        retrievals: rows.into_iter().map(Retrieval::from).collect(),
+        next,
+    }))
 }
 
 /// How far it is with a series or study that is fetched from a PACS, as the answer to a submission names it.

@@ -64,6 +64,7 @@ fn list() -> Vec<Route> {
         Described(OPERATE, routes!(operations::cancel)),
         Described(OPERATE, routes!(operations::retry)),
         Described(OPERATE, routes!(operations::redeliver)),
+        Described(READ, routes!(retrievals::list)),
         Described(READ, routes!(retrievals::one)),
         Described(READ, routes!(series::list)),
         Described(READ, routes!(series::one)),

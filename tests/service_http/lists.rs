@@ -7,7 +7,17 @@ async fn pages_follow_each_other_without_gaps_and_filters_hold() {
     scratch(|database, url| async move {
         let service = Service::start(database, &url, Vec::new()).await;
         service.seed(100).await;
+        service
+            .sql(
+                "insert into retrieval (pacs, study_uid, series_uid, state, actor, created_at)
+                 select 'orthanc', '1.2', '1.3.' || n, (array['seen', 'pending', 'running', 'done', 'failed'])[1 + n % 5]::retrieval_state, 'test',
+                    now() - n / 3 * interval '1 second' from generate_series(1, 40) n",
+            )
+            .await;
         for (list, field, filter, expected) in [
+            ("retrievals", "retrievals", "", 40),
+            ("retrievals", "retrievals", "&state=failed", 8),
+            ("retrievals", "retrievals", "&state=seen", 8),
             ("jobs", "jobs", "", 100),
             ("jobs", "jobs", "&state=done", 25),
             ("jobs", "jobs", "&study=1.2.3", 4),
@@ -53,6 +63,69 @@ async fn pages_follow_each_other_without_gaps_and_filters_hold() {
 }
 
 #[tokio::test]
+async fn fetches_that_failed_are_found_newest_first_with_their_reason() {
+    scratch(|database, url| async move {
+        let service = Service::start(database.clone(), &url, Vec::new()).await;
+        for (series, error, wait_seconds) in [
+            ("1.3.1", Some("answered 404"), None),
+            ("1.3.2", None, None),
+            ("1.3.3", Some("answered 503"), Some(3600.0)),
+            ("1.3.4", Some("2 of 3 instances cannot be taken"), None),
+        ] {
+            database
+                .request_retrieval("orthanc", "1.2", series, 0, "test")
+                .await
+                .unwrap();
+            let claimed = database
+                .claim_retrieval("orthanc", 60.0, "test")
+                .await
+                .unwrap()
+                .unwrap();
+            match error {
+                Some(error) => {
+                    let fault = RetrievalFault { error, wait_seconds };
+                    assert!(database.retrieval_failed(&claimed, &fault, "test").await.unwrap());
+                }
+                None => assert!(database.retrieved(&claimed, 3, "test").await.unwrap()),
+            }
+        }
+        let told = async |path: &str| {
+            let page = service.get(path).await.json();
+            let told = page["retrievals"].as_array().unwrap().iter().map(|one| {
+                let text = |name: &str| one[name].as_str().unwrap_or("-").to_owned();
+                [text("series_uid"), text("state"), text("error")].join(" ")
+            });
+            told.collect::<Vec<_>>()
+        };
+        let failed = [
+            "1.3.4 failed 2 of 3 instances cannot be taken",
+            "1.3.1 failed answered 404",
+        ];
+        assert_eq!(told("/api/v1/retrievals?state=failed").await, failed);
+        assert_eq!(
+            told("/api/v1/retrievals?state=pending").await,
+            ["1.3.3 pending answered 503"]
+        );
+        assert_eq!(
+            told("/api/v1/retrievals").await,
+            [failed[0], "1.3.3 pending answered 503", "1.3.2 done -", failed[1]]
+        );
+        let page = service.get("/api/v1/retrievals?state=failed&limit=1").await.json();
+        let rest = format!(
+            "/api/v1/retrievals?state=failed&cursor={}",
+            page["next"].as_str().unwrap()
+        );
+        assert_eq!(told(&rest).await, failed[1..]);
+        // The rows are those that are asked for one by one.
+        let one = &page["retrievals"][0];
+        assert_eq!(&service.get(one["links"]["self"].as_str().unwrap()).await.json(), one);
+        assert!(one["finished_at"].is_string() && one["next_attempt_at"].is_null());
+        service.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn what_is_wrong_has_a_stable_code() {
     scratch(|database, url| async move {
         let service = Service::start(database, &url, Vec::new()).await;
@@ -69,6 +142,10 @@ async fn what_is_wrong_has_a_stable_code() {
             ("GET", "/api/v1/jobs?limit=201", "", 400, "bad_query"),
             ("GET", "/api/v1/jobs?stat=done", "", 400, "bad_query"),
             ("GET", "/api/v1/jobs?state=finished", "", 400, "unknown_state"),
+            ("GET", "/api/v1/retrievals?state=lost", "", 400, "unknown_state"),
+            ("GET", "/api/v1/retrievals?limit=0", "", 400, "bad_query"),
+            ("GET", "/api/v1/retrievals?study=1.2", "", 400, "bad_query"),
+            ("GET", "/api/v1/retrievals?cursor=x", "", 400, "bad_cursor"),
             ("GET", "/api/v1/jobs?cursor=%00", "", 400, "bad_cursor"),
             ("GET", "/api/v1/jobs?study=%00", "", 400, "bad_query"),
             (
@@ -144,6 +221,8 @@ async fn lists_use_their_indexes_under_generic_plans() {
              select '1.2.' || n / 2, '1.3.' || n, 'taken', '\\x01', 'A' || n / 2, now() - n * interval '1 minute' from generate_series(1, 100000) n;
              insert into job (id, series_id, series_revision, model, model_digest, parameters_digest, pipeline_revision, state, created_at)
              select gen_random_uuid(), id, '\\x01', 'm', 'd', 'p', 1, (array['done', 'done', 'done', 'failed', 'refused'])[1 + id % 5]::job_state, received_at from series;
+             insert into retrieval (pacs, study_uid, series_uid, state, actor)
+             select 'a', study_uid, series_uid, case when id % 1000 = 0 then 'failed' else 'done' end::retrieval_state, 'test' from series;
              insert into event (kind, actor) select 'a', 'b' from generate_series(1, 1000);
              analyze",
         )
@@ -160,11 +239,12 @@ async fn lists_use_their_indexes_under_generic_plans() {
             let statement: Value = serde_json::from_str(&text).unwrap();
             let sql = statement["query"].as_str().unwrap();
             let list = sql.contains("limit $4") && (sql.contains("from job j join series s") || sql.contains("source_count, received_at"));
+            let retrievals = sql.contains("from retrieval") && sql.contains("id desc limit $2");
             let events = sql.contains("from event") && sql.contains("order by transaction, id limit");
             // What the queue does once for every job.
             let queue = ["update job set state = 'running'", "and id <> $6", "before.id = delivery.job_id"];
             let queue = queue.iter().any(|part| sql.contains(part));
-            if !list && !events && !queue {
+            if !list && !retrievals && !events && !queue {
                 continue;
             }
             looked_at += usize::from(!queue);
@@ -190,11 +270,15 @@ async fn lists_use_their_indexes_under_generic_plans() {
                 continue;
             }
             assert!(!plan.contains("Seq Scan"), "{sql}\n{plan}");
+            assert!(
+                !retrievals || plan.contains("retrieval_by_state") == sql.contains("$3"),
+                "{sql}\n{plan}"
+            );
             assert!(events || !plan.contains("Hash Join"), "{sql}\n{plan}");
         }
         drop(connection);
         pool.close().await;
-        assert!(looked_at >= 13, "{looked_at} statements");
+        assert!(looked_at >= 15, "{looked_at} statements");
         assert_eq!(of_queue, 4, "statements of the queue");
     })
     .await;
