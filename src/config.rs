@@ -101,6 +101,27 @@ pub enum ConfigError {
     /// A key is unknown, missing or of the wrong type; the message says where it came from.
     #[error("configuration: {}", without_secrets(.0))]
     Invalid(Box<figment::Error>),
+    /// A `[[user]]` block says `pacs` with a name that no `[[pacs]]` block has.
+    #[error(
+        "configuration: [[user]] {user}: there is no [[pacs]] block named {pacs:?}; {}",
+        the_known(.known)
+    )]
+    UnknownPacs {
+        /// The user.
+        user: String,
+        /// What it says.
+        pacs: String,
+        /// The names that there are.
+        known: Vec<String>,
+    },
+}
+
+/// The names of `[[pacs]]` blocks, for a message.
+pub(crate) fn the_known(names: &[String]) -> String {
+    if names.is_empty() {
+        return "there is none at all".to_owned();
+    }
+    format!("there are: {}", names.join(", "))
 }
 
 /// What is said of an error, without what may be a secret: the value of a key of `[[pacs]]` or `[[user]]` or of the database's URL, and the lines of the file that the parser of
@@ -148,10 +169,34 @@ impl Settings {
         let environment = Env::prefixed("HILUM_")
             .filter(|key| key.as_str().contains("__"))
             .split("__");
-        figment
+        let settings: Settings = figment
             .merge(environment)
             .extract()
-            .map_err(|error| ConfigError::Invalid(Box::new(error)))
+            .map_err(|error| ConfigError::Invalid(Box::new(error)))?;
+        settings.check_users()?;
+        Ok(settings)
+    }
+
+    /// The names of the `[[pacs]]` blocks.
+    #[must_use]
+    pub fn pacs_names(&self) -> Vec<String> {
+        self.pacs.iter().map(|block| block.name.clone()).collect()
+    }
+
+    /// Users whose series would come from a PACS that nobody knows.
+    fn check_users(&self) -> Result<(), ConfigError> {
+        let known = self.pacs_names();
+        let named = self.user.iter().filter_map(|user| Some((user, user.pacs.as_ref()?)));
+        for (user, pacs) in named {
+            if !known.contains(pacs) {
+                return Err(ConfigError::UnknownPacs {
+                    user: user.name.clone(),
+                    pacs: pacs.clone(),
+                    known,
+                });
+            }
+        }
+        Ok(())
     }
 
     /// What `segment` is given.
@@ -359,6 +404,32 @@ mod tests {
         assert_eq!(settings.segment().profiles(), [settings.output.profile()]);
         let misspelt = with(&block("x", "frames = \"some\"")).unwrap_err().to_string();
         assert!(misspelt.contains("some"), "{misspelt}");
+    }
+
+    #[test]
+    fn a_user_of_a_pacs_that_no_block_has_is_an_error_that_lists_the_known_ones() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("hilum.toml");
+        let loaded = |pacs: &[&str], of_user: &str| {
+            let blocks = pacs
+                .iter()
+                .map(|name| format!("[[pacs]]\nname = {name:?}\nurl = \"http://x/\"\n"));
+            let user = format!("[[user]]\nname = \"gate\"\nhash = \"5432167890\"\nroles = [\"ingest\"]\n{of_user}");
+            std::fs::write(&file, blocks.chain([user]).collect::<String>()).unwrap();
+            Settings::load(Some(&file))
+        };
+        let known = loaded(&["orthanc", "archive"], "pacs = \"archive\"").unwrap();
+        assert_eq!(known.user[0].pacs.as_deref(), Some("archive"));
+        assert_eq!(loaded(&["orthanc"], "").unwrap().user[0].pacs, None);
+        let said = loaded(&["orthanc", "archive"], "pacs = \"Archive\"")
+            .unwrap_err()
+            .to_string();
+        for told in ["gate", "\"Archive\"", "orthanc, archive"] {
+            assert!(said.contains(told), "{said}");
+        }
+        assert!(!said.contains("5432167890"), "{said}");
+        let said = loaded(&[], "pacs = \"orthanc\"").unwrap_err().to_string();
+        assert!(said.contains("there is none at all"), "{said}");
     }
 
     #[test]

@@ -12,7 +12,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use hilum::database::testing::scratch;
 use serde_json::Value;
-use service_support::{Service, both, eventually, files, ready, ready_without_pacs, thin_phantom};
+use service_support::{Service, both, column, eventually, files, ready, ready_without_pacs, thin_phantom};
 use sqlx::{Connection as _, PgConnection};
 
 const COMPLETE: (&str, &str) = ("X-Hilum-Series-Complete", "true");
@@ -156,6 +156,103 @@ async fn many_senders_to_two_replicas_make_one_job_and_one_result_of_each_series
         tokio::time::sleep(Duration::from_secs(2)).await;
         assert_eq!(second.jobs().await.len(), series.len());
         assert!(first.end() && second.end());
+    })
+    .await;
+}
+
+/// A `[[user]]` block as `hilum user add` prints it, and the token of this user.
+fn user(name: &str, more: &[&str]) -> (String, String) {
+    let made = Command::new(env!("CARGO_BIN_EXE_hilum"))
+        .args(["user", "add", name, "--role", "ingest", "--token"])
+        .args(more)
+        .output()
+        .unwrap();
+    let said = String::from_utf8(made.stdout).unwrap();
+    assert!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    let token = said.lines().next().unwrap().rsplit(' ').next().unwrap().to_owned();
+    (said, token)
+}
+
+#[tokio::test]
+async fn a_segmentation_goes_to_the_pacs_that_the_request_or_else_the_user_names_and_is_not_guessed() {
+    if !ready_without_pacs() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let (gate, of_gate) = user("gate", &["--pacs", "archive"]);
+        let (plain, of_plain) = user("plain", &[]);
+        // Nobody listens there: the deliveries are decided on, and wait.
+        let pacs = |name: &str| {
+            format!("[[pacs]]\nname = {name:?}\nurl = \"http://127.0.0.1:9/dicom-web\"\ndeliver = \"all\"\n")
+        };
+        let two = [pacs("orthanc"), pacs("archive")].concat();
+        let one = pacs("archive");
+        let mut service = Service::new(Some(&url));
+        let folder = tempfile::tempdir().unwrap();
+        let cases = [
+            // Which blocks, whose token, what the request names; the source, and what becomes of the segmentation.
+            (&two, &of_gate, None, "archive", "archive"),
+            (&two, &of_gate, Some("orthanc"), "orthanc", "orthanc"),
+            (&two, &of_gate, Some("orthnac"), "-", "no_destination"),
+            (&two, &of_plain, None, "-", "no_destination"),
+            (&two, &of_plain, Some("archive"), "archive", "archive"),
+            (&one, &of_plain, None, "-", "no_destination"),
+            (&one, &of_gate, None, "archive", "archive"),
+        ];
+        let mut configured = "";
+        for (number, (blocks, token, named, source, goes)) in cases.into_iter().enumerate() {
+            if configured != blocks {
+                if !configured.is_empty() {
+                    assert!(service.end(), "{}", service.log());
+                }
+                service.configure(&[blocks.as_str(), &gate, "\n", &plain].concat());
+                service.up().await;
+                configured = blocks;
+            }
+            let slices = thin_phantom(
+                &folder.path().join(number.to_string()),
+                81 + u32::try_from(number).unwrap(),
+            );
+            let bearer = format!("Bearer {token}");
+            let mut headers = vec![COMPLETE, ("Authorization", bearer.as_str())];
+            headers.extend(named.map(|name| ("X-Hilum-Source", name)));
+            assert_eq!(
+                service.stow(&slices, &headers).await.unwrap().status(),
+                200,
+                "case {number}"
+            );
+            let told = eventually("the segmentation to be decided on", || async {
+                let told = column(
+                    &url,
+                    "select coalesce(source, '-') || ' ' || coalesce(destination, withheld -> 0 ->> 'why') from series
+                     join job on job.series_id = series.id left join delivery on delivery.job_id = job.id
+                     where deliveries_planned order by job.created_at",
+                )
+                .await;
+                (told.len() > number).then_some(told)
+            })
+            .await;
+            assert_eq!(told[number], format!("{source} {goes}"), "case {number}");
+        }
+        assert_eq!(
+            column(
+                &url,
+                "select detail ->> 'source' from event where kind = 'source_unknown'"
+            )
+            .await,
+            ["orthnac"]
+        );
+        assert!(service.end(), "{}", service.log());
+
+        // A name that no block has: nothing starts, and the known ones are told.
+        service.configure(&[pacs("orthanc"), gate].concat());
+        service.launch();
+        assert!(!service.ends_by_itself());
+        let log = service.log();
+        assert!(
+            log.contains("[[user]] gate") && log.contains("there are: orthanc"),
+            "{log}"
+        );
     })
     .await;
 }

@@ -119,7 +119,7 @@ fn run(arguments: Arguments) -> anyhow::Result<End> {
         Subcommands::Migrate => serve::migrate(&settings),
         Subcommands::Submit(a) => submit::run(&a),
         Subcommands::Check(a) => check::run(&a, settings),
-        Subcommands::User(a) => user::run(&a),
+        Subcommands::User(a) => user::run(&a, &settings.pacs_names()),
     }
 }
 

@@ -10,6 +10,7 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 
 use super::{End, say};
+use crate::config::the_known;
 use crate::http::Role;
 
 /// Shortest password that is taken.
@@ -36,14 +37,21 @@ struct Add {
     /// What the user may do; can be given several times.
     #[arg(long = "role", value_enum, required = true, value_name = "ROLE")]
     roles: Vec<Role>,
+    /// Name of the [[pacs]] block that this user is: the series that it stores come from there, and their segmentations go back there.
+    #[arg(long, value_name = "NAME")]
+    pacs: Option<String>,
     /// Make a random bearer token instead of reading a password. It is shown once.
     #[arg(long)]
     token: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> anyhow::Result<End> {
+/// `known`: the names of the `[[pacs]]` blocks of the configuration that this program was given.
+pub(super) fn run(arguments: &Arguments, known: &[String]) -> anyhow::Result<End> {
     let Subcommands::Add(add) = &arguments.command;
     check_name(&add.name)?;
+    if let Some(pacs) = &add.pacs {
+        check_pacs(pacs, known)?;
+    }
     let secret = if add.token {
         format!(
             "{}.{}",
@@ -53,7 +61,7 @@ pub(super) fn run(arguments: &Arguments) -> anyhow::Result<End> {
     } else {
         read_password()?
     };
-    let block = block(&add.name, &secret, &add.roles)?;
+    let block = block(&add.name, &secret, &add.roles, add.pacs.as_deref())?;
     if add.token {
         say(format!("# Bearer token, shown only now: {secret}"));
     }
@@ -70,6 +78,14 @@ fn check_name(name: &str) -> anyhow::Result<()> {
             .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-');
     if !right {
         bail!("a name is letters, digits, `_` and `-`, at most {LONGEST_NAME}");
+    }
+    Ok(())
+}
+
+/// Without any block the configuration is not at hand, as where the user is made on another machine: the service says at its start whether it knows the name.
+fn check_pacs(pacs: &str, known: &[String]) -> anyhow::Result<()> {
+    if !known.is_empty() && !known.iter().any(|name| name == pacs) {
+        bail!("there is no [[pacs]] block named {pacs:?}; {}", the_known(known));
     }
     Ok(())
 }
@@ -92,7 +108,7 @@ fn read_password() -> anyhow::Result<String> {
     Ok(password)
 }
 
-fn block(name: &str, secret: &str, roles: &[Role]) -> anyhow::Result<String> {
+fn block(name: &str, secret: &str, roles: &[Role], pacs: Option<&str>) -> anyhow::Result<String> {
     let hash: argon2::password_hash::phc::PasswordHash = Argon2::default()
         .hash_password(secret.as_bytes())
         .map_err(|error| anyhow::anyhow!("cannot hash the password: {error}"))?;
@@ -102,9 +118,11 @@ fn block(name: &str, secret: &str, roles: &[Role]) -> anyhow::Result<String> {
     roles.sort_unstable();
     roles.dedup();
     let roles: Vec<String> = roles.iter().map(|role| format!("\"{}\"", role.name())).collect();
+    let pacs = pacs.map(|pacs| format!("\npacs = {}", toml::Value::from(pacs)));
     Ok(format!(
-        "[[user]]\nname = \"{name}\"\nhash = \"{hash}\"\nroles = [{}]",
-        roles.join(", ")
+        "[[user]]\nname = \"{name}\"\nhash = \"{hash}\"\nroles = [{}]{}",
+        roles.join(", "),
+        pacs.unwrap_or_default()
     ))
 }
 
@@ -121,13 +139,31 @@ mod tests {
         struct Blocks {
             user: Vec<crate::http::User>,
         }
-        let text = block("viewer", "long enough", &[Role::Read, Role::Operate, Role::Read]).unwrap();
+        let text = block("viewer", "long enough", &[Role::Read, Role::Operate, Role::Read], None).unwrap();
         let blocks: Blocks = toml::from_str(&text).unwrap();
         assert_eq!(blocks.user[0].name, "viewer");
         assert_eq!(blocks.user[0].roles, [Role::Read, Role::Operate]);
         let hash = PasswordHash::new(&blocks.user[0].hash).unwrap();
         assert!(Argon2::default().verify_password(b"long enough", &hash).is_ok());
         assert!(Argon2::default().verify_password(b"another one", &hash).is_err());
+        assert_eq!(blocks.user[0].pacs, None);
+        for name in ["orthanc", "the \"old\" one"] {
+            let text = block("gate", "long enough", &[Role::Ingest], Some(name)).unwrap();
+            let blocks: Blocks = toml::from_str(&text).unwrap();
+            assert_eq!(blocks.user[0].pacs.as_deref(), Some(name));
+        }
+    }
+
+    #[test]
+    fn a_pacs_that_the_configuration_does_not_have_is_refused_and_the_known_ones_are_listed() {
+        let known = ["orthanc".to_owned(), "archive".to_owned()];
+        assert!(check_pacs("archive", &known).is_ok());
+        assert!(check_pacs("archive", &[]).is_ok(), "its configuration is elsewhere");
+        let said = check_pacs("Archive", &known).unwrap_err().to_string();
+        assert!(
+            said.contains("\"Archive\"") && said.contains("orthanc, archive"),
+            "{said}"
+        );
     }
 
     #[test]

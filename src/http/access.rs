@@ -44,6 +44,10 @@ pub enum Access {
 #[derive(Clone, Debug)]
 pub(crate) struct Caller(pub(crate) String);
 
+/// The PACS that series come from which this caller stores, where nothing else is said: `pacs` of the `[[user]]` block.
+#[derive(Clone, Debug)]
+pub(crate) struct StoresFor(pub(crate) String);
+
 /// Whether the service may listen where it is told to.
 ///
 /// # Errors
@@ -208,11 +212,11 @@ impl Guard {
         method: Method,
         authority: Option<String>,
         headers: &HeaderMap,
-    ) -> Result<Caller, Problem> {
+    ) -> Result<(Caller, Option<StoresFor>), Problem> {
         let method = if method == Method::HEAD { Method::GET } else { method };
         let access = path.and_then(|path| self.table.get(&(path, method.clone())));
         if access == Some(&Access::Open) {
-            return Ok(Caller("anonymous".to_owned()));
+            return Ok((Caller("anonymous".to_owned()), None));
         }
         let host = headers
             .get(header::HOST)
@@ -223,7 +227,7 @@ impl Guard {
             check_origin(headers, host.unwrap_or_default())?;
         }
         if self.users.is_empty() {
-            return Ok(Caller("anonymous".to_owned()));
+            return Ok((Caller("anonymous".to_owned()), None));
         }
         let Some(user) = self.users.find(headers).await else {
             return Err(Problem::new(
@@ -239,7 +243,7 @@ impl Guard {
                 format!("This needs the role {}.", role.name()),
             )),
             // No such route or method: the router says so, to those whom it knows.
-            _ => Ok(Caller(user.name.clone())),
+            _ => Ok((Caller(user.name.clone()), user.pacs.clone().map(StoresFor))),
         }
     }
 }
@@ -279,8 +283,11 @@ pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next
     let authority = request.uri().authority().map(|authority| authority.as_str().to_owned());
     let method = request.method().clone();
     match guard.check(path, method, authority, request.headers()).await {
-        Ok(caller) => {
+        Ok((caller, stores_for)) => {
             request.extensions_mut().insert(caller);
+            if let Some(stores_for) = stores_for {
+                request.extensions_mut().insert(stores_for);
+            }
             next.run(request).await
         }
         Err(problem) => problem.into_response(),
@@ -359,6 +366,7 @@ mod tests {
             name: name.to_owned(),
             hash: hash.to_string(),
             roles: Vec::new(),
+            pacs: None,
         }
     }
 
@@ -448,6 +456,7 @@ mod tests {
             name: "a".to_owned(),
             hash: "secret".to_owned(),
             roles: Vec::new(),
+            pacs: None,
         };
         assert!(matches!(Users::new(vec![user]), Err(HttpError::Hash(name)) if name == "a"));
     }

@@ -41,6 +41,9 @@ pub struct User {
     pub hash: String,
     /// What the user may do.
     pub roles: Vec<Role>,
+    /// Name of the `[[pacs]]` block that this user is: what it stores comes from there, unless the request names another source.
+    #[serde(default)]
+    pub pacs: Option<String>,
 }
 
 /// What a user may do.
@@ -70,6 +73,7 @@ impl std::fmt::Debug for User {
         f.debug_struct("User")
             .field("name", &self.name)
             .field("roles", &self.roles)
+            .field("pacs", &self.pacs)
             .finish_non_exhaustive()
     }
 }

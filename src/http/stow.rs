@@ -5,15 +5,16 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
+use axum::{Extension, Router};
 use utoipa::IntoResponses;
 use utoipa::openapi::{self, RefOr};
 
+use super::access::StoresFor;
 use super::problem::{Path, Problem};
 use crate::dicomweb::multipart::{Boundary, MultipartError};
 use crate::inbox::{Ingest, IngestError, Origin};
@@ -47,8 +48,13 @@ pub fn routes(ingest: Ingest, pacs: Arc<Vec<String>>) -> Router {
 /// Stores instances (STOW-RS).
 #[utoipa::path(post, path = "/dicom-web/studies", tag = "dicomweb", operation_id = "store", params(SenderHeaders), responses(Answers),
     request_body(content = String, content_type = "multipart/related; type=\"application/dicom\"", description = BODY))]
-pub(super) async fn store(State(door): State<Door>, headers: HeaderMap, body: Body) -> Response {
-    answer(&door, &headers, body, None).await
+pub(super) async fn store(
+    State(door): State<Door>,
+    user: Option<Extension<StoresFor>>,
+    headers: HeaderMap,
+    body: Body,
+) -> Response {
+    answer(&door, user, &headers, body, None).await
 }
 
 /// Stores instances of one study (STOW-RS); others fail with a reason.
@@ -58,10 +64,11 @@ pub(super) async fn store(State(door): State<Door>, headers: HeaderMap, body: Bo
 pub(super) async fn store_in_study(
     State(door): State<Door>,
     Path(study): Path<String>,
+    user: Option<Extension<StoresFor>>,
     headers: HeaderMap,
     body: Body,
 ) -> Response {
-    answer(&door, &headers, body, Some(study)).await
+    answer(&door, user, &headers, body, Some(study)).await
 }
 
 /// What the OpenAPI document says of the body.
@@ -73,7 +80,7 @@ const BODY: &str =
 #[into_params(parameter_in = Header)]
 #[expect(dead_code, reason = "a description; the headers are read by name")]
 struct SenderHeaders {
-    /// Name of the [[pacs]] block that the sender is; results go back there.
+    /// Name of the [[pacs]] block that the sender is; results go back there. Without it, the block that `pacs` of the user's block names, if any; nothing is guessed.
     #[param(rename = "x-hilum-source")]
     source: Option<String>,
     /// `true`: the series in the request are whole, and nobody waits for more slices.
@@ -119,7 +126,13 @@ impl IntoResponses for Answers {
     }
 }
 
-async fn answer(door: &Door, headers: &HeaderMap, body: Body, study: Option<String>) -> Response {
+async fn answer(
+    door: &Door,
+    user: Option<Extension<StoresFor>>,
+    headers: &HeaderMap,
+    body: Body,
+    study: Option<String>,
+) -> Response {
     let Door { ingest, pacs } = door;
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok());
     let encoding = headers.get(header::CONTENT_ENCODING).map(HeaderValue::as_bytes);
@@ -137,7 +150,7 @@ async fn answer(door: &Door, headers: &HeaderMap, body: Body, study: Option<Stri
         return refused(&IngestError::TooLarge(most));
     }
     let (pacs, unknown_source) = match headers.get(SOURCE_HEADER).map(|value| source(value, pacs)) {
-        None => (None, None),
+        None => (user.map(|Extension(StoresFor(pacs))| pacs), None),
         Some(Source::Known(name)) => (Some(name), None),
         Some(Source::Unknown(name)) => {
             tracing::warn!(source = name, "a sender names a source that no [[pacs]] block has");

@@ -185,6 +185,7 @@ fn user(name: &str, password: &str, roles: &[Role]) -> User {
         name: name.to_owned(),
         hash: hash.to_string(),
         roles: roles.to_vec(),
+        pacs: None,
     }
 }
 
