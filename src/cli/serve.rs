@@ -1,5 +1,7 @@
 //! `hilum serve`: the service in one process, and `hilum migrate`, which brings its database up to this version.
 
+mod network;
+
 use std::fs::{self, Permissions};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -9,20 +11,20 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::ValueEnum;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{error, info, warn};
 
-use super::{End, models, say};
+use self::network::Network;
+use super::{End, say};
 use crate::config::Settings;
-use crate::database::{Database, JobSpecification, LONGEST_STOP_SECONDS, PrivateCluster, Watcher};
+use crate::database::{Database, LONGEST_STOP_SECONDS, PrivateCluster, Watcher};
 use crate::delivery;
-use crate::dicom::{FrameReader, Limits};
+use crate::dicom::Limits;
 use crate::http::{self, AppState, ServiceSettings, Users, may_listen, record};
 use crate::inbox::{self, Ingest};
-use crate::jobs::{self, Core, Worker, worker_name};
-use crate::model::{Manifest, Session};
+use crate::jobs::{Worker, worker_name};
 
 /// Once `service.drain_seconds` are over, what is broken off has so long to come to its end.
 const BROKEN_OFF: Duration = Duration::from_secs(10);
@@ -163,13 +165,8 @@ async fn serve(arguments: &Arguments, settings: &Settings, data: &Path) -> anyho
     // Before anything else: a signal that came earlier would end this process and leave a database of its own running.
     let mut signals = Signals::new()?;
     let works = arguments.roles.contains(&ProcessRole::Work);
-    let opened = async {
-        let (for_network, folder) = (settings.clone(), data.to_owned());
-        // It may take minutes, in which a signal is to be heard.
-        let network = tokio::task::spawn_blocking(move || network(&for_network, &folder, works)).await??;
-        Ok((network, open(settings, data).await?))
-    };
-    let (network, State { database, cluster }) = match signals.before(opened).await? {
+    let network = Network::named(settings, works)?;
+    let State { database, cluster } = match signals.before(open(settings, data)).await? {
         Ok(opened) => opened,
         Err(signal) => {
             info!("{signal}: it ends before it has started");
@@ -200,7 +197,8 @@ async fn work(
     signals: &mut Signals,
 ) -> anyhow::Result<End> {
     let has = |role| arguments.roles.contains(&role);
-    let Network { core, specification } = network;
+    let (tell, model) = watch::channel(network.state());
+    let Network { to_load, specification } = network;
     let name = worker_name();
     let (drain, end) = (CancellationToken::new(), CancellationToken::new());
     // Also where the rest cannot be started.
@@ -224,9 +222,14 @@ async fn work(
         let poller = inbox::poller::run(database.clone(), ingest.clone(), settings.pacs.clone(), drain.clone());
         tasks.spawn(or_end(poller, drain.clone()));
     }
-    if let Some(core) = core {
-        let worker = Worker::new(database.clone(), core, settings.jobs.clone(), name.clone());
-        tasks.spawn(worker.run(drain.clone(), end.clone()));
+    if let Some(manifest) = to_load {
+        let (settings, data, database, name) = (settings.clone(), data.to_owned(), database.clone(), name.clone());
+        let (drain, end) = (drain.clone(), end.clone());
+        tasks.spawn(async move {
+            if let Some(core) = network::load(manifest, &settings, &data, &tell, &drain).await {
+                Worker::new(database, core, settings.jobs, name).run(drain, end).await;
+            }
+        });
     }
     if has(ProcessRole::Deliver) {
         let deliveries = delivery::run(
@@ -240,7 +243,7 @@ async fn work(
         tasks.spawn(or_end(deliveries, drain.clone()));
     }
     let receiving = has(ProcessRole::Receive).then_some(ingest);
-    let pacs: Arc<Vec<String>> = Arc::new(settings.pacs.iter().map(|block| block.name.clone()).collect());
+    let pacs = Arc::new(settings.pacs_names());
     let app = AppState {
         watcher: Watcher::start(database.clone(), drain.clone()),
         event_streams: Arc::new(Semaphore::new(
@@ -253,8 +256,7 @@ async fn work(
         specification,
         pacs: Arc::clone(&pacs),
         disk_limits: settings.inbox.disk_limits(),
-        // The network was opened before anything listens, or is not to be.
-        model_ready: Arc::new(|| true),
+        model,
         recorder: record().context("another recorder of metrics is installed")?,
     };
     let stow = receiving.map(|ingest| http::stow::routes(ingest, pacs));
@@ -285,58 +287,6 @@ async fn work(
         let _ = tokio::time::timeout(BROKEN_OFF, tasks.wait()).await;
     }
     Ok(ended)
-}
-
-/// What the network is, as the settings have it.
-fn manifest(settings: &Settings) -> anyhow::Result<Manifest> {
-    let path = models::manifest_path(&settings.model.name, &settings.model.folder)?;
-    Ok(Manifest::load(&path)?.with(&settings.overrides)?)
-}
-
-/// What this process has of the network.
-#[derive(Default)]
-struct Network {
-    /// Ready to segment, where it works.
-    core: Option<Arc<Core>>,
-    /// What jobs are made with, as far as it is known.
-    specification: Option<Arc<JobSpecification>>,
-}
-
-/// The network, ready, where this process `works`; and what jobs are made with. A process that does not segment needs no network: without its manifest, any job of the same
-/// slices answers a wish for one.
-fn network(settings: &Settings, data: &Path, works: bool) -> anyhow::Result<Network> {
-    let manifest = match manifest(settings) {
-        Ok(manifest) => manifest,
-        Err(error) if works => return Err(error),
-        Err(error) => {
-            warn!("it is not known here with which network jobs are made: {error:#}");
-            return Ok(Network::default());
-        }
-    };
-    let specification = Some(Arc::new(jobs::specification(&manifest)));
-    let core = works.then(|| core(manifest, settings, data)).transpose()?;
-    Ok(Network { core, specification })
-}
-
-/// The network, ready.
-fn core(manifest: Manifest, settings: &Settings, data: &Path) -> anyhow::Result<Arc<Core>> {
-    let session = Session::open(&manifest, &settings.model.session_options())?;
-    info!(
-        "{} {} runs on {}",
-        manifest.name,
-        manifest.version,
-        session.provider().name
-    );
-    let reader = FrameReader::new(settings.decoder.options());
-    let core = Core::new(
-        manifest,
-        session,
-        reader,
-        settings.segment_for_delivery(),
-        data.to_owned(),
-        data.join("inbox"),
-    );
-    Ok(Arc::new(core))
 }
 
 /// A part that cannot run at all ends the whole, with its reason; the exit code says so, so that who looks after the process starts it again.

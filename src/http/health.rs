@@ -114,14 +114,43 @@ async fn disk(state: &AppState) -> Option<Disk> {
     tokio::task::spawn_blocking(move || Disk::of(&folder).ok()).await.ok()?
 }
 
+/// How it stands with the network of a process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ModelState {
+    /// This process does not segment (`--roles` without `work`): nobody needs it here.
+    NotAsked,
+    /// It is being loaded, and empty windows are sent through it.
+    Loading,
+    /// Empty windows went through it: jobs are worked on.
+    Ready,
+    /// It could not be loaded, and why. It is tried again.
+    Failed(String),
+}
+
+impl ModelState {
+    /// As an answer names it.
+    fn name(&self) -> &'static str {
+        match self {
+            ModelState::NotAsked => "not_asked",
+            ModelState::Loading => "loading",
+            ModelState::Ready => "ready",
+            ModelState::Failed(_) => "failed",
+        }
+    }
+}
+
 /// Whether each part is ready.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Readiness {
     database: bool,
     /// The data folder is there, and its disk has room for uploads.
     disk: bool,
-    /// The network is loaded, or none is needed here.
+    /// Windows went through the network, or this process needs none (`model_state` tells).
     model: bool,
+    /// not_asked (this process does not segment), loading, ready or failed.
+    model_state: &'static str,
+    /// Why the network could not be loaded; it is tried again.
+    model_error: Option<String>,
 }
 
 /// The process lives.
@@ -135,10 +164,16 @@ pub(crate) async fn healthz() -> &'static str {
     responses((status = 200, body = Readiness), (status = 503, body = Readiness)))]
 pub(crate) async fn readyz(State(state): State<AppState>) -> (StatusCode, Json<Readiness>) {
     let answered = tokio::time::timeout(PATIENCE, state.database.ping()).await;
+    let model = state.model.borrow().clone();
     let ready = Readiness {
         database: matches!(answered, Ok(Ok(()))),
         disk: disk(&state).await.is_some_and(|disk| disk.has_room(&state.disk_limits)),
-        model: (state.model_ready)(),
+        model: matches!(model, ModelState::Ready | ModelState::NotAsked),
+        model_state: model.name(),
+        model_error: match model {
+            ModelState::Failed(why) => Some(why),
+            _ => None,
+        },
     };
     let status = if ready.database && ready.disk && ready.model {
         StatusCode::OK

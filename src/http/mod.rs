@@ -21,13 +21,13 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 use crate::database::{Database, JobSpecification, Watcher};
 use crate::inbox::DiskLimits;
 
 pub use access::{Access, Users, may_listen};
-pub use health::{Recorder, record};
+pub use health::{ModelState, Recorder, record};
 pub use listen::listen;
 pub use problem::Problem;
 pub use routes::{router, table};
@@ -54,8 +54,8 @@ pub struct AppState {
     pub pacs: Arc<Vec<String>>,
     /// From when on the disk of the data folder is too full for uploads.
     pub disk_limits: DiskLimits,
-    /// Whether the network is loaded, or none is to be loaded in this process.
-    pub model_ready: Arc<dyn Fn() -> bool + Send + Sync>,
+    /// How it stands with the network of this process.
+    pub model: watch::Receiver<ModelState>,
     /// Renders the metrics.
     pub recorder: Recorder,
 }

@@ -24,12 +24,12 @@ use futures_util::StreamExt;
 use hilum::config::Settings;
 use hilum::database::testing::scratch;
 use hilum::database::{Database, JobSpecification, RetrievalFault, Watcher};
-use hilum::http::{Access, AppState, Role, ServiceSettings, User, Users, record, router, table};
+use hilum::http::{Access, AppState, ModelState, Role, ServiceSettings, User, Users, record, router, table};
 use hilum::inbox::DiskLimits;
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, PgPool};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
@@ -38,6 +38,7 @@ struct Service {
     pool: PgPool,
     folder: tempfile::TempDir,
     end: CancellationToken,
+    model: watch::Sender<ModelState>,
 }
 
 struct Answer {
@@ -70,6 +71,7 @@ impl Service {
     async fn start(database: Database, url: &str, users: Vec<User>) -> Service {
         let folder = tempfile::tempdir().unwrap();
         let end = CancellationToken::new();
+        let (model, told_of_model) = watch::channel(ModelState::Ready);
         let state = AppState {
             watcher: Watcher::start(database.clone(), end.clone()),
             event_streams: Arc::new(Semaphore::new(2)),
@@ -88,7 +90,7 @@ impl Service {
                 reserve_bytes: 1,
                 watermark: 1.0,
             },
-            model_ready: Arc::new(|| true),
+            model: told_of_model,
             recorder: record().expect("the only recorder of this process"),
         };
         let stow = Router::new()
@@ -99,6 +101,7 @@ impl Service {
             pool: PgPool::connect(url).await.unwrap(),
             folder,
             end,
+            model,
         }
     }
 

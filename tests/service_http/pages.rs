@@ -3,6 +3,29 @@
 use super::*;
 
 #[tokio::test]
+async fn readiness_tells_how_it_stands_with_the_network() {
+    scratch(|database, url| async move {
+        let service = Service::start(database, &url, Vec::new()).await;
+        let failed = ModelState::Failed("there is no library".to_owned());
+        for (state, status, name, why) in [
+            (ModelState::Loading, 503, "loading", None),
+            (failed, 503, "failed", Some("there is no library")),
+            (ModelState::Ready, 200, "ready", None),
+            (ModelState::NotAsked, 200, "not_asked", None),
+        ] {
+            service.model.send_replace(state);
+            let answer = service.get("/readyz").await;
+            let wanted = json!({"database": true, "disk": true, "model": status == 200, "model_state": name, "model_error": why});
+            assert_eq!((answer.status.as_u16(), answer.json()), (status, wanted));
+            // It lives, whatever it is ready for.
+            assert_eq!(service.get("/healthz").await.status, 200);
+        }
+        service.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn a_result_comes_with_its_type_and_tag_or_says_why_it_does_not() {
     scratch(|database, url| async move {
         let service = Service::start(database, &url, Vec::new()).await;
@@ -132,7 +155,10 @@ async fn health_metrics_and_documentation_are_there() {
         let ready = service.get("/readyz").await;
         assert_eq!(
             (ready.status.as_u16(), ready.json()),
-            (200, json!({"database": true, "disk": true, "model": true}))
+            (
+                200,
+                json!({"database": true, "disk": true, "model": true, "model_state": "ready", "model_error": null})
+            )
         );
         let metrics = service.get("/metrics").await.text();
         for line in [

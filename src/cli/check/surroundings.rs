@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use crate::cli::serve::{memory_holds_a_series, named_database};
 use crate::config::Settings;
@@ -76,19 +76,36 @@ async fn service(listen: SocketAddr) -> Check {
         let seen = format!("something else answers there ({status})");
         return Check::absent(what, seen, "to run the service, choose another service.listen");
     };
-    let not_ready: Vec<&str> = parts
-        .iter()
-        .filter(|(_, ready)| **ready != Value::Bool(true))
-        .map(|(part, _)| part.as_str())
+    readiness(what, parts)
+}
+
+/// What the parts of `/readyz` say.
+fn readiness(what: String, parts: &Map<String, Value>) -> Check {
+    let is_ready = |part: &str| parts.get(part) == Some(&Value::Bool(true));
+    let said = |part: &str| parts.get(part).and_then(Value::as_str);
+    let not_ready: Vec<&str> = ["database", "disk", "model"]
+        .into_iter()
+        .filter(|part| !is_ready(part))
         .collect();
     if not_ready.is_empty() {
-        return Check::ok(what, "it runs, and database, disk and network are ready");
+        let seen = match said("model_state") {
+            Some("not_asked") => "it runs, and database and disk are ready; it segments nothing (--roles)",
+            _ => "it runs, and database, disk and network are ready",
+        };
+        return Check::ok(what, seen);
     }
-    Check::problem(
-        what,
-        format!("it runs, and is not ready: {}", not_ready.join(", ")),
-        "its log says why: start the database, or make room on the disk of service.data_folder",
-    )
+    let mut seen = format!("it runs, and is not ready: {}", not_ready.join(", "));
+    if let Some(why) = said("model_error") {
+        seen = format!("{seen} ({why})");
+    } else if said("model_state") == Some("loading") {
+        seen += " (the network is being loaded)";
+    }
+    let to_do = match not_ready[..] {
+        ["model"] if said("model_error").is_none() => "wait: building TensorRT's engines takes minutes",
+        ["model"] => "mend [model] of the configuration, or what it names; it is tried again",
+        _ => "its log says why: start the database, or make room on the disk of service.data_folder",
+    };
+    Check::problem(what, seen, to_do)
 }
 
 /// What `/readyz` says, where anybody answers.
@@ -162,5 +179,44 @@ fn to_do(error: &ClientError) -> &'static str {
         }
         _ if error.is_transient() => "start it, or mend url in its [[pacs]] block",
         _ => "look whether url in its [[pacs]] block is the root of a DICOMweb service",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::model::Health;
+
+    #[test]
+    fn what_a_running_service_says_of_its_network_is_told() {
+        let told = |disk: bool, model: bool, state: &str, why: Option<&str>| {
+            let parts =
+                json!({"database": true, "disk": disk, "model": model, "model_state": state, "model_error": why});
+            let check = readiness("service".to_owned(), parts.as_object().unwrap());
+            (check.health, check.seen, check.to_do)
+        };
+        let (health, seen, _) = told(true, true, "ready", None);
+        assert_eq!(health, Health::Ok);
+        assert!(seen.ends_with("database, disk and network are ready"), "{seen}");
+        let (health, seen, _) = told(true, true, "not_asked", None);
+        assert_eq!(health, Health::Ok);
+        assert!(seen.contains("it segments nothing"), "{seen}");
+        let (health, seen, to_do) = told(true, false, "loading", None);
+        assert_eq!(health, Health::Problem);
+        assert!(
+            seen.contains("model (the network is being loaded)") && to_do.starts_with("wait"),
+            "{seen}: {to_do}"
+        );
+        let (_, seen, to_do) = told(true, false, "failed", Some("there is no library"));
+        assert!(
+            seen.contains("model (there is no library)") && to_do.contains("[model]"),
+            "{seen}: {to_do}"
+        );
+        let (_, seen, to_do) = told(false, true, "ready", None);
+        assert!(seen.ends_with("disk") && to_do.contains("make room"), "{seen}: {to_do}");
     }
 }
