@@ -24,4 +24,4 @@ cat "$out"/phantom/ct/* > /dev/null    # into the page cache
 to_nii_dcm2niix,read_SimpleITK_ImageSeriesReader,resample_SimpleITK_linear_f32,resample_MONAI_Spacing_bilinear,maskback_SimpleITK_linear_2x_cut
 "$python" benches/compare/compare_seg.py time "$out/phantom/ct" "$out/phantom/mask.nii.gz" "$out" --repeat "$repeat" --ops hd_binary_full,dcmqi_binary_full
 "$python" benches/compare/stages.py "$hilum" "$out/phantom/ct" "$out" --ratios
-"$python" benches/compare/compare_compressed.py "$hilum" "$out/phantom/ct" "$out" --repeat "$repeat"
+"$python" benches/compare/compare_compressed.py "$hilum" "$out/phantom/ct" "$out" --small "$out/small/ct" --repeat "$repeat"
