@@ -1,14 +1,17 @@
 //! Enhanced CT: what is said of a frame stands in its own functional groups, in those that all frames share, or partly in both (PS3.3 C.7.6.16). The objects are made here, so
-//! that every way of saying it is met, and every way of leaving it out.
+//! that every way of saying it is met, and every way of leaving it out. And the frames stand in the object in each way in which archives store them.
 #![allow(clippy::unwrap_used, clippy::expect_used)]
 
 mod ct_file;
 mod output_support;
 
+use std::io::Write as _;
 use std::path::Path;
 
-use ct_file::{EXPLICIT, element, item, little_endian, meta};
-use hilum::dicom::{Limits, discover};
+use ct_file::{
+    DEFLATED, EXPLICIT, JPEG_LS, RLE, element, encapsulated, header, item, jpeg_ls_frame_of, little_endian, meta,
+};
+use hilum::dicom::{DecodeOptions, FrameReader, Limits, discover};
 use hilum::series::{Code, Judgement, Outcome, Series, SeriesLimits, Stack, Verdict, group, judge};
 use hilum::volume::Voxels;
 
@@ -134,23 +137,31 @@ fn bytes_of(groups: &Groups) -> Vec<u8> {
     bytes
 }
 
+/// The values of a frame as they are stored.
+fn stored(frame: &Frame) -> Vec<i16> {
+    let (slope, intercept) = frame.stored_by;
+    hu(frame.place)
+        .iter()
+        .map(|hu| ((f64::from(*hu) - intercept) / slope) as i16)
+        .collect()
+}
+
 /// The object with these frames in this order; `said` of them have functional groups of their own.
 fn enhanced(shared: &Groups, frames: &[Frame], said: usize) -> Vec<u8> {
-    let short = |tag, value: u16| element(tag, "US", &value.to_le_bytes());
-    let pixels: Vec<u8> = frames
-        .iter()
-        .flat_map(|frame| {
-            let (slope, intercept) = frame.stored_by;
-            let stored: Vec<i16> = hu(frame.place)
-                .iter()
-                .map(|hu| ((f64::from(*hu) - intercept) / slope) as i16)
-                .collect();
-            little_endian(&stored)
-        })
-        .collect();
-    let each: Vec<Vec<u8>> = frames.iter().take(said).map(|frame| bytes_of(&frame.groups)).collect();
+    let pixels: Vec<u8> = frames.iter().flat_map(|frame| little_endian(&stored(frame))).collect();
     [
         meta(EXPLICIT),
+        without_pixels(shared, frames, said),
+        element((0x7FE0, 0x10), "OW", &pixels),
+    ]
+    .concat()
+}
+
+/// The data set up to its pixels.
+fn without_pixels(shared: &Groups, frames: &[Frame], said: usize) -> Vec<u8> {
+    let short = |tag, value: u16| element(tag, "US", &value.to_le_bytes());
+    let each: Vec<Vec<u8>> = frames.iter().take(said).map(|frame| bytes_of(&frame.groups)).collect();
+    [
         element((8, 0x08), "CS", b"ORIGINAL\\PRIMARY\\VOLUME\\NONE"),
         element((8, 0x16), "UI", b"1.2.840.10008.5.1.4.1.1.2.1"),
         element((8, 0x18), "UI", b"1.2.3.6"),
@@ -173,7 +184,6 @@ fn enhanced(shared: &Groups, frames: &[Frame], said: usize) -> Vec<u8> {
         short((0x28, 0x103), 1),
         sequence((0x5200, 0x9229), &[bytes_of(shared)]),
         sequence((0x5200, 0x9230), &each),
-        element((0x7FE0, 0x10), "OW", &pixels),
     ]
     .concat()
 }
@@ -428,5 +438,155 @@ fn a_rescale_that_is_no_number_in_shared_or_per_frame_groups_is_not_hounsfield_u
             Code::NotHu,
             &format!("{told} in 1 of 12 slices"),
         );
+    }
+}
+
+/// How encapsulated pixel data say where a frame begins (PS3.5 A.4, PS3.3 C.7.6.3.1.8).
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Table {
+    Basic,
+    Extended,
+    /// One of the next object, that fits no fragment here.
+    Wrong,
+    None,
+}
+
+/// The frames in fragments of at most `piece` bytes, and the elements that go before them.
+fn in_fragments(frames: &[Vec<u8>], piece: usize, table: Table) -> Vec<u8> {
+    let (mut offsets, mut fragments) = (Vec::new(), Vec::new());
+    let mut at = 0;
+    for frame in frames {
+        offsets.push(at);
+        for fragment in frame.chunks(piece) {
+            at += 8 + (fragment.len() + fragment.len() % 2) as u64;
+            fragments.push(fragment);
+        }
+    }
+    let mut before = Vec::new();
+    if table == Table::Extended {
+        let long = |numbers: &[u64]| numbers.iter().flat_map(|n| n.to_le_bytes()).collect::<Vec<u8>>();
+        let lengths: Vec<u64> = frames.iter().map(|frame| frame.len() as u64).collect();
+        before = [
+            element((0x7FE0, 1), "OV", &long(&offsets)),
+            element((0x7FE0, 2), "OV", &long(&lengths)),
+        ]
+        .concat();
+    }
+    let numbers: Vec<u8> = match table {
+        Table::Basic => offsets.iter().flat_map(|n| (*n as u32).to_le_bytes()).collect(),
+        Table::Wrong => (0..FRAMES as u32).flat_map(|n| (n * 100_000).to_le_bytes()).collect(),
+        Table::Extended | Table::None => Vec::new(),
+    };
+    let empty = encapsulated(&fragments);
+    let after = header((0x7FE0, 0x10), "OB", u32::MAX).len();
+    [
+        &before[..],
+        &empty[..after],
+        &item(0xE000, numbers.len() as u32),
+        &numbers,
+        &empty[after + 8..],
+    ]
+    .concat()
+}
+
+/// One frame by PS3.5 G: two segments, the high bytes and the low ones, of literal runs.
+fn rle(samples: &[i16]) -> Vec<u8> {
+    let segment = |shift: u32| {
+        let bytes: Vec<u8> = samples.iter().map(|sample| (sample >> shift) as u8).collect();
+        let mut runs: Vec<u8> = bytes
+            .chunks(128)
+            .flat_map(|run| [&[(run.len() - 1) as u8], run].concat())
+            .collect();
+        runs.resize(runs.len().next_multiple_of(2), 0);
+        runs
+    };
+    let (high, low) = (segment(8), segment(0));
+    let mut bytes: Vec<u8> = [2, 64, 64 + high.len() as u32]
+        .iter()
+        .flat_map(|n| n.to_le_bytes())
+        .collect();
+    bytes.resize(64, 0);
+    [bytes, high, low].concat()
+}
+
+/// In no order of theirs, so that a frame that is mistaken for another shows.
+fn shuffled() -> [Frame; FRAMES] {
+    [7, 0, 11, 3, 1, 10, 5, 2, 9, 4, 8, 6].map(Frame::at)
+}
+
+#[test]
+fn compressed_frames_are_found_by_either_offset_table_and_without_one() {
+    let frames = shuffled();
+    let before = without_pixels(&shared(), &frames, FRAMES);
+    let jpeg_ls = |samples: &[i16]| jpeg_ls_frame_of(ROWS, COLUMNS, samples);
+    let coded =
+        |code: &dyn Fn(&[i16]) -> Vec<u8>| -> Vec<Vec<u8>> { frames.iter().map(|f| code(&stored(f))).collect() };
+    let (by_rle, by_jpeg_ls) = (coded(&rle), coded(&jpeg_ls));
+    let whole_frames = usize::MAX;
+    for (syntax, coded) in [(RLE, &by_rle), (JPEG_LS, &by_jpeg_ls)] {
+        for (table, piece) in [
+            (Table::Basic, whole_frames),
+            (Table::Basic, 64),
+            (Table::Extended, whole_frames),
+            (Table::Extended, 64),
+            (Table::None, whole_frames),
+            (Table::Wrong, whole_frames),
+            (Table::None, 64),
+        ] {
+            // Nothing tells where a frame of RLE begins.
+            if syntax == RLE && (table, piece) == (Table::None, 64) {
+                continue;
+            }
+            let bytes = [meta(syntax), before.clone(), in_fragments(coded, piece, table)].concat();
+            let (stack, values) = read(&bytes);
+            assert_eq!(stack.slices[0].frame, 1, "{syntax}");
+            assert!(values == whole(), "{syntax}, {table:?}, fragments of {piece}");
+        }
+    }
+    let lost = [meta(RLE), before, in_fragments(&by_rle, 64, Table::None)].concat();
+    let folder = tempfile::tempdir().unwrap();
+    let series = found(folder.path(), &lost);
+    let refused = FrameReader::new(DecodeOptions::default())
+        .read(&series.instances[0], 0, &mut Vec::new())
+        .unwrap_err();
+    assert!(
+        refused.to_string().contains("without an offset table for 12 frames"),
+        "{refused}"
+    );
+}
+
+/// The object in a deflated transfer syntax.
+fn deflated(frames: &[Frame]) -> Vec<u8> {
+    let plain = enhanced(&shared(), frames, FRAMES);
+    let mut deflating = flate2::write::DeflateEncoder::new(meta(DEFLATED), flate2::Compression::default());
+    deflating.write_all(&plain[meta(EXPLICIT).len()..]).unwrap();
+    deflating.finish().unwrap()
+}
+
+#[test]
+fn deflated_frames_are_those_of_the_inflated_object() {
+    assert_eq!(read(&deflated(&shuffled())).1, whole());
+}
+
+#[test]
+fn what_is_kept_of_one_object_is_not_taken_for_that_of_another() {
+    let folder = tempfile::tempdir().unwrap();
+    let in_rle = |frames: &[Frame]| {
+        let coded: Vec<Vec<u8>> = frames.iter().map(|frame| rle(&stored(frame))).collect();
+        let before = without_pixels(&shared(), frames, FRAMES);
+        [meta(RLE), before, in_fragments(&coded, 64, Table::Basic)].concat()
+    };
+    let orders = [shuffled().to_vec(), frames()];
+    let reader = FrameReader::new(DecodeOptions::default());
+    for write in [&in_rle as &dyn Fn(&[Frame]) -> Vec<u8>, &deflated] {
+        let objects = [0, 1].map(|which| ct_file::open(folder.path(), &write(&orders[which])));
+        for number in [0, 11, 5] {
+            for (object, order) in objects.iter().zip(&orders) {
+                let mut samples = Vec::new();
+                reader.read(object, number, &mut samples).unwrap();
+                let stored: Vec<i32> = stored(&order[number]).into_iter().map(i32::from).collect();
+                assert!(samples == stored, "frame {number}");
+            }
+        }
     }
 }

@@ -114,10 +114,14 @@ pub(crate) fn little_endian(samples: &[i16]) -> Vec<u8> {
 
 /// A whole uncompressed file.
 pub(crate) fn native(rows: u16, columns: u16) -> Vec<u8> {
+    native_of(rows, columns, &picture(rows, columns))
+}
+
+fn native_of(rows: u16, columns: u16, samples: &[i16]) -> Vec<u8> {
     [
         meta(EXPLICIT),
         data_set(rows, columns, true),
-        element((0x7FE0, 0x10), "OW", &little_endian(&picture(rows, columns))),
+        element((0x7FE0, 0x10), "OW", &little_endian(samples)),
     ]
     .concat()
 }
@@ -134,13 +138,18 @@ pub(crate) fn jpeg_ls(rows: u16, columns: u16) -> Vec<u8> {
 
 /// The picture as JPEG-LS.
 pub(crate) fn jpeg_ls_frame(rows: u16, columns: u16) -> Vec<u8> {
+    jpeg_ls_frame_of(rows, columns, &picture(rows, columns))
+}
+
+/// Samples as JPEG-LS.
+pub(crate) fn jpeg_ls_frame_of(rows: u16, columns: u16, samples: &[i16]) -> Vec<u8> {
     use dicom_encoding::adapters::EncodeOptions;
     use dicom_encoding::transfer_syntax::TransferSyntaxIndex as _;
     use dicom_object::{FileDicomObject, InMemDicomObject};
     let syntax = dicom_transfer_syntax_registry::TransferSyntaxRegistry
         .get(JPEG_LS)
         .unwrap();
-    let bytes = native(rows, columns);
+    let bytes = native_of(rows, columns, samples);
     let object: FileDicomObject<InMemDicomObject> = dicom_object::from_reader(bytes.as_slice()).unwrap();
     let mut out = Vec::new();
     syntax
