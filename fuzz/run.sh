@@ -5,7 +5,7 @@
 set -eu
 here=$(cd "$(dirname "$0")" && pwd)
 seconds=${FUZZ_SECONDS:-60}
-[ $# -gt 0 ] || set -- dicom_json geometry header multipart pixels
+[ $# -gt 0 ] || set -- dicom_json geometry header multipart nifti pixels segmentation
 # Decoders of compressed frames run in a child, the program itself, as they do in service; coverage is not counted there, so it is built as usual.
 case " $* " in *" pixels "* | *" header "*)
     if [ -z "${HILUM_DECODER:-}" ]; then
@@ -56,6 +56,20 @@ seed_pixels() {
     frame htj2k 9 20 30 12 2 "$goldens/htj2k.dcm"
     rm -r "$phantom"
 }
+# Masks of other people's programs; small ones of every kind are written by the targets themselves.
+seed_masks() {
+    goldens=$here/../tests/goldens
+    case $1 in
+        nifti)
+            cp "$goldens/evaluate_mask.nii.gz" "$here/corpus/nifti/nibabel"
+            gzip -dc "$goldens/evaluate_mask.nii.gz" > "$here/corpus/nifti/nibabel_inflated" ;;
+        segmentation)
+            for kind in binary deflated fractional labelmap; do
+                { printf '\000'; cat "$goldens/evaluate_$kind.dcm"; } > "$here/corpus/segmentation/$kind"
+            done ;;
+    esac
+    export HILUM_SEEDS="$here/corpus/$1"
+}
 host=$(rustc -vV | sed -n 's/^host: //p')
 export CARGO_TARGET_DIR="${FUZZ_TARGET_DIR:-$here/target}"
 export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares"
@@ -66,7 +80,10 @@ for target in "$@"; do
     case $target in
         header) seed_headers ;;
         pixels) seed_pixels ;;
+        nifti | segmentation) seed_masks "$target" ;;
     esac
-    "$CARGO_TARGET_DIR/$host/release/$target" "$here/corpus/$target" -max_total_time="$seconds" -max_len=4096 -timeout=20 -rss_limit_mb=1024 \
+    # The masks of other people's programs fit as a whole.
+    case $target in nifti) longest=8192 ;; segmentation) longest=24576 ;; *) longest=4096 ;; esac
+    "$CARGO_TARGET_DIR/$host/release/$target" "$here/corpus/$target" -max_total_time="$seconds" -max_len="$longest" -timeout=20 -rss_limit_mb=1024 \
         -artifact_prefix="$here/artifacts/$target/" -print_final_stats=1
 done
