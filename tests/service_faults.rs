@@ -186,46 +186,62 @@ async fn a_worker_that_freezes_past_its_lease_changes_nothing_when_it_wakes() {
         let orthanc = Orthanc::start(None).await;
         let mut first = Service::new(Some(&url));
         first.beside(&orthanc, "");
+        first.with_slow_network();
         first.up().await;
         let folder = tempfile::tempdir().unwrap();
         let slices = phantom(folder.path(), 12, &[]);
         assert_eq!(first.stow(&slices, &WHOLE).await.unwrap().status(), 200);
-        eventually("a running job", || async {
-            first
-                .jobs()
-                .await
-                .iter()
-                .any(|job| job["state"] == "running")
-                .then_some(())
-        })
-        .await;
+        first.in_its_network().await;
         first.freeze();
         // A second process over the same database and the same files takes the job over.
         let mut second = Service::new(Some(&url));
         second.beside(&orthanc, "");
+        second.with_slow_network();
         std::fs::remove_dir_all(second.data()).ok();
         std::os::unix::fs::symlink(first.data(), second.data()).unwrap();
         second.up().await;
         let jobs = second.jobs_over(1).await;
         assert_eq!(jobs[0]["state"], "done");
         assert_eq!(jobs[0]["attempts"], 2);
+        let id = jobs[0]["id"].as_str().unwrap();
+        let before = second.delivered(id).await;
+        assert!(!first.log().contains("it is no longer ours"), "it woke too early");
         first.thaw();
-        eventually("the segmentation", || async {
-            (orthanc.segmentations().await.len() == 1).then_some(())
+        // It goes on in the middle of its windows, learns that the job is another's, and gives it up.
+        eventually("the worker that woke to give up", || async {
+            first.log().contains("it is no longer ours").then_some(())
         })
         .await;
-        tokio::time::sleep(std::time::Duration::from_secs(5)).await;
-        assert_eq!(orthanc.segmentations().await.len(), 1);
-        let job = second
-            .json(&format!("/api/v1/jobs/{}", jobs[0]["id"].as_str().unwrap()))
-            .await
-            .unwrap();
-        assert_eq!(job["state"], "done");
-        for service in [&first, &second] {
+        for service in [&mut first, &mut second] {
             service.has_not_panicked();
+            assert!(service.end());
         }
+        // All that the first one still does is over: what stands is the second one's, and no sweep of a start was needed for it.
+        let results = service_support::files(&first.data().join("results").join(id));
+        assert_eq!(
+            results.len(),
+            1,
+            "the folder of the claim that ended the job alone: {results:?}"
+        );
+        assert_eq!(first.inbox_files().len(), 1, "one batch, no garbage");
+        first.up().await;
+        let job = first.json(&format!("/api/v1/jobs/{id}")).await.unwrap();
+        for key in [
+            "state",
+            "attempts",
+            "segmentation_uid",
+            "finished_at",
+            "deliveries",
+            "removed",
+        ] {
+            assert_eq!(job[key], before[key], "{key}");
+        }
+        assert_eq!(first.jobs().await.len(), 1);
+        let found = orthanc.segmentations().await;
+        let found: Vec<_> = found.iter().map(|(_, sop)| Some(sop.as_str())).collect();
+        assert_eq!(found, [job["segmentation_uid"].as_str()], "exactly the job's own");
+        nothing_is_lost(&url, &first.data().join("inbox"), &known(&slices)).await;
         assert!(first.end());
-        assert!(second.end());
     })
     .await;
 }

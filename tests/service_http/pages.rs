@@ -51,9 +51,15 @@ async fn a_result_comes_with_its_type_and_tag_or_says_why_it_does_not() {
         assert_eq!(service.get(&path(1, "mask.nii.gz")).await.code(), "result_missing");
         assert_eq!(service.get(&path(1, "..%2f..%2fsecret")).await.code(), "no_such_result");
         // Results are never removed by Hilum, slices are: one that is gone is missing all the same.
-        service.sql("update job set removed = '{\"what\": \"slices\"}'").await;
+        let held = service.get(&format!("/api/v1/jobs/{}", job(1))).await.json();
+        assert_eq!(held["removed"], Value::Null);
+        let removed = json!({"what": "slices", "instances": 4, "bytes": 2048, "at": "2026-01-02T03:04:05Z"});
+        service
+            .sql(&format!("update job set removed = '{removed}' where id = '{}'", job(1)))
+            .await;
         assert_eq!(service.get(&path(1, "mask.nii.gz")).await.code(), "result_missing");
         let whole = service.get(&format!("/api/v1/jobs/{}", job(1))).await.json();
+        assert_eq!(whole["removed"], removed);
         assert_eq!(whole["details"]["timings"][0]["stage"], "read");
         service.stop().await;
     })

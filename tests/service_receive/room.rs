@@ -1,5 +1,7 @@
 //! What leaves the disk, and what is refused for want of room.
 
+use sqlx::AssertSqlSafe;
+
 use super::*;
 
 const DONE_JOB: &str = "insert into job (id, series_id, series_revision, model, model_digest, parameters_digest, pipeline_revision, state, finished_at)
@@ -57,6 +59,45 @@ async fn slices_of_a_finished_job_go_and_come_back_when_they_are_sent_again() {
         let more = place.receive_from(&slices(4), &origin).await.unwrap();
         assert_eq!(more.series[0].state, SeriesState::Settled);
         assert_eq!(place.bytes_of(id).await, slices(4));
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn slices_of_a_series_that_was_refused_failed_canceled_or_ignored_go_after_their_days() {
+    scratch(|database, url| async move {
+        let place = Place::new(database, &url).await;
+        let origin = whole();
+        place.receive_from(&slices(3), &origin).await.unwrap();
+        place.execute("update series set state = 'taken'").await;
+        place.execute(DONE_JOB).await;
+        let mut times = 0;
+        for [series, job] in [["taken", "refused"], ["taken", "failed"], ["taken", "canceled"], ["ignored", "superseded"]] {
+            // What went comes back when it is sent again.
+            place.receive_from(&slices(3), &origin).await.unwrap();
+            let aged = async |came: u32, ended: u32| {
+                let statement = format!(
+                    "with aged as (update series set state = '{series}', last_instance_at = now() - interval '{came} days')
+                     update job set state = '{job}', removed = null, finished_at = now() - interval '{ended} days'"
+                );
+                sqlx::query(AssertSqlSafe(statement)).execute(&place.pool).await.unwrap();
+            };
+            aged(6, 6).await;
+            assert_eq!(place.ingest.release().await.unwrap(), 0, "{series} {job}: six days");
+            // The youngest counts; an ignored series has no end of a job.
+            aged(6, 8).await;
+            assert_eq!(place.ingest.release().await.unwrap(), 0, "{series} {job}: it came six days ago");
+            if series == "taken" {
+                aged(8, 6).await;
+                assert_eq!(place.ingest.release().await.unwrap(), 0, "{job} six days ago");
+            }
+            aged(8, 8).await;
+            assert_eq!(place.ingest.release().await.unwrap(), 1, "{series} {job}: eight days");
+            assert!(place.files().is_empty());
+            times += 1;
+            assert_eq!(place.events("instances_removed").await, times);
+            assert_eq!(place.number("select (removed ->> 'instances')::bigint from job").await, 3);
+        }
     })
     .await;
 }
