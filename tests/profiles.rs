@@ -7,6 +7,7 @@ mod service_support;
 
 use std::collections::HashSet;
 use std::path::Path;
+use std::process::Command;
 
 use hilum::database::testing::scratch;
 use hilum::dicom::{DecodeOptions, FrameReader, Limits, discover};
@@ -16,7 +17,7 @@ use hilum::phantom::{Specification, chest, dicom_series};
 use hilum::segment::{self, FrameChoice, Profile, Segmented, Segments, Settings, Tools, TransferSyntax};
 use hilum::series::{Series, group};
 use quirk_server::QuirkServer;
-use service_support::{Service, eventually, ready_without_pacs, thin_phantom};
+use service_support::{Orthanc, Service, WHOLE, eventually, ready, ready_without_pacs, thin_phantom};
 
 fn phantom(folder: &Path) -> Series {
     // More slices than the lungs have.
@@ -181,6 +182,108 @@ async fn a_job_delivers_to_each_pacs_the_segmentation_of_its_profile() {
         assert_eq!(uids.len(), 2);
         assert!(uids.contains(job["segmentation_uid"].as_str().unwrap()));
         assert!(service.end());
+    })
+    .await;
+}
+
+/// The commands that docs/service.md gives for a PACS whose profile was configured after a job.
+fn documented_way_out() -> Vec<String> {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/service.md")).unwrap();
+    let chapter = page
+        .split("- **Profiles.**")
+        .nth(1)
+        .unwrap()
+        .split("\n- **")
+        .next()
+        .unwrap();
+    let block = chapter.split("```sh\n").nth(1).unwrap().split("```").next().unwrap();
+    block
+        .lines()
+        .map(|line| line.trim().to_owned())
+        .filter(|line| !line.is_empty())
+        .collect()
+}
+
+#[tokio::test]
+async fn a_pacs_whose_profile_was_configured_after_the_job_gets_its_segmentation_by_the_documented_commands() {
+    const PROFILE: &str = "frames = \"sparse\"\ntransfer_syntax = \"deflated\"\n";
+    if !ready() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let orthanc = Orthanc::start(None).await;
+        let mut service = Service::new(Some(&url));
+        service.beside(&orthanc, "deliver = \"nothing\"\n");
+        service.up().await;
+        let folder = tempfile::tempdir().unwrap();
+        let slices = thin_phantom(&folder.path().join("phantom"), 72);
+        assert_eq!(service.stow(&slices, &WHOLE).await.unwrap().status(), 200);
+        let id = service.jobs_over(1).await[0]["id"].as_str().unwrap().to_owned();
+        assert!(service.end());
+        service.beside(&orthanc, PROFILE);
+        service.up().await;
+        assert_eq!(
+            service.post(&format!("/api/v1/jobs/{id}/redeliver")).await.status(),
+            202
+        );
+        eventually("the decision that nothing can go there", || async {
+            let job = service.json(&format!("/api/v1/jobs/{id}")).await?;
+            (job["withheld"] == serde_json::json!([{"destination": "orthanc", "why": "profile_not_made"}]))
+                .then_some(())
+        })
+        .await;
+        assert!(orthanc.segmentations().await.is_empty());
+
+        std::os::unix::fs::symlink(slices[0].parent().unwrap(), folder.path().join("slices")).unwrap();
+        std::fs::copy(
+            service.folder.path().join("hilum.toml"),
+            folder.path().join("hilum.toml"),
+        )
+        .unwrap();
+        let program = Path::new(env!("CARGO_BIN_EXE_hilum")).parent().unwrap();
+        let commands = documented_way_out();
+        assert_eq!(commands.len(), 2, "{commands:?}");
+        for command in commands {
+            let command = command
+                .replace("127.0.0.1:8042", &format!("127.0.0.1:{}", orthanc.port))
+                .replace("hilum:PASSWORD", &format!("hilum:{}", orthanc.password));
+            let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+            let output = Command::new("sh")
+                .args(["-c", &command])
+                .current_dir(folder.path())
+                .env(
+                    "PATH",
+                    format!("{}:{}", program.display(), std::env::var("PATH").unwrap()),
+                )
+                .env("HILUM_MODEL__FOLDER", root.join("onnx"))
+                .env("HILUM_MODEL__RUNTIME_LIBRARY", root.join(".runtime"))
+                .env("no_proxy", "127.0.0.1")
+                .output()
+                .unwrap();
+            assert!(
+                output.status.success(),
+                "{command}\n{}",
+                String::from_utf8_lossy(&output.stderr)
+            );
+        }
+        let by_hand = orthanc.segmentations().await;
+        assert_eq!(by_hand.len(), 1);
+        assert!(service.end());
+
+        // What a job makes that runs with the profile is the same object: the PACS has it once.
+        scratch(|_, url| async move {
+            let mut other = Service::new(Some(&url));
+            other.beside(&orthanc, PROFILE);
+            other.up().await;
+            assert_eq!(other.stow(&slices, &WHOLE).await.unwrap().status(), 200);
+            let id = other.jobs_over(1).await[0]["id"].as_str().unwrap().to_owned();
+            let job = other.delivered(&id).await;
+            assert_eq!(job["deliveries"][0]["sop_instance_uid"], by_hand[0].1.as_str());
+            assert_ne!(job["segmentation_uid"], by_hand[0].1.as_str());
+            assert_eq!(orthanc.segmentations().await, by_hand);
+            assert!(other.end());
+        })
+        .await;
     })
     .await;
 }
