@@ -53,19 +53,129 @@ fn every_option_and_subcommand_of_the_readme_is_there() {
     }
 }
 
-#[test]
-fn every_link_of_the_readme_leads_somewhere() {
-    let readme = read("README.md");
-    let targets = readme.split("](").skip(1).filter_map(|rest| rest.split(')').next());
-    let mut count = 0;
-    for target in targets.filter(|target| !target.starts_with("http")) {
-        assert!(
-            Path::new(env!("CARGO_MANIFEST_DIR")).join(target).exists(),
-            "{target} is not there"
-        );
-        count += 1;
+/// What a reader opens: every Markdown file that people are sent to.
+fn documents() -> Vec<String> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let of = |folder: &str| {
+        let files = fs::read_dir(root.join(folder))
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name());
+        let names = files
+            .map(|name| name.into_string().unwrap())
+            .filter(|name| name.ends_with(".md"));
+        names.map(|name| format!("{folder}{name}")).collect::<Vec<_>>()
+    };
+    ["", "docs/", "onnx/", "tests/"].into_iter().flat_map(of).collect()
+}
+
+/// A document without its blocks of code.
+fn prose(name: &str) -> String {
+    let text = read(name);
+    let (mut inside, mut lines) = (false, Vec::new());
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            inside = !inside;
+        } else if !inside {
+            lines.push(line);
+        }
     }
-    assert!(count > 8);
+    lines.join("\n")
+}
+
+/// The anchors of a document, as GitHub makes them of its headings.
+fn anchors(name: &str) -> BTreeSet<String> {
+    let prose = prose(name);
+    let headings = prose.lines().filter(|line| line.starts_with('#'));
+    let anchor = |heading: &str| {
+        let kept = heading.trim_start_matches('#').trim().chars();
+        let kept = kept.filter(|c| c.is_alphanumeric() || "-_ ".contains(*c));
+        kept.collect::<String>().to_lowercase().replace(' ', "-")
+    };
+    headings.map(anchor).collect()
+}
+
+#[test]
+fn every_link_of_the_documents_leads_somewhere() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut count = 0;
+    for name in documents() {
+        let prose = prose(&name);
+        let linked = prose.split("](").skip(1).filter_map(|rest| rest.split(')').next());
+        let shown = prose.split("src=\"").skip(1).filter_map(|rest| rest.split('"').next());
+        for target in linked.chain(shown).filter(|target| !target.starts_with("http")) {
+            let (path, anchor) = target.split_once('#').unwrap_or((target, ""));
+            let folder = Path::new(&name).parent().unwrap();
+            let path = if path.is_empty() {
+                Path::new(&name).to_owned()
+            } else {
+                folder.join(path)
+            };
+            assert!(root.join(&path).exists(), "{name}: {target} is not there");
+            assert!(
+                anchor.is_empty() || anchors(path.to_str().unwrap()).contains(anchor),
+                "{name}: {target} is no heading"
+            );
+            count += 1;
+        }
+    }
+    assert!(count > 40, "{count}");
+}
+
+/// The blocks of code of a document in this language, without the spaces before their lines.
+fn blocks(name: &str, language: &str) -> Vec<String> {
+    let (text, mut found, mut inside) = (read(name), Vec::new(), None::<Vec<String>>);
+    for line in text.lines().map(str::trim) {
+        match &mut inside {
+            None if line == format!("```{language}") => inside = Some(Vec::new()),
+            Some(lines) if line == "```" => {
+                found.push(lines.join("\n"));
+                inside = None;
+            }
+            Some(lines) => lines.push(line.to_owned()),
+            None => {}
+        }
+    }
+    found
+}
+
+#[test]
+fn the_configurations_of_the_service_page_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let blocks = blocks("docs/service.md", "toml");
+    assert!(!blocks.is_empty());
+    // What stands further down goes into the file that has what stands above it.
+    for number in 1..=blocks.len() {
+        let text = blocks[..number].join("\n");
+        let file = folder.path().join("hilum.toml");
+        fs::write(&file, &text).unwrap();
+        let nothing = folder.path().join("nothing");
+        fs::create_dir_all(&nothing).unwrap();
+        let output = Command::new(env!("CARGO_BIN_EXE_hilum"))
+            .arg("--config")
+            .arg(&file)
+            .arg("inspect")
+            .arg(&nothing)
+            .output()
+            .unwrap();
+        // What it ends with where there is nothing to take.
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(3), "{text}\n{said}");
+        let settings = hilum::config::Settings::load(Some(&file)).unwrap();
+        assert_eq!(settings.pacs[0].name, "orthanc");
+    }
+}
+
+#[test]
+fn the_proxy_of_the_service_page_passes_to_where_hilum_listens() {
+    let proxy = blocks("docs/service.md", "nginx").remove(0);
+    let defaults: toml::Table = read("config/default.toml").parse().unwrap();
+    let listen = defaults["service"]["listen"].as_str().unwrap();
+    assert!(proxy.contains(&format!("proxy_pass http://{listen};")), "{proxy}");
+    let (_, hosts) = proxy.split_once("# service.hosts = ").unwrap();
+    let hosts = toml::from_str::<toml::Table>(&format!("hosts = {}", hosts.lines().next().unwrap())).unwrap();
+    assert!(defaults["service"]["hosts"].is_array() && hosts["hosts"].is_array());
+    let named = proxy.split_once("server_name ").unwrap().1.split(';').next().unwrap();
+    assert_eq!(hosts["hosts"][0].as_str(), Some(named));
 }
 
 #[test]

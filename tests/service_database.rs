@@ -147,6 +147,49 @@ async fn a_database_that_is_killed_is_started_again_and_nothing_acknowledged_is_
     assert!(!service.data().join("postgres/data/postmaster.pid").exists());
 }
 
+#[tokio::test]
+async fn a_copy_of_the_data_folder_is_the_backup_of_a_service_with_a_private_database() {
+    if !ready_without_pacs() {
+        return;
+    }
+    let mut service = Service::new(None);
+    service.up().await;
+    let folder = tempfile::tempdir().unwrap();
+    let first = thin_phantom(&folder.path().join("41"), 41);
+    is_taken(&service, &first).await;
+    is_whole(&service, 1, first.len()).await;
+    let id = service.jobs().await[0]["id"].as_str().unwrap().to_owned();
+    let kept = async |service: &Service| {
+        let job = eventually("the decision on its deliveries", || async {
+            let job = service.json(&format!("/api/v1/jobs/{id}")).await?;
+            (!job["withheld"].as_array()?.is_empty()).then_some(job)
+        })
+        .await;
+        let result = service.get(&format!("/api/v1/jobs/{id}/result/segmentation.dcm")).await;
+        (job, result.unwrap().bytes().await.unwrap())
+    };
+    let before = kept(&service).await;
+    assert!(service.end(), "{}", service.log());
+    // As docs/service.md says: stopped, copied, started elsewhere; the old place is gone.
+    let mut restored = Service::new(None);
+    let copied = Command::new("cp")
+        .arg("-a")
+        .arg(service.data())
+        .arg(restored.data())
+        .status();
+    assert!(copied.unwrap().success());
+    std::fs::remove_dir_all(service.data()).unwrap();
+    restored.up().await;
+    assert_eq!(kept(&restored).await, before);
+    is_whole(&restored, 1, first.len()).await;
+    // The slices are known, and what comes now is worked on.
+    is_taken(&restored, &first).await;
+    let second = thin_phantom(&folder.path().join("42"), 42);
+    is_taken(&restored, &second).await;
+    is_whole(&restored, 2, first.len()).await;
+    assert!(restored.end(), "{}", restored.log());
+}
+
 /// Whether this process may mount: CAP_SYS_ADMIN, number 21 of capabilities(7).
 fn may_mount() -> bool {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();

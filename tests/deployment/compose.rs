@@ -168,13 +168,27 @@ fn every_image_stands_in_the_table() {
         }
     }
     assert!(named.len() >= 5, "{named:?}");
-    for image in named {
-        let (name, tag) = image.split_once(':').unwrap();
-        assert!(
-            table.contains(&format!("| {name} | {tag} |")),
-            "{image} is not in docs/images.md"
-        );
-    }
+    let rows = table.lines().filter(|line| line.starts_with("| ")).skip(2);
+    let columns = rows.map(|row| row.split('|').map(str::trim).collect::<Vec<_>>());
+    let listed: BTreeSet<String> = columns.map(|row| format!("{}:{}", row[1], row[2])).collect();
+    assert_eq!(named, listed, "the files and docs/images.md");
+    // The one that builds has the toolchain that is built with everywhere.
+    let toolchain: toml::Table = toml::from_str(&text("rust-toolchain.toml")).unwrap();
+    let channel = toolchain["toolchain"]["channel"].as_str().unwrap();
+    let minor = channel.rsplit_once('.').unwrap().0;
+    assert!(listed.contains(&format!("rust:{minor}-bookworm")), "{channel}");
+}
+
+#[test]
+fn the_gpu_is_given_to_the_container_by_nvidias_runtime() {
+    let hilum = compose(COMPOSE[1])["services"]["hilum"].clone();
+    assert_eq!(hilum["runtime"], "nvidia");
+    assert_eq!(hilum["environment"]["NVIDIA_VISIBLE_DEVICES"], "all");
+    // CUDA, and NVML for what is told of the device.
+    assert_eq!(hilum["environment"]["NVIDIA_DRIVER_CAPABILITIES"], "compute,utility");
+    assert_eq!(hilum["environment"]["HILUM_MODEL__DEVICE"], "cuda");
+    let base = compose(COMPOSE[0])["services"]["hilum"].clone();
+    assert!(base.get("runtime").is_none() && base["environment"].get("HILUM_MODEL__DEVICE").is_none());
 }
 
 #[test]
