@@ -51,6 +51,8 @@ pub enum Wado {
     Short,
     /// Breaks off inside its last instance.
     BrokenOff,
+    /// The beginning of its first instance, and nothing more for a minute.
+    Silent,
     /// A status alone.
     Status(u16),
 }
@@ -390,6 +392,15 @@ async fn retrieve(State(inside): State<Shared>, Path((study, series)): Path<(Str
     let kind = format!("multipart/related; type=\"application/dicom\"; boundary={boundary}");
     if matches!(quirk, Some(Wado::BrokenOff)) {
         return broken_off(&kind, &body, body.len() - boundary.len() - 100);
+    }
+    if matches!(quirk, Some(Wado::Silent)) {
+        let first = Bytes::copy_from_slice(&body[..300]);
+        let first = stream::once(async { Ok(first) });
+        let silence = stream::once(async {
+            tokio::time::sleep(Duration::from_secs(60)).await;
+            Err(std::io::Error::other("silent"))
+        });
+        return ([(header::CONTENT_TYPE, kind)], Body::from_stream(first.chain(silence))).into_response();
     }
     ([(header::CONTENT_TYPE, kind)], Body::from(body)).into_response()
 }

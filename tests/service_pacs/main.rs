@@ -7,6 +7,7 @@ mod fetching;
 mod marks;
 #[path = "../quirk_server/mod.rs"]
 mod quirk_server;
+mod slow;
 
 use std::future::Future;
 use std::path::Path;
