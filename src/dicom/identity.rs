@@ -30,11 +30,26 @@ const COPIED: &[(u16, &[u16])] = &[
     (0x0040, &[0x1012]),
 ];
 
+/// ClinicalTrialSponsorName and ClinicalTrialProtocolID, of type 1 in the Clinical Trial Subject module.
+const TRIAL: [u16; 2] = [0x0010, 0x0020];
+/// ClinicalTrialSubjectID and ClinicalTrialSubjectReadingID: one of both has a value, and neither stands empty (type 1C).
+const TRIAL_SUBJECT: [u16; 2] = [0x0040, 0x0042];
+
 /// The elements to copy that a data set has.
+///
+/// Of one module not all are repeated: archives that take a patient's identity out leave the identifiers of Clinical Trial Subject (PS3.3 C.7.1.3) empty, where the standard wants
+/// values. A module of which nothing else follows is left out then, so that the derived object is valid where its source is not.
 pub(super) fn identity(view: &View) -> Result<Vec<RawElement>, Fault> {
+    let has_value = |number: u16| !view.text(Tag(0x0012, number)).is_empty();
+    let trial = TRIAL.into_iter().all(has_value) && TRIAL_SUBJECT.into_iter().any(has_value);
+    let stays = |tag: Tag| match tag {
+        Tag(0x0012, number) if TRIAL_SUBJECT.contains(&number) => trial && has_value(number),
+        Tag(0x0012, 0x0010..=0x0043 | 0x0081 | 0x0082) => trial,
+        _ => true,
+    };
     view.elements()
         .iter()
-        .filter(|element| is_copied(element.tag))
+        .filter(|element| is_copied(element.tag) && stays(element.tag))
         .map(|element| raw(view, element, 0))
         .collect()
 }
@@ -157,6 +172,8 @@ fn little_endian(bytes: &[u8], vr: VR, encoding: Encoding) -> Vec<u8> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+
     use super::*;
 
     #[test]
@@ -164,5 +181,41 @@ mod tests {
         assert!(COPIED.is_sorted_by_key(|(group, _)| *group));
         assert!(COPIED.iter().all(|(_, elements)| elements.is_sorted()));
         assert!(is_copied(Tag(0x0010, 0x0020)) && is_copied(Tag(0x0012, 0x0064)) && !is_copied(Tag(0x0008, 0x0018)));
+    }
+
+    /// What of group 0012 is copied.
+    fn of_trial(elements: &[(u16, &str)]) -> Vec<u16> {
+        let mut bytes = Vec::new();
+        for (number, value) in elements {
+            bytes.extend_from_slice(&[0x12, 0, number.to_le_bytes()[0], 0]);
+            bytes.extend_from_slice(b"LO");
+            bytes.extend_from_slice(&(value.len() as u16).to_le_bytes());
+            bytes.extend_from_slice(value.as_bytes());
+        }
+        let limits = crate::dicom::Limits::default();
+        let walker = crate::dicom::walk::Walker::new(&bytes, bytes.len() as u64, &limits);
+        let elements = walker.elements(0..bytes.len(), Encoding::ExplicitLittle).unwrap();
+        let view = View::new(&walker, elements, Encoding::ExplicitLittle);
+        identity(&view).unwrap().iter().map(|element| element.tag.1).collect()
+    }
+
+    #[test]
+    fn a_trial_without_a_subject_is_left_out_and_one_with_is_copied() {
+        let of = |sponsor, subject: Option<&'static str>, reading: Option<&'static str>| {
+            let mut elements = vec![(0x10, sponsor), (0x20, "6688"), (0x21, "FLT "), (0x30, ""), (0x31, "")];
+            elements.extend(subject.map(|id| (0x40, id)));
+            elements.extend(reading.map(|id| (0x42, id)));
+            elements.extend([(0x50, "0 "), (0x62, "YES "), (0x81, "IRB1")]);
+            of_trial(&elements)
+        };
+        // The time point and the marks of de-identification are of other modules.
+        let left = [0x50, 0x62];
+        assert_eq!(of("ACR ", Some(""), None), left);
+        assert_eq!(of("ACR ", None, None), left);
+        assert_eq!(of("ACR ", Some("  "), Some("")), left);
+        assert_eq!(of("", Some("S-77"), None), left);
+        let whole = |id| [0x10, 0x20, 0x21, 0x30, 0x31, id, 0x50, 0x62, 0x81];
+        assert_eq!(of("ACR ", Some("S-77"), None), whole(0x40));
+        assert_eq!(of("ACR ", Some(""), Some("R-77")), whole(0x42));
     }
 }
