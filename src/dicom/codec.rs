@@ -79,8 +79,12 @@ pub(super) fn decode(frame: &EncodedFrame) -> Result<Vec<u8>, String> {
 
 /// [`decode`], with a panic of the decoder turned into an error.
 pub(super) fn decode_caught(frame: &EncodedFrame) -> Result<Vec<u8>, String> {
+    caught(|| decode(frame))
+}
+
+fn caught(decode: impl FnOnce() -> Result<Vec<u8>, String>) -> Result<Vec<u8>, String> {
     // Nothing that a panic could leave half-changed outlives the call.
-    catch_unwind(AssertUnwindSafe(|| decode(frame))).unwrap_or_else(|_| Err("the decoder failed on these bytes".into()))
+    catch_unwind(AssertUnwindSafe(decode)).unwrap_or_else(|_| Err("the decoder failed on these bytes".into()))
 }
 
 /// An error and its causes in one line, without a backtrace.
@@ -148,5 +152,23 @@ impl PixelDataObject for EncodedFrame<'_> {
             fragments: C::from_vec(vec![self.bytes.to_vec()]),
             offset_table: C::new(),
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    /// Where input is trusted the decoder runs in this process, and has no more than this between its panic and all other series.
+    #[test]
+    fn a_decoder_that_panics_costs_its_frame_and_nothing_else() {
+        let refused = caught(|| {
+            let none: &[u8] = &[];
+            Ok(vec![none[std::hint::black_box(3)]])
+        });
+        assert_eq!(refused.unwrap_err(), "the decoder failed on these bytes");
+        assert_eq!(caught(|| Ok(vec![1, 2])).unwrap(), [1, 2]);
     }
 }

@@ -144,26 +144,38 @@ impl Picture {
 
     /// Where a letter stands in an area; it stands there once.
     fn letter(&self, area: &Area, letter: &str) -> [f64; 2] {
-        const SIZE: [usize; 2] = [12, 22];
-        let mut canvas = Canvas::new(SIZE[0], SIZE[1], PAGE);
-        canvas.outlined(letter, [1, 1], Alignment::Left, &FONT_10X20, LETTER);
+        let size = [12, 22];
+        let found = self.corners(area, letter, size, &FONT_10X20, LETTER);
+        assert_eq!(found.len(), 1, "{letter} in {area:?}");
+        [0, 1].map(|axis| (found[0][axis] + size[axis] / 2) as f64)
+    }
+
+    /// The upper left corners at which a text stands in an area; with an edge of one pixel around its font's cells it has this size.
+    fn corners(
+        &self,
+        area: &Area,
+        text: &str,
+        size: [usize; 2],
+        font: &embedded_graphics::mono_font::MonoFont<'_>,
+        ink: Colour,
+    ) -> Vec<[usize; 2]> {
+        let mut canvas = Canvas::new(size[0], size[1], PAGE);
+        canvas.outlined(text, [1, 1], Alignment::Left, font, ink);
         let glyph = Picture::decode(&canvas.png().unwrap());
-        let inked = |colour: &Colour| *colour == LETTER;
+        let inked = |colour: &Colour| *colour == ink;
         let first = glyph.pixels.iter().position(inked).unwrap();
-        let first = [first % SIZE[0], first / SIZE[0]];
+        let first = [first % size[0], first / size[0]];
         let stands = |[x, y]: &[usize; 2]| {
-            (0..SIZE[1]).all(|row| {
-                let here = &self.row(y + row)[*x..][..SIZE[0]];
+            (0..size[1]).all(|row| {
+                let here = &self.row(y + row)[*x..][..size[0]];
                 here.iter().map(inked).eq(glyph.row(row).iter().map(inked))
             })
         };
-        // Where the first pixel of the letter is one of a letter.
-        let corners = (area.y.start..=area.y.end - SIZE[1])
-            .flat_map(|y| (area.x.start..=area.x.end - SIZE[0]).map(move |x| [x, y]))
+        // Where the first pixel of the text is one of a text.
+        let corners = (area.y.start..=area.y.end - size[1])
+            .flat_map(|y| (area.x.start..=area.x.end - size[0]).map(move |x| [x, y]))
             .filter(|[x, y]| inked(&self.row(y + first[1])[x + first[0]]));
-        let found: Vec<[usize; 2]> = corners.filter(stands).collect();
-        assert_eq!(found.len(), 1, "{letter} in {area:?}");
-        [0, 1].map(|axis| (found[0][axis] + SIZE[axis] / 2) as f64)
+        corners.filter(stands).collect()
     }
 }
 
@@ -269,6 +281,31 @@ fn a_ball_in_flat_voxels_is_round_in_every_view_and_as_large_as_the_scale_says()
             (sizes[0] as f64 - expected).abs() <= 4.0,
             "{view:?}: {sizes:?}, by the scale {expected}"
         );
+    }
+}
+
+#[test]
+fn densities_are_grey_between_1350_below_and_150_above_water_and_the_picture_says_so() {
+    let (mut volume, mask) = body([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]], [3.0; 3], &[]);
+    for (hu, grey) in [
+        (-2000, 0),
+        (-1350, 0),
+        (-1050, 51),
+        (-600, 128),
+        (-150, 204),
+        (150, 255),
+        (900, 255),
+    ] {
+        volume.voxels = Voxels::I16(vec![hu; volume.grid.voxel_count()]);
+        let picture = Picture::decode(&drawn(&volume, &mask, Lungs::NotFound));
+        let [upper, _] = picture.panels();
+        for panel in &upper {
+            let [x, y] = panel.middle().map(|at| at as usize);
+            assert_eq!(picture.row(y)[x], [grey; 3], "{hu} HU in {panel:?}");
+        }
+        // 13 letters of 8 x 13.
+        let told = picture.corners(&upper[0], "W 1500 L -600", [106, 15], &FONT_8X13, INK);
+        assert_eq!(told.len(), 1, "{hu} HU: {told:?}");
     }
 }
 

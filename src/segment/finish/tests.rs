@@ -124,15 +124,18 @@ fn model(manifest: &Manifest) -> ModelFacts {
 
 /// The judged mask, and every result that the settings ask for but the report.
 fn made(case: &Case, settings: &Settings) -> (Lungs, Results) {
-    let manifest = manifest();
+    made_by(&manifest(), case, settings)
+}
+
+fn made_by(manifest: &Manifest, case: &Case, settings: &Settings) -> (Lungs, Results) {
     let tools = Tools {
         reader: &FrameReader::new(DecodeOptions::default()),
-        manifest: &manifest,
+        manifest,
         settings,
         observer: &(),
         cancel: &CancelFlag::default(),
     };
-    let model = model(&manifest);
+    let model = model(manifest);
     let lungs = lungs(case.mask.clone(), &case.volume, &mut Timings::default(), &tools).unwrap();
     let results = make(&case.series, &case.usable, &case.volume, &lungs, &model, &tools).unwrap();
     (lungs, results)
@@ -192,6 +195,40 @@ fn lungs_told_apart_have_a_segment_and_a_label_each() {
     assert_eq!(segment_labels(&seg(&results)), ["Right lung", "Left lung"]);
     let (_, labels) = nifti_voxels(&results, MASK);
     assert_eq!([1, 2].map(|label| count(&labels, label)), [20 * 32 * 10; 2]);
+}
+
+#[test]
+fn one_segment_is_called_and_coded_as_the_manifest_says() {
+    let mut manifest = manifest();
+    let segment = manifest.segments.first_mut().unwrap();
+    segment.label = "Aerated parenchyma".to_owned();
+    let concept = |value: &str, scheme: &str, meaning: &str| [value, scheme, meaning].map(str::to_owned);
+    let [value, scheme, meaning] = concept("85756007", "SCT", "Tissue");
+    segment.category = crate::model::Concept(value, scheme, meaning);
+    let [value, scheme, meaning] = concept("L1", "99TEST", "Parenchyma");
+    segment.kind = crate::model::Concept(value, scheme, meaning);
+    let mut settings = formats(&[Format::Seg]);
+    settings.output.segments = Segments::Lung;
+    let object = seg(&made_by(&manifest, &chest(), &settings).1);
+    let segments = object.element(tags::SEGMENT_SEQUENCE).unwrap().items().unwrap();
+    let text = |item: &dicom_object::InMemDicomObject, tag| {
+        let element = item.element(tag).unwrap();
+        element.to_str().unwrap().trim().to_owned()
+    };
+    let code = |tag| {
+        let item = &segments[0].element(tag).unwrap().items().unwrap()[0];
+        [tags::CODE_VALUE, tags::CODING_SCHEME_DESIGNATOR, tags::CODE_MEANING].map(|tag| text(item, tag))
+    };
+    assert_eq!(segments.len(), 1);
+    assert_eq!(text(&segments[0], tags::SEGMENT_LABEL), "Aerated parenchyma");
+    assert_eq!(
+        code(tags::SEGMENTED_PROPERTY_CATEGORY_CODE_SEQUENCE),
+        ["85756007", "SCT", "Tissue"]
+    );
+    assert_eq!(
+        code(tags::SEGMENTED_PROPERTY_TYPE_CODE_SEQUENCE),
+        ["L1", "99TEST", "Parenchyma"]
+    );
 }
 
 #[test]
