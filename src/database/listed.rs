@@ -2,7 +2,7 @@
 
 use serde_json::json;
 
-use super::retrieval::{RetrievalState, clamped, place, tell};
+use super::retrieval::{ClaimedRetrieval, RetrievalState, clamped, of, place, tell};
 use super::{Database, DatabaseError};
 
 /// A series that a PACS lists.
@@ -14,6 +14,17 @@ pub struct ListedSeries {
     pub series_uid: String,
     /// Instances that it has there.
     pub count: u32,
+}
+
+/// What the answer of a PACS to the question for the count of a retrieval comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Counted {
+    /// It has said so for so long, in two answers: it is to be fetched.
+    Stands,
+    /// It was put off until it has.
+    Waits,
+    /// The lease was lost, nothing is changed.
+    LeaseLost,
 }
 
 impl Database {
@@ -113,7 +124,7 @@ impl Database {
         };
         sqlx::query!(
             "update retrieval set state = $2, count = $3, count_since = case when count = $3 then count_since else now() end,
-                 attempts = 0, not_before = now(), error = null, finished_at = null
+                 attempts = 0, absent = 0, not_before = now(), error = null, finished_at = null
              where id = $1",
             row.id,
             state as RetrievalState,
@@ -132,6 +143,53 @@ impl Database {
         .await?;
         transaction.commit().await?;
         Ok(state)
+    }
+
+    /// Notes how many instances a PACS says that a claimed series has. Where it has not said so for `apart_seconds`, in two answers, the retrieval is put off until it may
+    /// have, which is no attempt.
+    ///
+    /// # Errors
+    /// Those of the database.
+    pub async fn retrieval_counted(
+        &self,
+        claimed: &ClaimedRetrieval,
+        count: u32,
+        apart_seconds: f64,
+        actor: &str,
+    ) -> Result<Counted, DatabaseError> {
+        let count = clamped(count);
+        let mut transaction = self.pool().begin().await?;
+        let stands = sqlx::query_scalar!(
+            r#"update retrieval set count = $3, count_since = case when count = $3 then coalesce(count_since, now()) else now() end
+               where id = $1 and token = $2 and state = 'running'
+               returning count_since <= now() - make_interval(secs => $4) as "stands!""#,
+            claimed.id,
+            claimed.token,
+            count,
+            apart_seconds
+        )
+        .fetch_optional(&mut *transaction)
+        .await?;
+        let counted = match stands {
+            None => Counted::LeaseLost,
+            Some(true) => Counted::Stands,
+            Some(false) => {
+                sqlx::query!(
+                    "update retrieval set state = 'pending', lease_until = null, attempts = attempts - 1, error = null,
+                         not_before = count_since + make_interval(secs => $2)
+                     where id = $1",
+                    claimed.id,
+                    apart_seconds
+                )
+                .execute(&mut *transaction)
+                .await?;
+                let detail = json!({"count": count, "before": claimed.count});
+                tell(&mut transaction, "retrieval_counted", &of(claimed), actor, detail).await?;
+                Counted::Waits
+            }
+        };
+        transaction.commit().await?;
+        Ok(counted)
     }
 
     /// Notes that a listed series need not be retrieved with this count, and why.

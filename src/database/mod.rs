@@ -47,7 +47,7 @@ pub use inbox::{
 };
 pub use instances::HeldInstance;
 pub use jobs::{JobSpecification, MadeJob};
-pub use listed::ListedSeries;
+pub use listed::{Counted, ListedSeries};
 pub use listing::{DeliveryRow, Filter, JOB_STATES, JobRow, SERIES_STATES, Whose};
 pub use operations::{Operated, Wish, Wished};
 pub use queue::{Claim, JobEnd, JobProgress, Renewal, ResultClaim, StoredSlice};

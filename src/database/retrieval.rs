@@ -44,6 +44,8 @@ pub struct ClaimedRetrieval {
     pub token: i64,
     /// Attempts, this one included.
     pub attempts: i32,
+    /// Attempts in a row before this one in which what answered had not what was asked for.
+    pub absent: i32,
 }
 
 /// A retrieval, as it is shown.
@@ -87,6 +89,8 @@ impl RetrievalState {
 pub struct RetrievalFault<'a> {
     /// Why, without secrets.
     pub error: &'a str,
+    /// What answered had not what was asked for.
+    pub absent: bool,
     /// Seconds until the next attempt; `None`: there is none.
     pub wait_seconds: Option<f64>,
 }
@@ -124,7 +128,7 @@ impl Database {
              on conflict (pacs, study_uid, series_uid) do update set priority = greatest(retrieval.priority, excluded.priority),
                  state = case when retrieval.state = 'running' then 'running' else 'pending' end::retrieval_state,
                  not_before = now(), actor = excluded.actor, finished_at = null,
-                 attempts = case when retrieval.state = 'running' then retrieval.attempts else 0 end,
+                 attempts = case when retrieval.state = 'running' then retrieval.attempts else 0 end, absent = 0,
                  error = case when retrieval.state = 'running' then retrieval.error end
              returning id",
             pacs,
@@ -218,7 +222,7 @@ impl Database {
                  lease_until = now() + make_interval(secs => $2)
              where id = (select id from retrieval where state = 'pending' and not_before <= now() and pacs = $1
                          order by priority desc, not_before limit 1 for update skip locked)
-             returning id, pacs, study_uid, series_uid, count, priority, token, attempts",
+             returning id, pacs, study_uid, series_uid, count, priority, token, attempts, absent",
             pacs,
             lease_seconds
         )
@@ -300,7 +304,8 @@ impl Database {
         let count = clamped(count);
         let mut transaction = self.pool().begin().await?;
         let done = sqlx::query!(
-            "update retrieval set state = 'done', count = $3, error = null, lease_until = null, finished_at = now()
+            "update retrieval set state = 'done', count = $3, count_since = case when count = $3 then coalesce(count_since, now()) else now() end,
+                 error = null, lease_until = null, finished_at = now()
              where id = $1 and token = $2 and state = 'running'",
             claimed.id,
             claimed.token,
@@ -337,13 +342,15 @@ impl Database {
         let mut transaction = self.pool().begin().await?;
         let noted = sqlx::query!(
             "update retrieval set state = case when $5 then 'pending' else 'failed' end::retrieval_state, error = $3, lease_until = null,
-                 not_before = now() + make_interval(secs => $4), finished_at = case when $5 then null else now() end
+                 not_before = now() + make_interval(secs => $4), finished_at = case when $5 then null else now() end,
+                 absent = case when $6 then absent + 1 else 0 end
              where id = $1 and token = $2 and state = 'running'",
             claimed.id,
             claimed.token,
             fault.error,
             fault.wait_seconds.unwrap_or(0.0),
-            again
+            again,
+            fault.absent
         )
         .execute(&mut *transaction)
         .await?;
@@ -366,7 +373,8 @@ pub(super) fn place<'a>(pacs: &'a str, study_uid: &'a str, series_uid: &'a str) 
     [pacs, study_uid, series_uid]
 }
 
-fn of(claimed: &ClaimedRetrieval) -> Place<'_> {
+/// Where it takes place.
+pub(super) fn of(claimed: &ClaimedRetrieval) -> Place<'_> {
     [&claimed.pacs, &claimed.study_uid, &claimed.series_uid]
 }
 

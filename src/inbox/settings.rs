@@ -31,12 +31,18 @@ pub struct InboxSettings {
     pub disk_watermark: f64,
     /// Attempts to fetch a series from a PACS where the fault may pass.
     pub fetch_attempts: u32,
-    /// Attempts where it will hardly pass: what is asked for is not there, or is too large.
+    /// Attempts where what answers has not what is asked for: it is not there, or the answer is no PACS's.
+    pub fetch_absent_attempts: u32,
+    /// Attempts where what comes cannot be taken.
     pub fetch_hopeless_attempts: u32,
     /// Wait before the second attempt to fetch; it doubles with each one.
     pub fetch_backoff_seconds: f64,
     /// Longest wait between two attempts to fetch.
     pub fetch_longest_backoff_seconds: f64,
+    /// Wait before the second attempt where what answers has not what is asked for; it doubles with each one.
+    pub fetch_absent_backoff_seconds: f64,
+    /// Longest wait between two such attempts.
+    pub fetch_absent_longest_backoff_seconds: f64,
     /// The slices of a finished job go so long after its result is stored.
     pub keep_ct_hours: f64,
     /// The slices of refused, ignored, failed and canceled series go after so many days.
@@ -58,6 +64,14 @@ impl InboxSettings {
         Backoff {
             first_seconds: self.fetch_backoff_seconds,
             longest_seconds: self.fetch_longest_backoff_seconds,
+        }
+    }
+
+    /// Between two attempts to fetch what is not there.
+    pub(super) fn fetch_absent_backoff(&self) -> Backoff {
+        Backoff {
+            first_seconds: self.fetch_absent_backoff_seconds,
+            longest_seconds: self.fetch_absent_longest_backoff_seconds,
         }
     }
 }

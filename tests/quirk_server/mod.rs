@@ -55,6 +55,8 @@ pub enum Wado {
     Silent,
     /// A status alone.
     Status(u16),
+    /// 200 with a page, as a proxy shows one.
+    Page,
 }
 
 /// A series that it has.
@@ -83,6 +85,8 @@ pub struct Inside {
     pub series: Vec<Served>,
     /// Most rows of one answer.
     pub page: usize,
+    /// So many questions for series are answered, the others with 503; `None`: all.
+    pub series_answers: Option<usize>,
     /// So many of the next answers about instances break off in their middle.
     pub broken_instances: usize,
     pub stow_requests: usize,
@@ -271,6 +275,12 @@ async fn study_series(State(inside): State<Shared>, Path(study): Path<String>, u
 fn list(inside: &Shared, study: Option<&str>, uri: &axum::http::Uri) -> Response {
     let mut inside = inside.lock().unwrap();
     inside.series_queries += 1;
+    if let Some(left) = &mut inside.series_answers {
+        match left.checked_sub(1) {
+            Some(fewer) => *left = fewer,
+            None => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
+        }
+    }
     let asked: HashMap<&str, &str> = uri
         .query()
         .unwrap_or_default()
@@ -370,6 +380,9 @@ async fn retrieve(State(inside): State<Shared>, Path((study, series)): Path<(Str
     let quirk = inside.wado.pop_front();
     if let Some(Wado::Status(status)) = quirk {
         return StatusCode::from_u16(status).unwrap().into_response();
+    }
+    if let Some(Wado::Page) = quirk {
+        return ([(header::CONTENT_TYPE, "text/html")], "<p>Log in</p>").into_response();
     }
     let Some(one) = inside
         .series

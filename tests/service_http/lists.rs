@@ -83,7 +83,11 @@ async fn fetches_that_failed_are_found_newest_first_with_their_reason() {
                 .unwrap();
             match error {
                 Some(error) => {
-                    let fault = RetrievalFault { error, wait_seconds };
+                    let fault = RetrievalFault {
+                        error,
+                        absent: false,
+                        wait_seconds,
+                    };
                     assert!(database.retrieval_failed(&claimed, &fault, "test").await.unwrap());
                 }
                 None => assert!(database.retrieved(&claimed, 3, "test").await.unwrap()),
@@ -135,7 +139,13 @@ async fn what_is_wrong_has_a_stable_code() {
             ("GET", "/api/v1/jobs/7", "", 400, "bad_path"),
             ("GET", "/api/v1/series/x", "", 400, "bad_path"),
             ("GET", "/api/v1/series/1.2.x", "", 400, "bad_path"),
-            ("GET", "/api/v1/series/99999999999999999999", "", 404, "series_not_found"),
+            (
+                "GET",
+                "/api/v1/series/99999999999999999999",
+                "",
+                404,
+                "series_not_found",
+            ),
             ("GET", "/api/v1/series/1.2", "", 404, "series_not_found"),
             ("POST", "/api/v1/series/1.2/finalize", "", 404, "series_not_found"),
             ("GET", "/api/v1/jobs?limit=x", "", 400, "bad_query"),

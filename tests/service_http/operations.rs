@@ -337,6 +337,7 @@ async fn a_retrieval_says_how_far_it_is_and_where_its_jobs_are() {
         );
         let fault = RetrievalFault {
             error: "answered 503",
+            absent: false,
             wait_seconds: Some(0.0),
         };
         assert!(database.retrieval_failed(&claimed, &fault, "a").await.unwrap());

@@ -1,27 +1,38 @@
-//! Series found by asking, and fetched.
+//! Series found by asking a PACS, and fetched.
 
 use hilum::database::Keep;
 use hilum::dicomweb::multipart::Boundary;
 use hilum::inbox::Origin;
-use hilum::inbox::poller::Wanted;
 
 use super::*;
 
-/// Nothing settles but by its count, and nothing is refused for want of room.
-fn inbox_settings() -> InboxSettings {
+/// Nothing settles but by its count, which two answers half a second apart name, and nothing is refused for want of room.
+pub(super) fn inbox_settings() -> InboxSettings {
     InboxSettings {
         quiet_seconds: 3600.0,
-        count_interval_seconds: 3600.0,
+        count_interval_seconds: 0.5,
         disk_reserve_bytes: 0,
         disk_watermark: 1.0,
         fetch_backoff_seconds: 1.0,
+        fetch_absent_backoff_seconds: 0.2,
+        fetch_absent_attempts: 5,
         ..Settings::load(None).unwrap().inbox
     }
 }
 
 /// Runs the poller against a server that is set up by `set_up`, while `check` looks.
-async fn polled<F: Future<Output = ()>>(
+pub(super) async fn polled<F: Future<Output = ()>>(
     more: &'static str,
+    set_up: impl FnOnce(&QuirkServer),
+    check: impl FnOnce(Database, PgPool, QuirkServer) -> F,
+) {
+    polled_with(|url| pacs(url, more), inbox_settings(), set_up, check).await;
+}
+
+/// As [`polled`], with this block and these settings.
+pub(super) async fn polled_with<F: Future<Output = ()>>(
+    block: impl FnOnce(&str) -> Pacs,
+    settings: InboxSettings,
     set_up: impl FnOnce(&QuirkServer),
     check: impl FnOnce(Database, PgPool, QuirkServer) -> F,
 ) {
@@ -30,12 +41,12 @@ async fn polled<F: Future<Output = ()>>(
         let folder = tempfile::tempdir().unwrap();
         let server = QuirkServer::start().await;
         set_up(&server);
-        let ingest = Ingest::open(database.clone(), folder.path(), inbox_settings(), Limits::default()).unwrap();
+        let ingest = Ingest::open(database.clone(), folder.path(), settings, Limits::default()).unwrap();
         let end = CancellationToken::new();
         let running = tokio::spawn(poller::run(
             database.clone(),
             ingest,
-            vec![pacs(&server.url(), more)],
+            vec![block(&server.url())],
             end.clone(),
         ));
         check(database, pool.clone(), server).await;
@@ -46,7 +57,7 @@ async fn polled<F: Future<Output = ()>>(
     .await;
 }
 
-async fn settled(pool: &PgPool, series: i64) {
+pub(super) async fn settled(pool: &PgPool, series: i64) {
     until("settled", || async move {
         number(
             pool,
@@ -89,6 +100,40 @@ async fn every_page_is_asked_for_and_every_series_fetched_once() {
         );
         assert_eq!(text(&pool, "select distinct source from series").await, "one");
     })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rounds_lie_as_far_apart_as_the_block_says() {
+    let every = |seconds| {
+        move |url: &str| {
+            let mut block = pacs(url, "poll = true");
+            block.poll_interval_seconds = seconds;
+            block
+        }
+    };
+    // A PACS that lists nothing is asked one question a round.
+    let started = Instant::now();
+    polled_with(
+        every(2),
+        inbox_settings(),
+        |_| {},
+        |_, _, server| async move {
+            until("three rounds", || async { server.inside().series_queries >= 3 }).await;
+            assert!(started.elapsed() >= Duration::from_secs(4), "{:?}", started.elapsed());
+        },
+    )
+    .await;
+    polled_with(
+        every(3600),
+        inbox_settings(),
+        |_| {},
+        |_, _, server| async move {
+            until("a first round", || async { server.inside().series_queries == 1 }).await;
+            tokio::time::sleep(Duration::from_secs(3)).await;
+            assert_eq!(server.inside().series_queries, 1);
+        },
+    )
     .await;
 }
 
@@ -288,6 +333,64 @@ async fn sent_alone(database: &Database, bytes: &[u8]) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_series_of_which_a_sender_brought_a_part_is_completed() {
+    polled(
+        "poll = true",
+        |_| {},
+        |database, pool, server| async move {
+            sent_alone(&database, &instance(STUDY, SERIES, "1.2.3.4.1")).await;
+            let state = "select concat_ws(' ', state, settled_by, instances) from series";
+            assert_eq!(text(&pool, state).await, "settled sender 1");
+            server.inside().series.push(served(STUDY, SERIES, 4));
+            let pool = &pool;
+            until(
+                "the others",
+                || async move { text(pool, state).await == "settled count 4" },
+            )
+            .await;
+            let server = &server;
+            more_rounds(server).await;
+            assert_eq!(server.inside().wado_requests, 1);
+            let held = "select count(*) || ' ' || count(distinct sop_instance_uid) from instance";
+            assert_eq!(text(pool, held).await, "4 4");
+        },
+    )
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_proxy_says_whose_pacs_is_away_is_asked_for_again_until_it_is_back() {
+    let set_up = |server: &QuirkServer| {
+        server.inside().series.push(served(STUDY, SERIES, 3));
+        // More attempts than those of an outage take, and more than those for what cannot be taken.
+        server
+            .inside()
+            .wado
+            .extend([Wado::Status(503), Wado::Status(503), Wado::Status(503)]);
+        server
+            .inside()
+            .wado
+            .extend([Wado::Status(404), Wado::Status(302), Wado::Page, Wado::Status(400)]);
+    };
+    let settings = InboxSettings {
+        fetch_attempts: 4,
+        fetch_backoff_seconds: 0.1,
+        ..inbox_settings()
+    };
+    let block = |url: &str| pacs(url, "poll = true");
+    polled_with(block, settings, set_up, |_, pool, server| async move {
+        settled(&pool, 1).await;
+        assert_eq!(server.inside().wado_requests, 8);
+        let pool = &pool;
+        until("done", || async move {
+            text(pool, "select concat_ws(' ', state, attempts, error) from retrieval").await == "done 8"
+        })
+        .await;
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_series_that_lacks_what_retention_took_when_a_late_slice_comes_alone_is_fetched_again_once() {
     let set_up = |server: &QuirkServer| server.inside().series.push(served(STUDY, SERIES, 3));
     polled("poll = true", set_up, |database, pool, server| async move {
@@ -451,17 +554,22 @@ async fn a_series_about_which_the_pacs_answers_nonsense_hides_none_behind_it() {
         // They are taken up where it answers.
         let looked = poller::look(&database, &client, &block, 3600.0).await.unwrap();
         assert_eq!((looked.seen, looked.passed_over), (7, 0));
-        // A PACS that says nothing at all, one series after the other, is away.
+        // A PACS that says nothing about one study after the other is away where it answers nothing else either.
         {
             let mut inside = server.inside();
             inside.series.clear();
             for at in 0..4 {
-                let mut countless = served("1.5", &format!("1.5.{at}"), 2);
+                let mut countless = served(&format!("1.5.{at}"), &format!("1.5.{at}.1"), 2);
                 countless.tells_count = false;
                 inside.series.push(countless);
-                inside.odd.insert(format!("1.5.{at}/instances"), (503, String::new()));
+                inside.odd.insert(format!("1.5.{at}.1/instances"), (503, String::new()));
             }
+            inside.series.push(served("1.6", "1.6.1", 2));
         }
+        let looked = poller::look(&database, &client, &block, 3600.0).await.unwrap();
+        assert_eq!((looked.seen, looked.passed_over), (1, 4));
+        // The listing and its empty last page.
+        server.inside().series_answers = Some(2);
         let away = poller::look(&database, &client, &block, 3600.0).await.unwrap_err();
         assert!(away.to_string().contains("503"), "{away}");
     })
@@ -469,107 +577,37 @@ async fn a_series_about_which_the_pacs_answers_nonsense_hides_none_behind_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_wished_study_is_fetched_from_a_pacs_that_is_not_polled() {
-    let set_up = |server: &QuirkServer| {
-        let mut silent = served(STUDY, SERIES, 3);
-        silent.tells_count = false;
-        server
-            .inside()
-            .series
-            .extend([silent, served(STUDY, "1.2.3.5", 2), served("1.9", "1.9.1", 2)]);
-    };
-    polled("", set_up, |database, pool, server| async move {
-        let client = Client::new(&pacs(&server.url(), "")).unwrap();
-        let rows = poller::request(&database, &client, Wanted::Study(STUDY), 7, "someone")
-            .await
-            .unwrap();
-        assert_eq!(rows.len(), 2);
-        settled(&pool, 2).await;
-        assert_eq!(number(&pool, "select min(priority)::bigint from series").await, 7);
-        assert_eq!(
-            number(&pool, "select count(*) from series where study_uid = '1.9'").await,
-            0
-        );
-        // A series that is not there ends in a visible state.
-        database
-            .request_retrieval("one", STUDY, "1.2.404", 0, "someone")
-            .await
-            .unwrap();
-        let pool = &pool;
-        until("failed", || async move {
-            text(
-                pool,
-                "select state::text || ' ' || error from retrieval where series_uid = '1.2.404'",
-            )
-            .await
-            .contains("failed [[pacs]] one: answered 404")
-        })
-        .await;
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_wished_series_whose_study_is_not_known_is_looked_for_and_fetched() {
-    let set_up = |server: &QuirkServer| {
-        server.inside().series.extend([
-            served(STUDY, SERIES, 3),
-            served(STUDY, "1.2.3.5", 2),
-            served("1.9", "1.9.1", 2),
-        ]);
-    };
-    polled("", set_up, |database, pool, server| async move {
-        for series in [SERIES, "1.2.404"] {
-            database.request_retrieval("one", "", series, 7, "someone").await.unwrap();
+async fn a_study_about_which_the_pacs_has_no_answer_is_asked_about_once_a_round_and_hides_none_behind_it() {
+    scratch(|database, _| async move {
+        let server = QuirkServer::start().await;
+        let block = pacs(&server.url(), "");
+        let client = Client::new(&block).unwrap();
+        {
+            let mut inside = server.inside();
+            // Four reconstructions each, the slices of which one PACS counts and one does not.
+            for (study, tells_count) in [("1.7", true), ("1.8", false)] {
+                for at in 1..=4 {
+                    let mut one = served(study, &format!("{study}.{at}"), 2);
+                    one.tells_count = tells_count;
+                    inside.series.push(one);
+                    inside.odd.insert(format!("1.8.{at}/instances"), (503, String::new()));
+                }
+            }
+            inside.series.push(Served {
+                modality: "SEG",
+                ..served("1.7", "1.7.9", 1)
+            });
+            inside.odd.insert("1.7.9/metadata".into(), (503, String::new()));
+            inside.series.push(served("1.9", "1.9.1", 2));
         }
-        settled(&pool, 1).await;
-        let pool = &pool;
-        let rows = "select coalesce(string_agg(concat_ws(' ', study_uid, series_uid, state, count, error), '|' order by study_uid, series_uid), '') from retrieval";
-        let wanted = format!(" {SERIES} done 1| 1.2.404 failed [[pacs]] one has no such CT series|{STUDY} {SERIES} done 3");
-        until("what was wished for is over", || async {
-            text(pool, "select 'yes' where not exists (select from retrieval where state in ('pending', 'running'))").await == "yes"
-        })
-        .await;
-        assert_eq!(text(pool, rows).await, wanted);
-        assert_eq!(number(pool, "select priority::bigint from series").await, 7);
-        drop(server);
-    })
-    .await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_fetched_again_after_the_network_changed_gets_a_new_job_and_only_then() {
-    let set_up = |server: &QuirkServer| server.inside().series.push(served(STUDY, SERIES, 3));
-    polled("", set_up, |database, pool, server| async move {
-        let specification = |network: &str| JobSpecification {
-            model: network.into(),
-            model_digest: network.into(),
-            parameters_digest: "p".into(),
-            pipeline_revision: 1,
+        let looked = poller::look(&database, &client, &block, 3600.0).await.unwrap();
+        assert_eq!((looked.listed, looked.seen, looked.passed_over), (9, 1, 8));
+        let asked = |end: &str| {
+            let inside = server.inside();
+            let fits = |path: &String| path.split('?').next().unwrap().ends_with(end);
+            inside.asked.iter().filter(|(_, path, _)| fits(path)).count()
         };
-        let mut jobs = Vec::new();
-        for network in ["first", "first", "second"] {
-            database
-                .request_retrieval("one", STUDY, SERIES, 0, "someone")
-                .await
-                .unwrap();
-            settled(&pool, 1).await;
-            jobs.push(database.make_job(&specification(network)).await.unwrap().unwrap());
-            let pool = &pool;
-            until("done", || async move {
-                text(pool, "select state::text from retrieval").await == "done"
-            })
-            .await;
-        }
-        assert_eq!(jobs.iter().map(|job| job.new).collect::<Vec<_>>(), [true, false, true]);
-        assert_eq!(jobs[0].id, jobs[1].id);
-        let predecessor = text(
-            &pool,
-            "select predecessor::text from job order by created_at desc limit 1",
-        )
-        .await;
-        assert_eq!(predecessor, jobs[0].id.to_string());
-        drop(server);
+        assert_eq!((asked("/metadata"), asked("/instances")), (1, 1));
     })
     .await;
 }

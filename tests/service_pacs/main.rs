@@ -7,12 +7,13 @@ mod fetching;
 mod marks;
 #[path = "../quirk_server/mod.rs"]
 mod quirk_server;
+mod wished;
 mod slow;
 
 use std::future::Future;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use hilum::config::Settings;
 use hilum::database::testing::scratch;

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
+use super::look::is_away;
 use super::{ACTOR, LOOK_AGAIN, PollError, Source, Wanted, request, wait};
-use crate::database::{Backoff, ClaimedRetrieval, DatabaseError, Failures, RetrievalFault};
+use crate::database::{Backoff, ClaimedRetrieval, Counted, DatabaseError, Failures, RetrievalFault};
 use crate::dicomweb::ClientError;
 use crate::dicomweb::multipart::Boundary;
 use crate::inbox::{InboxSettings, IngestError, Origin, Outcome, Receipt};
@@ -56,7 +57,9 @@ async fn retrieve(source: &Source, claimed: &ClaimedRetrieval, end: &Cancellatio
         () = end.cancelled() => Err(PollError::Ingest(IngestError::Ending)),
     };
     let noted = match outcome {
-        Ok(count) => {
+        // Put off until its count has stood for long enough, or in other hands by now: noted already.
+        Ok(None) => return Ok(()),
+        Ok(Some(count)) => {
             metrics::counter!("hilum_retrievals_total", "outcome" => "done").increment(1);
             source.database.retrieved(claimed, count, ACTOR).await?
         }
@@ -71,7 +74,8 @@ async fn retrieve(source: &Source, claimed: &ClaimedRetrieval, end: &Cancellatio
             metrics::counter!("hilum_retrievals_total", "outcome" => "failed").increment(1);
             let fault = RetrievalFault {
                 error: &text,
-                wait_seconds: next_wait(&error, claimed.attempts, source.ingest.settings()),
+                absent: matches!(hope(&error), Hope::Later),
+                wait_seconds: next_wait(&error, claimed, source.ingest.settings()),
             };
             source.database.retrieval_failed(claimed, &fault, ACTOR).await?
         }
@@ -83,31 +87,56 @@ async fn retrieve(source: &Source, claimed: &ClaimedRetrieval, end: &Cancellatio
 }
 
 /// Seconds until the next attempt; `None`: there is none.
-fn next_wait(error: &PollError, attempts: i32, settings: &InboxSettings) -> Option<f64> {
+fn next_wait(error: &PollError, claimed: &ClaimedRetrieval, settings: &InboxSettings) -> Option<f64> {
     if matches!(error, PollError::Ingest(IngestError::Ending)) {
         return Some(0.0);
     }
-    let most = if may_pass(error) {
-        settings.fetch_attempts
-    } else {
-        settings.fetch_hopeless_attempts
+    let (attempts, most, backoff) = match hope(error) {
+        Hope::Soon => (claimed.attempts, settings.fetch_attempts, settings.fetch_backoff()),
+        // Counted by themselves: after an outage of hours, one such answer is no reason to give up.
+        Hope::Later => (
+            claimed.absent.saturating_add(1),
+            settings.fetch_absent_attempts,
+            settings.fetch_absent_backoff(),
+        ),
+        Hope::None => (
+            claimed.attempts,
+            settings.fetch_hopeless_attempts,
+            settings.fetch_backoff(),
+        ),
     };
     let attempts = u32::try_from(attempts).unwrap_or_default();
-    (attempts < most).then(|| settings.fetch_backoff().seconds(attempts))
+    (attempts < most).then(|| backoff.seconds(attempts))
 }
 
-fn may_pass(error: &PollError) -> bool {
+/// Whether another attempt is worth it.
+enum Hope {
+    /// The PACS is away, or the answer broke off: it may be mended in a moment.
+    Soon,
+    /// What answers has not what is asked for. It may not be the PACS: a proxy whose PACS is away says 404, sends elsewhere, or shows a page.
+    Later,
+    /// The same bytes would come again.
+    None,
+}
+
+fn hope(error: &PollError) -> Hope {
     match error {
-        // Refused credentials are the configuration's fault and are mended there.
-        PollError::Pacs { error, .. } => error.is_transient() || matches!(error, ClientError::Status(401 | 403)),
-        PollError::Ingest(error) => match error {
-            IngestError::Multipart(error) => !error.is_limit(),
-            IngestError::TooLarge(_) | IngestError::BadStudy | IngestError::NoPart => false,
-            _ => true,
+        PollError::Pacs { error, .. } => match error {
+            // Refused credentials are the configuration's fault and are mended there.
+            ClientError::Status(401 | 403) => Hope::Soon,
+            error if error.is_transient() => Hope::Soon,
+            ClientError::Settings(_) | ClientError::Uid(_) | ClientError::TooLarge(_) => Hope::None,
+            _ => Hope::Later,
         },
-        PollError::Database(_) | PollError::Short { .. } => true,
-        // The PACS gives the same bytes again.
-        PollError::NoSeries(_) | PollError::NotTaken { .. } => false,
+        PollError::Ingest(error) => match error {
+            IngestError::Multipart(error) if error.is_limit() => Hope::None,
+            IngestError::TooLarge(_) | IngestError::BadStudy => Hope::None,
+            IngestError::NoPart => Hope::Later,
+            _ => Hope::Soon,
+        },
+        PollError::Database(_) | PollError::Short { .. } => Hope::Soon,
+        PollError::NoSeries(_) => Hope::Later,
+        PollError::NotTaken { .. } => Hope::None,
     }
 }
 
@@ -123,9 +152,9 @@ async fn lost_lease(source: &Source, claimed: &ClaimedRetrieval) {
     }
 }
 
-/// Fetches the series; how many instances it has. A wish for a whole study becomes one for each of its CT series, and one for a series whose study is not known becomes one that
-/// names it; how many these are.
-async fn fetch(source: &Source, claimed: &ClaimedRetrieval) -> Result<u32, PollError> {
+/// Fetches the series; how many instances it has, or `None` where its count has not stood for long enough, and where it is in other hands. A wish for a whole study becomes one
+/// for each of its CT series, and one for a series whose study is not known becomes one that names it; how many these are.
+async fn fetch(source: &Source, claimed: &ClaimedRetrieval) -> Result<Option<u32>, PollError> {
     let failed = |error| PollError::Pacs {
         name: claimed.pacs.clone(),
         error,
@@ -140,10 +169,17 @@ async fn fetch(source: &Source, claimed: &ClaimedRetrieval) -> Result<u32, PollE
         let rows = request(&source.database, &source.client, wanted, claimed.priority, ACTOR).await?;
         return match u32::try_from(rows.len()) {
             Ok(0) => Err(PollError::NoSeries(claimed.pacs.clone())),
-            series => Ok(series.unwrap_or(u32::MAX)),
+            series => Ok(Some(series.unwrap_or(u32::MAX))),
         };
     }
-    let asked = source.client.series_count(study, series).await.map_err(failed)?;
+    let apart_seconds = source.ingest.settings().count_interval_seconds;
+    let asked = count(source, study, series).await.map_err(failed)?;
+    if let Some(count) = asked {
+        let counted = source.database.retrieval_counted(claimed, count, apart_seconds, ACTOR);
+        if counted.await? != Counted::Stands {
+            return Ok(None);
+        }
+    }
     let known = claimed.count.and_then(|count| u32::try_from(count).ok());
     let retrieved = source.client.retrieve_series(study, series).await.map_err(failed)?;
     let boundary = Boundary::of_content_type(&retrieved.content_type).map_err(IngestError::from)?;
@@ -165,14 +201,30 @@ async fn fetch(source: &Source, claimed: &ClaimedRetrieval) -> Result<u32, PollE
     }
     let came = came_whole(&receipt, asked.or(known))?;
     if let Some(touched) = touched {
-        // It settles at once where as many are held as came; else, as where late slices were sent besides, after the quiet time.
-        source
-            .database
-            .count_answered(touched.id, Some(came), 0.0, ACTOR)
-            .await?;
+        // It settles at once where as many came as the PACS said twice, and as are held. Where more came than it said, it is to say so once more; where it says nothing, or late
+        // slices were sent besides, the quiet time settles it.
+        let apart_seconds = if asked == Some(came) { 0.0 } else { apart_seconds };
+        if asked.is_some() {
+            source
+                .database
+                .count_answered(touched.id, Some(came), apart_seconds, ACTOR)
+                .await?;
+        }
         source.database.settle_fetched(touched.id, ACTOR).await?;
     }
-    Ok(came)
+    Ok(Some(came))
+}
+
+/// How many instances a series has at its PACS: as that says, or as many as it lists. `None`: it tells neither.
+async fn count(source: &Source, study: &str, series: &str) -> Result<Option<u32>, ClientError> {
+    if let Some(count) = source.client.series_count(study, series).await? {
+        return Ok(Some(count));
+    }
+    match source.client.search_instances(study, series).await {
+        Ok(instances) => Ok(u32::try_from(instances.len()).ok().filter(|count| *count > 0)),
+        Err(error) if is_away(&error) => Err(error),
+        Err(_) => Ok(None),
+    }
 }
 
 /// How many distinct instances came, where these are all that the PACS has (`count`, where it tells). Where they are not, what came is held all the same, and its series settles
@@ -215,11 +267,22 @@ mod tests {
     use crate::dicomweb::multipart::MultipartError;
 
     #[test]
-    fn what_may_pass_is_tried_for_days_and_what_will_not_three_times() {
+    fn what_may_pass_is_tried_for_days_what_is_not_there_too_with_hours_between_and_what_cannot_be_taken_three_times() {
         let defaults: toml::Table = toml::from_str(include_str!("../../../config/default.toml")).unwrap();
         let settings: InboxSettings = defaults["inbox"].clone().try_into().unwrap();
         let most = i32::try_from(settings.fetch_attempts).unwrap();
-        let next = |error: &PollError, attempts| next_wait(error, attempts, &settings);
+        let claimed = |attempts, absent| ClaimedRetrieval {
+            id: 1,
+            pacs: "a".into(),
+            study_uid: "1".into(),
+            series_uid: "2".into(),
+            priority: 0,
+            count: None,
+            token: 1,
+            attempts,
+            absent,
+        };
+        let next = |error: &PollError, attempts| next_wait(error, &claimed(attempts, 0), &settings);
         let pacs = |error| PollError::Pacs {
             name: "a".into(),
             error,
@@ -236,6 +299,25 @@ mod tests {
         }
         for error in [
             pacs(ClientError::Status(404)),
+            pacs(ClientError::Status(302)),
+            pacs(ClientError::Status(400)),
+            pacs(ClientError::Answer("a page".into())),
+            PollError::NoSeries("a".into()),
+        ] {
+            let (mut seconds, mut attempts) = (0.0, 0);
+            // After an outage that took nearly all other attempts, too.
+            while let Some(wait) = next_wait(&error, &claimed(500 + attempts, attempts), &settings) {
+                attempts += 1;
+                assert!(wait >= 30.0 && (attempts < 8 || wait >= 3600.0), "{error}: {wait}");
+                seconds += wait;
+            }
+            let days = seconds / 86_400.0;
+            assert!(
+                (3.0..10.0).contains(&days) && attempts < 100,
+                "{error}: {attempts} in {days} days"
+            );
+        }
+        for error in [
             PollError::Ingest(IngestError::TooLarge(1)),
             PollError::NotTaken {
                 unreadable: 1,

@@ -16,7 +16,7 @@ use crate::dicomweb::{Client, ClientError, Pacs, SeriesFilters, SeriesRow};
 const PAGE: u32 = 200;
 /// Most series of one round: a server that lists more, or pages for ever, is left there.
 const MOST_SERIES: usize = 200_000;
-/// So many series in a row about which a PACS said nothing: it is away, and the round ends.
+/// So many studies in a row about which a PACS said nothing, and then nothing about what is simple either: it is away, and the round ends.
 const AWAY_IN_A_ROW: usize = 3;
 /// What our segmentations say as their Manufacturer.
 const OURS: &str = "Hilum";
@@ -39,8 +39,11 @@ pub struct Looked {
 
 /// Series that are passed over until the next round, so that one about which a PACS does not answer hides none behind it.
 struct PassedOver<'a> {
+    client: &'a Client,
     pacs: &'a Pacs,
     series: usize,
+    /// Studies about which it had no answer: it is not asked about them again in this round.
+    studies: HashSet<String>,
     away_in_a_row: usize,
 }
 
@@ -48,17 +51,39 @@ impl PassedOver<'_> {
     /// One more.
     ///
     /// # Errors
-    /// The PACS is away altogether.
-    fn one(&mut self, study_uid: &str, series_uid: &str, error: ClientError) -> Result<(), PollError> {
-        let pacs = self.pacs.name.clone();
-        tracing::warn!(pacs, study_uid, series_uid, %error, "a series is passed over in this round");
-        metrics::counter!("hilum_series_passed_over_total", "pacs" => pacs.clone()).increment(1);
-        self.series += 1;
-        self.away_in_a_row = if is_away(&error) { self.away_in_a_row + 1 } else { 0 };
+    /// The PACS is away altogether: nothing is said about some studies in a row, nor to a question that every PACS answers.
+    async fn one(&mut self, study_uid: &str, series_uid: &str, error: ClientError) -> Result<(), PollError> {
+        tracing::warn!(pacs = self.pacs.name, study_uid, series_uid, %error, "a series is passed over in this round");
+        self.count();
+        if !is_away(&error) {
+            self.away_in_a_row = 0;
+            return Ok(());
+        }
+        self.studies.insert(study_uid.to_owned());
+        self.away_in_a_row += 1;
         if self.away_in_a_row >= AWAY_IN_A_ROW {
-            return Err(PollError::Pacs { name: pacs, error });
+            let simple = self.client.search_series(&filters(self.pacs), 0, 1).await;
+            simple.map_err(|error| PollError::Pacs {
+                name: self.pacs.name.clone(),
+                error,
+            })?;
+            self.away_in_a_row = 0;
         }
         Ok(())
+    }
+
+    /// Whether a series is of a study about which there was no answer; it is passed over then.
+    fn with_its_study(&mut self, study_uid: &str) -> bool {
+        let passed_over = self.studies.contains(study_uid);
+        if passed_over {
+            self.count();
+        }
+        passed_over
+    }
+
+    fn count(&mut self) {
+        metrics::counter!("hilum_series_passed_over_total", "pacs" => self.pacs.name.clone()).increment(1);
+        self.series += 1;
     }
 
     /// The PACS answers.
@@ -68,7 +93,7 @@ impl PassedOver<'_> {
 }
 
 /// Whether a PACS is away or has no time, as opposed to what it says about one series being of no use, now and later: 500 is what servers say about files that they lost.
-fn is_away(error: &ClientError) -> bool {
+pub(super) fn is_away(error: &ClientError) -> bool {
     error.is_transient() && !matches!(error, ClientError::Status(500))
 }
 
@@ -84,8 +109,10 @@ pub async fn look(database: &Database, client: &Client, pacs: &Pacs, apart_secon
             error,
         })?;
     let mut passed_over = PassedOver {
+        client,
         pacs,
         series: 0,
+        studies: HashSet::new(),
         away_in_a_row: 0,
     };
     let mut looked = Looked {
@@ -98,13 +125,14 @@ pub async fn look(database: &Database, client: &Client, pacs: &Pacs, apart_secon
             Some(count) => count,
             // Asking for every instance of what is held, round after round, would be too much; late slices of such a PACS come by its sender.
             None if database.is_held(&row.study_uid, &row.series_uid).await? => continue,
+            None if passed_over.with_its_study(&row.study_uid) => continue,
             None => match client.search_instances(&row.study_uid, &row.series_uid).await {
                 Ok(instances) => {
                     passed_over.answered();
                     u32::try_from(instances.len()).unwrap_or(u32::MAX)
                 }
                 Err(error) => {
-                    passed_over.one(&row.study_uid, &row.series_uid, error)?;
+                    passed_over.one(&row.study_uid, &row.series_uid, error).await?;
                     continue;
                 }
             },
@@ -119,6 +147,9 @@ pub async fn look(database: &Database, client: &Client, pacs: &Pacs, apart_secon
     }
     let mut segmented = HashMap::new();
     for series in database.not_yet_held(&pacs.name, &listed).await? {
+        if passed_over.with_its_study(&series.study_uid) {
+            continue;
+        }
         if !segmented.contains_key(&series.study_uid) {
             match segmented_series(client, &series.study_uid).await {
                 Ok(found) => {
@@ -126,7 +157,7 @@ pub async fn look(database: &Database, client: &Client, pacs: &Pacs, apart_secon
                     segmented.insert(series.study_uid.clone(), found);
                 }
                 Err(error) => {
-                    passed_over.one(&series.study_uid, &series.series_uid, error)?;
+                    passed_over.one(&series.study_uid, &series.series_uid, error).await?;
                     continue;
                 }
             }
