@@ -38,9 +38,14 @@ mod tests {
     #[test]
     fn a_file_is_replaced_whole_and_nothing_else_is_left() {
         let folder = tempfile::tempdir().unwrap();
-        write_whole(folder.path(), "report.json", b"first").unwrap();
+        let path = write_whole(folder.path(), "report.json", b"first").unwrap();
+        // Who reads the old one goes on reading it: it is not written over.
+        let mut old = fs::File::open(path).unwrap();
         let path = write_whole(folder.path(), "report.json", b"second").unwrap();
         assert_eq!(fs::read(path).unwrap(), b"second");
+        let mut read = Vec::new();
+        io::Read::read_to_end(&mut old, &mut read).unwrap();
+        assert_eq!(read, b"first");
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
     }
 

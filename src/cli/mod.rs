@@ -149,11 +149,40 @@ fn without_telemetry(arguments: &[OsString]) -> Option<anyhow::Error> {
 
 #[expect(clippy::print_stderr, reason = "the last word of a program that failed")]
 fn report_failure(error: &anyhow::Error) -> ExitCode {
-    eprintln!("hilum: {error:#}");
+    eprintln!("hilum: {}", told(error));
     End::Failed.into()
+}
+
+/// An error and its causes in one line, but none that is said already: many messages end with their cause.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().fold(String::new(), |said, cause| {
+        let cause = cause.to_string();
+        match said.as_str() {
+            "" => cause,
+            _ if said.contains(&cause) => said,
+            _ => format!("{said}: {cause}"),
+        }
+    })
 }
 
 /// Prints a line to standard output; a reader that went away (`| head`) is no error.
 fn say(line: impl AsRef<str>) {
     let _ = writeln!(io::stdout().lock(), "{}", line.as_ref());
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context as _;
+
+    use super::*;
+
+    #[test]
+    fn a_cause_that_its_message_ends_with_is_told_once() {
+        let path = PathBuf::from("ct");
+        let error = io::Error::new(io::ErrorKind::NotFound, "No such file");
+        let failure = anyhow::Error::new(dicom::DicomError::Io { path, error });
+        assert_eq!(told(&failure), "ct: No such file");
+        let failure = Err::<(), _>(failure).context("cannot read the series").unwrap_err();
+        assert_eq!(told(&failure), "cannot read the series: ct: No such file");
+    }
 }

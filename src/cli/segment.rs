@@ -11,7 +11,7 @@ use serde::Serialize;
 use super::files::{remove_stale, write_whole};
 use super::input::{self, Input, Others};
 use super::progress::Progress;
-use super::{End, models, say};
+use super::{End, models, say, told};
 use crate::config::Settings;
 use crate::dicom::{FrameReader, derived_uid, is_valid_uid};
 use crate::model::{Blend, CancelFlag, Device, Manifest, MaskBack, Session};
@@ -306,10 +306,11 @@ impl Run<'_> {
         reason = "a failure is told at once, beside the others' results"
     )]
     fn failed(&mut self, series: &Series, error: &anyhow::Error) {
-        eprintln!("hilum: series {}: {error:#}", series.series_instance_uid);
+        let error = told(error);
+        eprintln!("hilum: series {}: {error}", series.series_instance_uid);
         self.told.push(Told::Failure {
             series_instance_uid: series.series_instance_uid.clone(),
-            error: format!("{error:#}"),
+            error,
         });
     }
 

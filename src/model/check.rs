@@ -229,6 +229,11 @@ fn check_devices(manifest: &Manifest, options: &CheckOptions, checks: &mut Check
                 checks.push(Check::absent(what, why, install));
             }
             Err(ModelError::Device { why, install, .. }) => checks.push(Check::problem(what, why, install)),
+            Err(error @ ModelError::Profile { .. }) => checks.push(Check::problem(
+                what,
+                error.to_string(),
+                "free some space in the folder of temporary files, or name another one by TMPDIR",
+            )),
             Err(error) => checks.push(Check::problem(
                 what,
                 error.to_string(),

@@ -97,6 +97,14 @@ pub enum ModelError {
     /// No device of `auto` runs the network.
     #[error("no device runs this network: {}", .0.iter().map(|(device, why)| format!("{device}: {why}")).collect::<Vec<_>>().join("; "))]
     NoDevice(Vec<(Device, String)>),
+    /// What ONNX Runtime wrote of its first run, to count the nodes that each provider ran, is not whole.
+    #[error("ONNX Runtime's profile in {} cannot be read ({why}): free some space there, or name another folder by TMPDIR", .folder.display())]
+    Profile {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        why: String,
+    },
     /// ONNX Runtime reports an error.
     #[error("ONNX Runtime: {0}")]
     Runtime(String),

@@ -83,7 +83,7 @@ impl Worker {
         worker.warm_up()?;
         let warm_up_ms = started.elapsed().as_secs_f64() * 1e3;
         let nodes = folder
-            .map(|_folder| profile(&mut worker.session))
+            .map(|folder| profile(&mut worker.session, folder.path()))
             .transpose()?
             .unwrap_or_default();
         let (name, nodes_total) = (device.provider(), nodes.values().sum());
@@ -266,9 +266,12 @@ fn build(
     builder.commit_from_memory(bytes)
 }
 
-/// Ends the profiling of a session, and reads what it wrote.
-fn profile(session: &mut ort::session::Session) -> Result<BTreeMap<String, usize>, ModelError> {
-    let unreadable = |why: String| ModelError::Runtime(format!("its profile cannot be read: {why}"));
+/// Ends the profiling of a session, and reads what it wrote in this folder. Where the disk is full it writes a part, and says nothing.
+fn profile(session: &mut ort::session::Session, folder: &Path) -> Result<BTreeMap<String, usize>, ModelError> {
+    let unreadable = |why: String| ModelError::Profile {
+        folder: folder.parent().unwrap_or(folder).to_owned(),
+        why,
+    };
     let file = session.end_profiling().map_err(|error| said(&error))?;
     let bytes = std::fs::read(file).map_err(|error| unreadable(error.to_string()))?;
     nodes_by_provider(&bytes).map_err(|error| unreadable(error.to_string()))

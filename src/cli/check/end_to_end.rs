@@ -43,7 +43,7 @@ pub(super) fn check(settings: &Settings, manifest: &Path, checks: &mut Checks) {
     }
     checks.push(match run(settings, manifest) {
         Ok(run) => judged(&run),
-        Err(error) => Check::problem(WHAT, format!("{error:#}"), to_do(&error)),
+        Err(error) => Check::problem(WHAT, crate::cli::told(&error), to_do(&error)),
     });
 }
 

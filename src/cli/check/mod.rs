@@ -5,7 +5,7 @@
 mod end_to_end;
 mod surroundings;
 
-use super::{End, models, say};
+use super::{End, models, say, told};
 use crate::config::Settings;
 use crate::model::{self, Check, CheckOptions, Checks, Device, Health};
 
@@ -44,7 +44,7 @@ pub(super) fn run(arguments: &Arguments, mut settings: Settings) -> anyhow::Resu
         }
         Err(error) => {
             let to_do = "name a network that is there by --model, or in [model] of the configuration: docs/models.md";
-            checks.push(Check::problem("manifest", format!("{error:#}"), to_do));
+            checks.push(Check::problem("manifest", told(&error), to_do));
         }
     }
     surroundings::check(&settings, &mut checks)?;
