@@ -64,7 +64,7 @@ pub struct DecoderSettings {
     pub trust_input: bool,
     /// Most memory of a decoder process, in bytes.
     pub memory_bytes: u64,
-    /// Most seconds for one frame.
+    /// Most processor time for one frame, in seconds; rounded up to whole ones.
     pub seconds_per_frame: f64,
 }
 

@@ -31,8 +31,8 @@ static READER: LazyLock<FrameReader> = LazyLock::new(|| {
     FrameReader::new(DecodeOptions {
         program: Some(program),
         memory_bytes: 256 << 20,
-        // Six of them, the reads of three frames, stay under the time-out of fuzz/run.sh.
-        seconds_per_frame: 2.0,
+        // Of processor time, and one second more at most. Six of them, the reads of three frames, stay under the time-out of fuzz/run.sh.
+        seconds_per_frame: 1.0,
         workers: 1,
         ..DecodeOptions::default()
     })

@@ -79,18 +79,25 @@ pub enum PixelError {
         /// What the reader or the decoder said.
         why: String,
     },
-    /// Decoding took longer than allowed; the decoder was ended.
+    /// Decoding took more processor time than allowed; the system ended the decoder.
     TimedOut {
         /// The file.
         path: PathBuf,
-        /// The limit.
-        seconds: f64,
+        /// The limit, in seconds of processor time.
+        seconds: u64,
     },
-    /// The decoder process ended before it answered: out of memory, or a fault in the decoder.
+    /// The decoder process ended by what it did with the frame, or answered nonsense: it met its memory limit, or has a fault.
     DecoderDied {
         /// The file.
         path: PathBuf,
-        /// Exit status or signal.
+        /// The signal, or the answer.
+        how: String,
+    },
+    /// The decoder process was ended from outside, gave no answer while it hardly ran, or ended by itself for a reason of its own: nothing that says anything about the frame.
+    DecoderLost {
+        /// The file.
+        path: PathBuf,
+        /// What happened, and what may help.
         how: String,
     },
     /// The operating system refused: the file, or the start of a decoder.
@@ -118,6 +125,7 @@ impl PixelError {
             | Self::Corrupt { path, .. }
             | Self::TimedOut { path, .. }
             | Self::DecoderDied { path, .. }
+            | Self::DecoderLost { path, .. }
             | Self::Io { path, .. } => path,
         }
     }
@@ -130,14 +138,15 @@ impl PixelError {
             }
             Self::UnsupportedFormat { why, .. } => why.clone(),
             Self::Corrupt { why, .. } => format!("corrupt pixel data ({why})"),
-            Self::TimedOut { seconds, .. } => format!("decoding took longer than {seconds} s"),
+            Self::TimedOut { seconds, .. } => format!("decoding took more than {seconds} s of processor time"),
             Self::DecoderDied { how, .. } => format!("the decoder ended without an answer ({how})"),
+            Self::DecoderLost { how, .. } => format!("the decoder is gone: {how}"),
             Self::Io { error, .. } => error.to_string(),
         }
     }
 
-    /// Whether the input is at fault, for good, rather than this machine.
+    /// Whether the input is at fault, for good, rather than this machine: only what the input provably did counts.
     pub fn is_the_inputs_fault(&self) -> bool {
-        !matches!(self, Self::Io { .. })
+        !matches!(self, Self::DecoderLost { .. } | Self::Io { .. })
     }
 }

@@ -9,8 +9,9 @@ pub(super) enum PixelFault {
     UnsupportedTransferSyntax { uid: String, name: String },
     UnsupportedFormat(String),
     Corrupt(String),
-    TimedOut { seconds: f64 },
+    TimedOut { seconds: u64 },
     DecoderDied(String),
+    DecoderLost(String),
     Io(io::Error),
 }
 
@@ -23,6 +24,7 @@ impl PixelFault {
             Self::Corrupt(why) => PixelError::Corrupt { path, why },
             Self::TimedOut { seconds } => PixelError::TimedOut { path, seconds },
             Self::DecoderDied(how) => PixelError::DecoderDied { path, how },
+            Self::DecoderLost(how) => PixelError::DecoderLost { path, how },
             Self::Io(error) => PixelError::Io { path, error },
         }
     }

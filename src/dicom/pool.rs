@@ -1,8 +1,12 @@
-//! The decoder processes of a frame reader: started on demand, handed from thread to thread, ended at the time limit, replaced after a death.
+//! The decoder processes of a frame reader: started on demand, handed from thread to thread, replaced after a death.
+//!
+//! Whose fault a death is decides what becomes of the series: it is refused for good, or tried again. So the time that a frame may take is processor time, which the system measures
+//! and which a machine that was paused or busy does not use up. By the clock there is a limit as well, for a decoder that hangs; who meets it has proven nothing.
 
 use super::child::{Answer, DECODER_SUBCOMMAND, DecoderLimits, read_answer, write_request};
 use super::codec::EncodedFrame;
 use super::fault::PixelFault;
+use rustix::process::Signal;
 use std::collections::HashMap;
 use std::io::{self, BufReader};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
@@ -13,13 +17,19 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 /// The signal of RLIMIT_CPU.
-const SIGXCPU: i32 = 24;
+const SIGXCPU: Signal = Signal::XCPU;
+/// What a process gets for what it does itself: of a decoder, for what it does with its frame. All others come from outside: of the system where memory is short, of a person, of
+/// us at the deadline. SIGBUS is among those: a file that is mapped could not be read.
+const OWN_DOING: [Signal; 5] = [Signal::ILL, Signal::TRAP, Signal::ABORT, Signal::FPE, Signal::SEGV];
+/// A frame may take so many times as long by the clock as it may take processor time: the machine may have more to do. A decoder past that hangs.
+const CLOCK: u64 = 4;
+/// The watch looks so often.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// The decoder processes.
 pub(super) struct Pool {
     program: PathBuf,
     limits: DecoderLimits,
-    seconds_per_frame: f64,
     most: usize,
     state: Mutex<State>,
     returned: Condvar,
@@ -41,12 +51,11 @@ struct Decoder {
 }
 
 impl Pool {
-    pub(super) fn new(program: PathBuf, limits: DecoderLimits, seconds_per_frame: f64, most: usize) -> Self {
+    pub(super) fn new(program: PathBuf, limits: DecoderLimits, most: usize) -> Self {
         let watch = Watch::default();
         Self {
             program,
             limits,
-            seconds_per_frame,
             most: most.max(1),
             state: Mutex::default(),
             returned: Condvar::new(),
@@ -56,36 +65,69 @@ impl Pool {
 
     /// Decodes a frame into `samples`, which has the size that is due.
     pub(super) fn decode(&self, frame: &EncodedFrame, samples: &mut [u8]) -> Result<(), PixelFault> {
+        // The decoder would not take it, and that is not its fault.
+        if frame.bytes.len() as u64 > self.limits.memory_bytes {
+            return Err(PixelFault::Corrupt(format!(
+                "{} bytes for one frame, more than the decoder's memory",
+                frame.bytes.len()
+            )));
+        }
         let mut decoder = self.take().map_err(PixelFault::Io)?;
-        let deadline = Instant::now() + Duration::from_secs_f64(self.seconds_per_frame);
+        let clock = CLOCK * (self.limits.cpu_seconds_per_frame + 1);
+        let deadline = Instant::now() + Duration::from_secs(clock);
         self.watch.begin(decoder.number, deadline, &decoder.process);
         let answer =
             write_request(&mut decoder.requests, frame).and_then(|()| read_answer(&mut decoder.answers, samples));
         let ended_by_us = self.watch.end(decoder.number);
         match answer {
+            Ok(Answer::Nonsense) => {
+                drop(decoder);
+                self.give_back(None);
+                Err(PixelFault::DecoderDied("an answer that makes no sense".to_owned()))
+            }
             Ok(answer) => {
                 self.give_back((!ended_by_us).then_some(decoder));
                 match answer {
-                    Answer::Decoded => Ok(()),
                     Answer::Refused(why) => Err(PixelFault::Corrupt(why)),
+                    _ => Ok(()),
                 }
             }
             Err(error) => {
-                let status = decoder.end();
+                let (ended, by_itself) = decoder.end();
                 self.give_back(None);
-                let signal = status.as_ref().ok().and_then(|status| status.signal());
-                if ended_by_us || signal == Some(SIGXCPU) {
-                    return Err(PixelFault::TimedOut {
-                        seconds: self.seconds_per_frame,
-                    });
-                }
-                Err(PixelFault::DecoderDied(match (signal, status) {
-                    (Some(signal), _) => format!("signal {signal}"),
-                    (None, Ok(status)) => format!("{status}; {error}"),
-                    (None, Err(_)) => error.to_string(),
-                }))
+                Err(self.fault(&ended, ended_by_us.then_some(clock), by_itself, &error))
             }
         }
+    }
+
+    /// What the end of a decoder says. `clock` is the limit in seconds at which we ended it, if we did; `by_itself`: not at our hands afterwards.
+    fn fault(
+        &self,
+        ended: &io::Result<ExitStatus>,
+        clock: Option<u64>,
+        by_itself: bool,
+        error: &io::Error,
+    ) -> PixelFault {
+        let signal = ended.as_ref().ok().and_then(ExitStatus::signal);
+        let is = |one: Signal| signal == Some(one.as_raw());
+        if is(SIGXCPU) {
+            return PixelFault::TimedOut {
+                seconds: self.limits.cpu_seconds_per_frame,
+            };
+        }
+        if let Some(signal) = signal.filter(|_| OWN_DOING.into_iter().any(is)) {
+            return PixelFault::DecoderDied(format!("signal {signal}"));
+        }
+        PixelFault::DecoderLost(match (clock, signal, ended) {
+            (Some(clock), _, _) => format!(
+                "it gave no answer within {clock} s and used little processor time; the machine was paused or too busy, try again"
+            ),
+            (None, Some(signal), _) if by_itself => format!(
+                "it was ended from outside (signal {signal}), as the system does where memory is short; free some and try again"
+            ),
+            (None, None, Ok(status)) => format!("it ended without an answer ({status}; {error}); try again"),
+            _ => format!("{error}; try again"),
+        })
     }
 
     /// An idle decoder, a new one while there are fewer than the most, or the next that comes back.
@@ -151,18 +193,18 @@ impl Decoder {
         matches!(lock(&self.process).try_wait(), Ok(None))
     }
 
-    /// Ends the process, if it has not ended itself, and waits for it.
-    fn end(&self) -> io::Result<ExitStatus> {
+    /// Ends the process, if it has not ended itself, and waits for it. With whether it had.
+    fn end(&self) -> (io::Result<ExitStatus>, bool) {
         let mut process = lock(&self.process);
-        // Gives the process that closed its pipes the moment to exit by itself, so that its own status is seen.
-        for _ in 0..20 {
-            if let Some(status) = process.try_wait()? {
-                return Ok(status);
+        // Gives the process that closed its pipes the moment to exit by itself, so that its own status is seen. A busy machine, or one that collects a large process, takes longer.
+        for _ in 0..500 {
+            match process.try_wait() {
+                Ok(Some(status)) => return (Ok(status), true),
+                Ok(None) => std::thread::sleep(Duration::from_millis(2)),
+                Err(error) => return (Err(error), false),
             }
-            std::thread::sleep(Duration::from_millis(1));
         }
-        process.kill()?;
-        process.wait()
+        (process.kill().and_then(|()| process.wait()), false)
     }
 }
 
@@ -221,24 +263,27 @@ impl Watch {
 impl Shared {
     fn watch(&self) {
         let mut watched = lock(&self.watched);
+        // When the watch wanted to look again.
+        let mut due: Option<Instant> = None;
         while !watched.stop {
             let now = Instant::now();
-            let mut next: Option<Instant> = None;
+            // Where the watch overslept, all of this program stood still, and the decoders with it.
+            let late = due.map_or(Duration::ZERO, |due| now.saturating_duration_since(due));
             for (deadline, process, ended) in watched.at_work.values_mut().filter(|(_, _, ended)| !ended) {
+                if late > LOOK {
+                    *deadline += late;
+                }
                 if *deadline <= now {
                     *ended = lock(process).kill().is_ok();
-                } else {
-                    next = Some(next.map_or(*deadline, |next| next.min(*deadline)));
                 }
             }
-            watched = match next {
-                Some(next) => {
-                    self.changed
-                        .wait_timeout(watched, next.saturating_duration_since(now))
-                        .unwrap_or_else(PoisonError::into_inner)
-                        .0
-                }
-                None => self.changed.wait(watched).unwrap_or_else(PoisonError::into_inner),
+            let looks = watched.at_work.values().any(|(_, _, ended)| !ended);
+            due = looks.then(|| now + LOOK);
+            watched = if looks {
+                let woken = self.changed.wait_timeout(watched, LOOK);
+                woken.unwrap_or_else(PoisonError::into_inner).0
+            } else {
+                self.changed.wait(watched).unwrap_or_else(PoisonError::into_inner)
             };
         }
     }

@@ -28,7 +28,7 @@ pub struct DecodeOptions {
     pub program: Option<PathBuf>,
     /// The most that one decoder, and one frame, may take.
     pub memory_bytes: u64,
-    /// The longest that one frame may take.
+    /// Most processor time for one frame, in seconds; rounded up to whole ones.
     pub seconds_per_frame: f64,
     /// The most decoders at a time.
     pub workers: usize,
@@ -79,7 +79,7 @@ impl FrameReader {
             .program
             .clone()
             .unwrap_or_else(|| PathBuf::from("/proc/self/exe"));
-        let decoders = Pool::new(program, limits, options.seconds_per_frame, options.workers);
+        let decoders = Pool::new(program, limits, options.workers);
         Self {
             options,
             decoders,
