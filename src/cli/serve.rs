@@ -227,7 +227,8 @@ async fn work(
         let (drain, end) = (drain.clone(), end.clone());
         tasks.spawn(async move {
             if let Some(core) = network::load(manifest, &settings, &data, &tell, &drain).await {
-                Worker::new(database, core, settings.jobs, name).run(drain, end).await;
+                let worker = Worker::new(database, core, settings.jobs, name);
+                or_end(worker.run(drain.clone(), end), drain).await;
             }
         });
     }

@@ -55,18 +55,24 @@ pub enum ClusterError {
     NoPrograms(String),
     /// The cluster was made by another major version.
     #[error(
-        "the private database in {} was made by PostgreSQL {made_by}, but {programs} are installed here: install PostgreSQL {made_by} beside it and move the data by\n  {} -D {} -p 5433 -k /tmp & pg_dumpall -h /tmp -p 5433 -U hilum > hilum.sql\nthen move {} away, start Hilum once, stop it, and load hilum.sql; or name PostgreSQL {made_by}'s folder in service.postgres_folder",
-        .data.display(), .old_programs.display(), .data.display(), .data.display()
+        "the private database in {} was made by PostgreSQL {made_by}, but the programs in {} are of {installed}. Install PostgreSQL {made_by} beside it (Debian: apt-get install postgresql-{made_by}) and name its folder, {}, in service.postgres_folder; or move the data, with Hilum stopped (systemctl stop hilum), by these lines in one shell of {by}:\n{lines}\nThen start Hilum. {}.{made_by} is what the data were before; remove it when all is well",
+        .data.display(), .programs.display(), .old_programs.display(), .data.display()
     )]
     OtherVersion {
         /// The cluster.
         data: PathBuf,
         /// Its version.
         made_by: String,
-        /// What is installed.
-        programs: String,
+        /// Where PostgreSQL is installed.
+        programs: PathBuf,
+        /// Its version.
+        installed: String,
         /// Where Debian puts the old server.
         old_programs: PathBuf,
+        /// Whose shell.
+        by: &'static str,
+        /// What to type.
+        lines: String,
     },
     /// Another Hilum uses the data folder.
     #[error("another Hilum uses the private database in {0}: for several processes name one server in DATABASE_URL")]
@@ -145,7 +151,7 @@ impl PrivateCluster {
         let data = home.join("data");
         let sockets = socket_folder(&home);
         make_socket_folder(&sockets, user)?;
-        check_version(&data, &programs)?;
+        check_version(&data, &programs, &sockets, user)?;
         if !data.join("PG_VERSION").is_file() {
             make_cluster(&data, &programs, user)?;
         }

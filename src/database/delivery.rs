@@ -95,7 +95,8 @@ impl Database {
     }
 
     /// Makes the deliveries of a finished job, and says where nothing goes and why (`withheld`: destination, or null, to reason). What an earlier job of the series has not
-    /// delivered to the same destination yet is withdrawn, so that nothing outdated follows. False: somebody else did.
+    /// delivered to the same destination yet is withdrawn, so that nothing outdated follows. Where slices came to the series since, nothing goes of what is decided on for the
+    /// first time: its mask is of a part of the series. False: somebody else did.
     ///
     /// # Errors
     /// Those of the database.
@@ -107,10 +108,27 @@ impl Database {
         actor: &str,
     ) -> Result<bool, DatabaseError> {
         let mut transaction = self.pool().begin().await?;
+        // Held, so that no slice comes to the series meanwhile. A user who wishes for the results of an older job gets them: that is not the first time.
+        let outdated = sqlx::query_scalar!(
+            r#"select job.withheld is null
+                   and (series.state in ('receiving', 'ignored') or coalesce(series.revision <> job.series_revision, false)) as "outdated!"
+               from series join job on job.series_id = series.id where job.id = $1 for share of series"#,
+            job.id
+        )
+        .fetch_optional(&mut *transaction)
+        .await?
+        .unwrap_or(false);
+        let late = |one: &PlannedDelivery| json!({"destination": one.destination, "why": MORE_SLICES_CODE});
+        let (planned, withheld) = if outdated {
+            let withheld = withheld.iter().cloned().chain(planned.iter().map(late)).collect();
+            (&[][..], withheld)
+        } else {
+            (planned, withheld.to_vec())
+        };
         let ours = sqlx::query!(
             "update job set deliveries_planned = true, withheld = $2 where id = $1 and state = 'done' and not deliveries_planned",
             job.id,
-            Value::from(withheld)
+            Value::from(withheld.as_slice())
         )
         .execute(&mut *transaction)
         .await?;
@@ -147,7 +165,7 @@ impl Database {
             tell_deliverers(&mut transaction).await?;
         }
         for detail in withheld {
-            append(&mut transaction, event("delivery_withheld", None, detail.clone())).await?;
+            append(&mut transaction, event("delivery_withheld", None, detail)).await?;
         }
         transaction.commit().await?;
         Ok(true)
@@ -319,6 +337,8 @@ pub(super) async fn tell_deliverers(connection: &mut PgConnection) -> Result<(),
 
 /// Why a job is superseded, and its deliveries are withdrawn.
 pub(super) const MORE_SLICES: &str = "more slices came";
+/// Why nothing of a job goes anywhere that ended before slices came, and was decided on after them.
+const MORE_SLICES_CODE: &str = "more_slices_came";
 /// Why the deliveries of a finished job are withdrawn.
 const NEWER_RESULT: &str = "a later job of the series has a result for this destination";
 
@@ -353,6 +373,35 @@ pub async fn withdraw_deliveries(
         append(&mut *connection, event).await?;
     }
     Ok(rows.len())
+}
+
+/// Takes back what the finished jobs of a series have not delivered yet, within the transaction that opens the series again: their masks are of a part of it, and what follows may be
+/// refused or withheld. A sender at work loses its token.
+pub(super) async fn withdraw_partial(
+    connection: &mut PgConnection,
+    series_id: i64,
+    actor: &str,
+) -> Result<(), DatabaseError> {
+    let rows = sqlx::query!(
+        "update delivery set state = 'withdrawn', token = delivery.token + 1, worker = null, lease_until = null
+         from job where job.id = delivery.job_id and job.series_id = $1 and delivery.state in ('pending', 'sending')
+         returning delivery.id, delivery.job_id, delivery.destination",
+        series_id
+    )
+    .fetch_all(&mut *connection)
+    .await?;
+    for row in rows {
+        let event = NewEvent {
+            kind: "delivery_withdrawn",
+            series_id: Some(series_id),
+            job_id: Some(row.job_id),
+            delivery_id: Some(row.id),
+            actor,
+            detail: json!({"destination": row.destination, "successor": null, "why": MORE_SLICES}),
+        };
+        append(&mut *connection, event).await?;
+    }
+    Ok(())
 }
 
 /// Takes back the deliveries to these destinations, not over yet, of jobs of the same series before this one, within the transaction that makes those of this one.

@@ -4,6 +4,7 @@ use serde_json::json;
 use sha2::{Digest, Sha256};
 use sqlx::PgConnection;
 
+use super::delivery::withdraw_partial;
 use super::instances::{clamped, store_instances};
 use super::{Database, DatabaseError, NewEvent, append};
 
@@ -385,6 +386,7 @@ async fn after_instances(
     };
     let detail = json!({"from": from, "new": new, "revised": revised, "kept_anew": kept_anew});
     tell(connection, "series_reopened", series_id, actor, detail).await?;
+    withdraw_partial(connection, series_id, actor).await?;
     Ok(SeriesState::Receiving)
 }
 

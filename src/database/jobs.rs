@@ -149,7 +149,7 @@ async fn wake_existing(
     specification: &JobSpecification,
 ) -> Result<Uuid, DatabaseError> {
     let existing = sqlx::query!(
-        r#"select id, state = 'superseded' as "superseded!" from job
+        r#"select id, state::text as "state!" from job
            where series_id = $1 and series_revision = $2 and model_digest = $3 and parameters_digest = $4 and pipeline_revision = $5
            for update"#,
         series_id,
@@ -160,7 +160,8 @@ async fn wake_existing(
     )
     .fetch_one(&mut *transaction)
     .await?;
-    if existing.superseded {
+    let superseded = existing.state == "superseded";
+    if superseded {
         sqlx::query!(
             "update job set state = 'queued', queued_again_at = now(), token = token + 1, attempts = 0, not_before = now(), finished_at = null,
                             cancel_requested = false, stage = null, windows_done = 0, windows_total = 0, error_code = null, error_sentence = null
@@ -169,16 +170,24 @@ async fn wake_existing(
         )
         .execute(&mut *transaction)
         .await?;
-        let event = NewEvent {
-            kind: "job_queued",
-            series_id: Some(series_id),
-            job_id: Some(existing.id),
-            actor: ACTOR,
-            detail: json!({ "again": "its slices are the present ones again" }),
-            ..NewEvent::default()
-        };
-        append(transaction, event).await?;
     }
+    let (kind, detail) = if superseded {
+        (
+            "job_queued",
+            json!({ "again": "its slices are the present ones again" }),
+        )
+    } else {
+        ("job_found", json!({ "state": existing.state }))
+    };
+    let event = NewEvent {
+        kind,
+        series_id: Some(series_id),
+        job_id: Some(existing.id),
+        actor: ACTOR,
+        detail,
+        ..NewEvent::default()
+    };
+    append(transaction, event).await?;
     Ok(existing.id)
 }
 

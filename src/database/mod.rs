@@ -50,7 +50,7 @@ pub use jobs::{JobSpecification, MadeJob};
 pub use listed::{Counted, ListedSeries};
 pub use listing::{DeliveryRow, Filter, JOB_STATES, JobRow, SERIES_STATES, Whose};
 pub use operations::{Operated, Wish, Wished};
-pub use queue::{Claim, JobEnd, JobProgress, Renewal, ResultClaim, StoredSlice};
+pub use queue::{Claim, JobEnd, JobProgress, JobSlices, Renewal, ResultClaim, StoredSlice};
 pub use retention::Keep;
 pub use retrieval::{ClaimedRetrieval, RETRIEVAL_STATES, RetrievalFault, RetrievalRow, RetrievalState};
 pub use series_listing::{EventRow, SeriesRow};

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::delivery::tell_deliverers;
 use super::events::{NewEvent, append};
+use super::inbox::revision;
 use super::{Database, DatabaseError, JobSpecification};
 
 /// A job that a worker holds.
@@ -112,8 +113,9 @@ impl JobEnd {
 const DEATHS_BEFORE_ALONE: i32 = 2;
 
 impl Database {
-    /// Claims the next job: by priority, then by age. `idle` says that the worker holds no other, so that it may take one that must run alone; while such a one is the next, a
-    /// worker that is not idle gets none, so that it becomes idle. The job counts as started now, since what an earlier attempt took says nothing about the time that is left.
+    /// Claims the next job: by priority, then by age. `idle` says that the worker holds no other. A job that must run alone is given out where nothing runs on the worker's host,
+    /// and nothing is while it runs there: replicas on one host share its memory. While such a one is the next, a host that is not idle gets none, so that it becomes idle. A
+    /// host is that of [`worker_lives`](Self::worker_lives); of a worker that never said it, only its own jobs count. The job counts as started now, since what an earlier attempt took says nothing about the time that is left.
     ///
     /// # Errors
     /// Those of the database.
@@ -124,14 +126,26 @@ impl Database {
         idle: bool,
     ) -> Result<Option<Claim>, DatabaseError> {
         let mut transaction = self.pool().begin().await?;
+        // Two replicas of a host claim one after the other, so that each sees what the other took.
+        sqlx::query!(
+            "select pg_advisory_xact_lock(hashtextextended(host, 0)) from worker where id = $1",
+            worker
+        )
+        .execute(&mut *transaction)
+        .await?;
         let claimed = sqlx::query!(
-            r#"update job set state = 'running', token = token + 1, worker = $1, lease_until = now() + make_interval(secs => $2), attempts = attempts + 1,
+            r#"with here as materialized (
+                   select not $3 or count(*) > 0 as busy, coalesce(bool_or(beside.alone), false) as alone
+                   from job beside join worker on worker.id = beside.worker
+                   where beside.state = 'running' and worker.host = (select host from worker where id = $1))
+               update job set state = 'running', token = token + 1, worker = $1, lease_until = now() + make_interval(secs => $2), attempts = attempts + 1,
                               started_at = now(), stage = null, windows_done = 0, windows_total = 0, progress_at = now()
                from series
                where series.id = job.series_id and job.id = (
                    select id from job
-                   where state = 'queued' and not_before <= now() and (not alone or $3) and not (select paused from service)
-                       and ($3 or not coalesce((select next.alone from job next where next.state = 'queued' and next.not_before <= now()
+                   where state = 'queued' and not_before <= now() and not (select paused from service)
+                       and not (select here.alone from here) and (not job.alone or not (select busy from here))
+                       and (not (select busy from here) or not coalesce((select next.alone from job next where next.state = 'queued' and next.not_before <= now()
                                                 order by next.priority desc, next.created_at, next.id limit 1), false))
                    order by priority desc, created_at, id
                    for update skip locked
@@ -376,34 +390,49 @@ impl Database {
         Ok(dead.len())
     }
 
-    /// Where the slices of a series lie: file of the batch under the inbox, offset and length, in the order of their UIDs. A slice whose bytes were removed is left out.
+    /// The slices that a job is for, in the order of their UIDs, as one statement sees them.
     ///
     /// # Errors
     /// Those of the database.
-    pub async fn slices_of(&self, series_id: i64) -> Result<Vec<StoredSlice>, DatabaseError> {
-        Ok(sqlx::query_as!(
-            StoredSlice,
-            "select batch.file, instance.file_offset, instance.file_length
-             from instance join batch on batch.id = instance.batch_id
-             where instance.series_id = $1 and instance.newest
-             order by instance.sop_instance_uid",
-            series_id
+    pub async fn slices_of(&self, job: Uuid) -> Result<JobSlices, DatabaseError> {
+        // A row without an instance says that there is none.
+        let rows = sqlx::query!(
+            r#"select job.series_revision, series.folded is not null as "folded!", instance.sop_instance_uid as "sop_instance_uid?", instance.digest as "digest?",
+                   instance.file_offset as "file_offset?", instance.file_length as "file_length?", batch.file as "file?"
+               from job join series on series.id = job.series_id
+                   left join instance on instance.series_id = job.series_id and instance.newest
+                   left join batch on batch.id = instance.batch_id
+               where job.id = $1
+               order by instance.sop_instance_uid collate "C""#,
+            job
         )
         .fetch_all(self.pool())
-        .await?)
-    }
-
-    /// How many instances a series has, with or without their bytes.
-    ///
-    /// # Errors
-    /// Those of the database.
-    pub async fn instances_held(&self, series_id: i64) -> Result<i64, DatabaseError> {
-        Ok(sqlx::query_scalar!(
-            r#"select count(*) as "count!" from instance where series_id = $1 and newest"#,
-            series_id
-        )
-        .fetch_one(self.pool())
-        .await?)
+        .await?;
+        let Some(first) = rows.first() else {
+            return Ok(JobSlices::Changed);
+        };
+        let of = rows
+            .iter()
+            .filter_map(|row| Some((row.sop_instance_uid.as_deref()?, row.digest.as_deref()?)));
+        if !first.folded && revision(of.clone()).as_slice() != first.series_revision {
+            return Ok(JobSlices::Changed);
+        }
+        let (of, folded) = (of.count(), first.folded);
+        let held: Vec<StoredSlice> = rows
+            .into_iter()
+            .filter_map(|row| {
+                Some(StoredSlice {
+                    file: row.file?,
+                    file_offset: row.file_offset?,
+                    file_length: row.file_length?,
+                })
+            })
+            .collect();
+        if held.len() < of || folded {
+            let removed = of - held.len();
+            return Ok(JobSlices::Removed { removed, of });
+        }
+        Ok(JobSlices::Held(held))
     }
 
     /// What the rows of jobs say of their folders of results; nothing of ids that are no job's.
@@ -448,6 +477,22 @@ pub struct ResultClaim {
     pub over: bool,
     /// The folder that is its result, under the data folder.
     pub result_folder: Option<String>,
+}
+
+/// What there is of the slices that a job is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum JobSlices {
+    /// All of them.
+    Held(Vec<StoredSlice>),
+    /// The bytes of so many of them were removed.
+    Removed {
+        /// Without bytes.
+        removed: usize,
+        /// All; 0 where the series is folded.
+        of: usize,
+    },
+    /// The series has others by now: the job is superseded, or will be.
+    Changed,
 }
 
 /// Where a slice lies.

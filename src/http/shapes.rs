@@ -162,7 +162,8 @@ pub(crate) struct Delivery {
 pub(crate) struct Withheld {
     /// Name of the PACS; null: nothing goes anywhere.
     pub(crate) destination: Option<String>,
-    /// lungs_not_found, no_segmentation, no_destination, unknown_destination, deliver_nothing, implausible_volume, sides_uncertain or profile_not_made.
+    /// lungs_not_found, no_segmentation, no_destination, unknown_destination, deliver_nothing, implausible_volume, sides_uncertain, profile_not_made or
+    /// more_slices_came.
     pub(crate) why: String,
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::error::JobError;
@@ -13,7 +14,7 @@ use super::{figures, kept};
 use crate::database::{Claim, JobEnd, JobSpecification, StoredSlice, failpoint};
 use crate::dicom::{FrameReader, Limits, Source, read_header};
 use crate::inbox::batch_path;
-use crate::model::{CancelFlag, Manifest, Provider, Session};
+use crate::model::{CancelFlag, Manifest, ModelError, Predictor as _, Provider, Session, Windows};
 use crate::segment::{
     self, Observer, PIPELINE_REVISION, Predicted, PredictionKey, Preparation, Prepared, SegmentError, Segmented, Tools,
 };
@@ -32,6 +33,8 @@ pub struct Core {
     limits: Limits,
     inbox: PathBuf,
     data: PathBuf,
+    /// Canceled when the session is found to answer nothing any more.
+    lost: CancellationToken,
 }
 
 impl Core {
@@ -55,7 +58,13 @@ impl Core {
             limits: Limits::default(),
             inbox,
             data,
+            lost: CancellationToken::new(),
         }
+    }
+
+    /// Canceled once the session answers nothing any more: no job can be worked on with this value.
+    pub(super) fn lost(&self) -> &CancellationToken {
+        &self.lost
     }
 
     /// The data folder.
@@ -154,7 +163,11 @@ impl Core {
         }
         let predicted = {
             let mut session = self.session(tools.cancel).ok_or(JobError::Stopped)?;
-            segment::predict(*prepared, &mut *session, tools)?
+            segment::predict(*prepared, &mut *session, tools).inspect_err(|failure| {
+                if is_of_the_session(failure) && !self.answers(&mut session, tools.cancel) {
+                    self.lost.cancel();
+                }
+            })?
         };
         // Without it only another attempt takes longer.
         if let Some(key) = &key
@@ -163,6 +176,15 @@ impl Core {
             warn!("job {}: what the network made cannot be kept: {error}", claim.id);
         }
         Ok(predicted)
+    }
+
+    /// Whether the session still answers an empty window, after an error that may have been its end: a lost GPU fails at this as at everything.
+    fn answers(&self, session: &mut Session, cancel: &CancelFlag) -> bool {
+        let values = vec![0.0; self.manifest.windows.roi.iter().product()];
+        let asked = session.submit(Windows { values, count: 1 });
+        let answered = asked.and_then(|()| session.receive(cancel)).map_err(SegmentError::from);
+        session.abandon();
+        !answered.is_err_and(|failure| is_of_the_session(&failure))
     }
 
     /// The session, once no other job has it; `None`: this one was stopped while it waited.
@@ -228,6 +250,14 @@ impl Core {
         // Only where nothing is left in it.
         let _ = fs::remove_dir(&job);
     }
+}
+
+/// Whether the session itself may be at its end.
+fn is_of_the_session(failure: &SegmentError) -> bool {
+    matches!(
+        failure,
+        SegmentError::Model(ModelError::Runtime(_) | ModelError::SessionLost)
+    )
 }
 
 /// What makes a job with this network the same as another. The manifest tells it, so a process that does not load the network knows it as well.

@@ -13,7 +13,7 @@ mod sweep;
 mod worker;
 
 pub use self::core::{Core, specification};
-pub use error::JobError;
+pub use error::{JobError, NetworkLost};
 pub use names::{host_name, worker_name};
 pub use settings::JobSettings;
 pub use worker::Worker;

@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 
 pub(super) use self::attempt::on_thread;
 use super::core::Core;
+use super::error::NetworkLost;
 use super::names::host_name;
 use super::settings::JobSettings;
 use super::sweep::sweep;
@@ -71,12 +72,19 @@ impl Worker {
     }
 
     /// Works until `drain` is canceled; then takes nothing new, and hands back what is not finished when `end` is canceled.
-    pub async fn run(self, drain: CancellationToken, end: CancellationToken) {
+    ///
+    /// # Errors
+    /// The network is lost: it works on nothing more.
+    pub async fn run(self, drain: CancellationToken, end: CancellationToken) -> Result<(), NetworkLost> {
+        // Of this worker alone.
+        let drain = drain.child_token();
+        self.register(&drain).await;
         // What there may be to do, and what there may be to stop: no other change in the database is looked at by who keeps a job.
         let (wake, stop) = (watch::Sender::new(()), watch::Sender::new(()));
         let mut tasks = JoinSet::new();
         tasks.spawn(self.clone().listen(wake.clone(), stop.clone(), drain.clone()));
         tasks.spawn(self.clone().sweep(drain.clone()));
+        tasks.spawn(self.clone().drain_when_lost(drain.clone()));
         for _ in 0..self.settings.at_once.max(1) {
             tasks.spawn(
                 self.clone()
@@ -88,6 +96,31 @@ impl Worker {
             if let Err(failure) = ended {
                 error!("a task of the worker ended: {failure}");
             }
+        }
+        if self.core.lost().is_cancelled() {
+            return Err(NetworkLost);
+        }
+        Ok(())
+    }
+
+    /// Says on which host this worker is, before it claims: what must run alone is alone on its host.
+    async fn register(&self, drain: &CancellationToken) {
+        tokio::select! {
+            told = self.database.worker_lives(&self.name, &self.host) => {
+                // It is said again and again.
+                if let Err(failure) = told {
+                    warn!("the queue cannot be told of this worker yet: {failure}");
+                }
+            }
+            () = drain.cancelled() => {}
+        }
+    }
+
+    /// Takes nothing more once the network is lost, which would fail one job after another.
+    async fn drain_when_lost(self, drain: CancellationToken) {
+        tokio::select! {
+            () = self.core.lost().cancelled() => drain.cancel(),
+            () = drain.cancelled() => {}
         }
     }
 
@@ -223,9 +256,11 @@ async fn pause(longest: Duration, end: &CancellationToken) {
 mod tests {
     #![allow(clippy::unwrap_used)]
 
-    use super::testing::{with_worker, worker};
+    use super::testing::{phantom_queued, with_worker, worker};
+    use super::*;
     use crate::database::JobSpecification;
     use crate::database::testing::scratch;
+    use crate::model::CancelFlag;
 
     #[tokio::test]
     async fn a_job_that_must_run_alone_is_next_although_jobs_keep_coming() {
@@ -275,6 +310,35 @@ mod tests {
             assert_eq!((claim.id, &claim.specification), (made.id, &ours));
             let row = worker.database.job(made.id).await.unwrap().unwrap();
             assert_eq!(row.model_digest, ours.model_digest);
+        })
+        .await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_lost_network_ends_the_worker_and_not_the_queue() {
+        with_worker(|worker, data| async move {
+            let jobs = [
+                phantom_queued(&worker, &data, 1).await,
+                phantom_queued(&worker, &data, 2).await,
+            ];
+            worker.core.session(&CancelFlag::default()).unwrap().lose();
+            let (database, end) = (worker.database.clone(), CancellationToken::new());
+            let running = worker.run(end.clone(), end.clone());
+            let ended = tokio::time::timeout(Duration::from_secs(120), running).await.unwrap();
+            assert!(ended.is_err() && !end.is_cancelled());
+            let mut attempts = 0;
+            for id in jobs {
+                let job = database.job(id).await.unwrap().unwrap();
+                assert_eq!(job.state, "queued", "it waits for a worker that has a network");
+                attempts += job.attempts;
+            }
+            assert!((1..=2).contains(&attempts), "what was in hand alone: {attempts}");
+            let why: String =
+                sqlx::query_scalar("select detail ->> 'why' from event where kind = 'job_handed_back' limit 1")
+                    .fetch_one(database.pool())
+                    .await
+                    .unwrap();
+            assert!(why.contains("the thread that runs the network has ended"), "{why}");
         })
         .await;
     }

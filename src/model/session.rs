@@ -108,6 +108,14 @@ impl Session {
     }
 }
 
+#[cfg(test)]
+impl Session {
+    /// Lets its thread end, as one that panics does.
+    pub(crate) fn lose(&mut self) {
+        self.requests = None;
+    }
+}
+
 /// The session that [`Session`] would hold on the CPU, with the same options, without its thread: what benches compare with.
 ///
 /// # Errors

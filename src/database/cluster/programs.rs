@@ -167,7 +167,12 @@ fn run(program: &'static str, command: &mut Command) -> Result<String, ClusterEr
 }
 
 /// The major version of the programs must be that of the cluster.
-pub(super) fn check_version(data: &Path, programs: &Path) -> Result<(), ClusterError> {
+pub(super) fn check_version(
+    data: &Path,
+    programs: &Path,
+    sockets: &Path,
+    user: Option<ServerUser>,
+) -> Result<(), ClusterError> {
     let Ok(made_by) = fs::read_to_string(data.join("PG_VERSION")) else {
         return Ok(());
     };
@@ -182,12 +187,58 @@ pub(super) fn check_version(data: &Path, programs: &Path) -> Result<(), ClusterE
     if major == made_by {
         return Ok(());
     }
+    let old_programs = PathBuf::from(format!("/usr/lib/postgresql/{made_by}/bin"));
     Err(ClusterError::OtherVersion {
         data: data.to_owned(),
-        programs: format!("the programs of {}", version.unwrap_or("another version")),
-        old_programs: PathBuf::from(format!("/usr/lib/postgresql/{made_by}/bin/postgres")),
+        programs: programs.to_owned(),
+        installed: version.unwrap_or("another version").to_owned(),
+        by: if user.is_some() {
+            "root"
+        } else {
+            "the user that Hilum runs as"
+        },
+        lines: move_lines(data, [&old_programs, programs], sockets, &made_by, user.is_some()),
+        old_programs,
         made_by,
     })
+}
+
+/// The lines for a shell that move a cluster to another version: the old server starts on our socket and gives its data out, the new one takes them. Each is tied to the next, so that
+/// nothing goes on after a failure; what is there is moved aside and not removed.
+fn move_lines(data: &Path, [old, new]: [&Path; 2], sockets: &Path, made_by: &str, root: bool) -> String {
+    let quoted = |path: &Path| format!("'{}'", path.display().to_string().replace('\'', r"'\''"));
+    // As the server runs: it refuses root, and its role knows only the users of `pg_ident.conf`.
+    let run = if root {
+        "setpriv --reuid=postgres --regid=postgres --init-groups "
+    } else {
+        ""
+    };
+    let home = data.parent().unwrap_or(data);
+    let (aside, dump, log) = (
+        data.with_extension(made_by),
+        home.join("hilum.sql"),
+        home.join("move.log"),
+    );
+    let (data, aside, dump, log) = (quoted(data), quoted(&aside), quoted(&dump), quoted(&log));
+    let (old, new, sockets) = (quoted(old), quoted(new), quoted(sockets));
+    let reached = format!("-h {sockets} -p {PORT} -U {NAME}");
+    let start = format!(
+        "-w -D {data} -l {log} -o \"-c listen_addresses= -c unix_socket_directories={sockets} -p {PORT}\" start"
+    );
+    let lines = [
+        format!("cd {}", quoted(home)),
+        format!("{run}{old}/pg_ctl {start}"),
+        format!("{run}{old}/pg_dump {reached} -f {dump} {NAME}"),
+        format!("{run}{old}/pg_ctl -w -D {data} stop"),
+        format!("mv {data} {aside}"),
+        format!("{run}{new}/initdb -D {data} -U {NAME} -A peer -E UTF8 --locale=C.UTF-8"),
+        format!("cp -p {aside}/pg_hba.conf {aside}/pg_ident.conf {data}"),
+        format!("{run}{new}/pg_ctl {start}"),
+        format!("{run}{new}/createdb {reached} {NAME}"),
+        format!("{run}{new}/psql {reached} -q -v ON_ERROR_STOP=1 -f {dump} {NAME}"),
+        format!("{run}{new}/pg_ctl -w -D {data} stop"),
+    ];
+    format!("  {}", lines.join(" &&\n  "))
 }
 
 /// Makes the cluster whole or not at all: under another name, then renamed.

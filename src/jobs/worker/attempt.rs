@@ -8,7 +8,7 @@ use tracing::info;
 
 use super::lease::Watched;
 use super::{PERMIT_BYTES, Worker};
-use crate::database::{Claim, JobEnd, failpoint};
+use crate::database::{Claim, JobEnd, JobSlices, failpoint};
 use crate::jobs::error::JobError;
 use crate::model::CancelFlag;
 
@@ -43,17 +43,19 @@ impl Worker {
         stop: &CancellationToken,
     ) -> Result<JobEnd, JobError> {
         failpoint("job_claimed");
-        let slices = self.database.slices_of(claim.series_id).await?;
-        let held = self.database.instances_held(claim.series_id).await?;
-        if i64::try_from(slices.len()).ok() != Some(held) {
-            return Err(JobError::Ours {
-                code: "slices_removed",
-                sentence: format!(
-                    "{} of {held} slices were removed by retention: send the series again, or fetch it from its PACS",
-                    held - i64::try_from(slices.len()).unwrap_or(i64::MAX)
-                ),
-            });
-        }
+        let slices = match self.database.slices_of(claim.id).await? {
+            JobSlices::Held(slices) => slices,
+            JobSlices::Removed { removed, of } => {
+                return Err(JobError::Ours {
+                    code: "slices_removed",
+                    sentence: format!(
+                        "{removed} of {of} slices were removed by retention: send the series again, or fetch it from its PACS"
+                    ),
+                });
+            }
+            // Whoever looks after the queue supersedes it, and its result would be of other slices than its row says.
+            JobSlices::Changed => return Err(JobError::World("its series has other slices by now".to_owned())),
+        };
         let (core, of) = (Arc::clone(&self.core), claim.clone());
         let (series, bytes) = on_thread(move || {
             let series = core.series(&of, &slices)?;
@@ -100,7 +102,7 @@ mod tests {
 
     use tokio::time::timeout;
 
-    use super::super::testing::{claimed, with_worker};
+    use super::super::testing::{claimed, phantom_queued, with_worker};
     use super::*;
 
     #[tokio::test]
@@ -140,6 +142,43 @@ mod tests {
             });
             drop(others);
             assert!(worker.core.session(&CancelFlag::default()).is_some());
+        })
+        .await;
+    }
+
+    #[tokio::test]
+    async fn a_slice_that_comes_to_a_claimed_job_removes_none_and_one_without_bytes_is_removed() {
+        with_worker(|worker, data| async move {
+            let id = phantom_queued(&worker, &data, 1).await;
+            let (stops, end) = (watch::Sender::new(()), CancellationToken::new());
+            let pool = worker.database.pool();
+            let execute = async |statement: &'static str| {
+                sqlx::query(statement).execute(pool).await.unwrap();
+            };
+            let claim = worker.claim().await.unwrap().unwrap();
+            worker.let_go().await;
+            let of = match worker.database.slices_of(id).await.unwrap() {
+                JobSlices::Held(slices) => slices.len(),
+                other => panic!("{other:?}"),
+            };
+            execute(
+                "insert into instance (series_id, sop_instance_uid, digest, sop_class_uid, transfer_syntax_uid, file_offset, file_length)
+                 select id, '1.2.3', '', '', '', 0, 0 from series",
+            )
+            .await;
+            worker.one(claim, &stops, &end).await;
+            let job = worker.database.job(id).await.unwrap().unwrap();
+            assert_eq!((job.state.as_str(), job.error_code), ("queued", None), "it waits to be superseded");
+
+            execute("delete from instance where sop_instance_uid = '1.2.3'").await;
+            execute("update instance set batch_id = null where batch_id = (select min(batch_id) from instance)").await;
+            execute("update job set not_before = now()").await;
+            let claim = worker.claim().await.unwrap().unwrap();
+            worker.one(claim, &stops, &end).await;
+            let job = worker.database.job(id).await.unwrap().unwrap();
+            assert_eq!((job.state.as_str(), job.error_code.as_deref()), ("failed", Some("slices_removed")));
+            let sentence = job.error_sentence.unwrap();
+            assert!(sentence.starts_with(&format!("1 of {of} slices")), "{sentence}");
         })
         .await;
     }
