@@ -85,19 +85,43 @@ fn many_threads_share_no_more_decoders_than_allowed() {
 }
 
 #[test]
-fn a_decoder_that_never_answers_is_ended_at_the_limit() {
+fn a_decoder_that_hangs_is_ended_by_the_clock_and_one_that_loops_by_its_processor_time() {
     let folder = tempfile::tempdir().unwrap();
     let instance = open(folder.path(), &jpeg_ls(40, 30));
-    let program = program(folder.path(), "tail -f /dev/null");
+    let failing = |command: &str| {
+        let reader = FrameReader::new(DecodeOptions {
+            program: Some(program(folder.path(), command)),
+            seconds_per_frame: 0.2,
+            ..options()
+        });
+        read(&reader, &instance).map(|values| values.len()).unwrap_err()
+    };
+    // It uses no processor time, so nothing says that the frame is at fault.
+    let hung = failing("tail -f /dev/null");
+    assert!(matches!(hung, PixelError::DecoderLost { .. }), "{hung}");
+    assert!(
+        !hung.is_the_inputs_fault() && hung.to_string().contains("within 8 s"),
+        "{hung}"
+    );
+    let looped = failing("sh -c 'ulimit -S -t 1; while :; do :; done'");
+    assert!(matches!(looped, PixelError::TimedOut { seconds: 1, .. }), "{looped}");
+    assert!(looped.is_the_inputs_fault());
+}
+
+#[test]
+fn a_decoder_that_is_kept_waiting_longer_than_its_processor_time_answers_all_the_same() {
+    let folder = tempfile::tempdir().unwrap();
+    let instance = open(folder.path(), &jpeg_ls(40, 30));
+    let late = format!(
+        "sh -c 'sleep 3; exec {} \"$@\"' late \"$@\"",
+        env!("CARGO_BIN_EXE_hilum")
+    );
     let reader = FrameReader::new(DecodeOptions {
-        program: Some(program),
+        program: Some(program(folder.path(), &late)),
         seconds_per_frame: 0.2,
         ..options()
     });
-    for _ in 0..3 {
-        let error = read(&reader, &instance).map(|values| values.len()).unwrap_err();
-        assert!(matches!(error, PixelError::TimedOut { .. }), "{error}");
-    }
+    assert_eq!(read(&reader, &instance).unwrap(), expected(40, 30));
 }
 
 #[test]
@@ -117,25 +141,65 @@ fn a_decoder_out_of_memory_costs_its_frame_and_is_replaced() {
 }
 
 #[test]
-fn what_is_no_decoder_is_told_from_what_cannot_be_started() {
+fn only_what_a_decoder_does_itself_is_the_inputs_fault() {
     let folder = tempfile::tempdir().unwrap();
     let instance = open(folder.path(), &jpeg_ls(40, 30));
-    for command in ["true", "false", "cat", "kill -9 $$", "yes"] {
+    let failing = |program: PathBuf| {
         let reader = FrameReader::new(DecodeOptions {
-            program: Some(program(folder.path(), command)),
+            program: Some(program),
             ..options()
         });
-        let error = read(&reader, &instance).map(|values| values.len()).unwrap_err();
-        assert!(matches!(error, PixelError::DecoderDied { .. }), "{command}: {error}");
-        assert!(error.is_the_inputs_fault());
+        read(&reader, &instance).map(|values| values.len()).unwrap_err()
+    };
+    // Answers that are none, and the ends of a decoder that aborts, accesses what it must not, or takes too much processor time.
+    for command in [
+        "cat",
+        "yes",
+        "kill -ABRT $$",
+        "kill -SEGV $$",
+        "kill -FPE $$",
+        "kill -XCPU $$",
+    ] {
+        let error = failing(program(folder.path(), command));
+        assert!(
+            matches!(error, PixelError::DecoderDied { .. } | PixelError::TimedOut { .. }),
+            "{command}: {error}"
+        );
+        assert!(error.is_the_inputs_fault(), "{command}: {error}");
     }
+    // The ends that come from outside, as where memory is short, and what ends by itself.
+    for command in [
+        "kill -KILL $$",
+        "kill -TERM $$",
+        "kill -HUP $$",
+        "kill -BUS $$",
+        "true",
+        "false",
+    ] {
+        let error = failing(program(folder.path(), command));
+        assert!(matches!(error, PixelError::DecoderLost { .. }), "{command}: {error}");
+        assert!(!error.is_the_inputs_fault(), "{command}: {error}");
+        assert!(error.to_string().contains("try again"), "{command}: {error}");
+    }
+    let error = failing(folder.path().join("nothing"));
+    assert!(
+        matches!(error, PixelError::Io { .. }) && !error.is_the_inputs_fault(),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_frame_larger_than_the_decoders_memory_is_the_inputs_fault_and_starts_none() {
+    let folder = tempfile::tempdir().unwrap();
+    let instance = open(folder.path(), &jpeg_ls(400, 300));
     let reader = FrameReader::new(DecodeOptions {
-        program: Some(folder.path().join("nothing")),
+        program: Some("/nonexistent".into()),
+        memory_bytes: 1000,
         ..options()
     });
     let error = read(&reader, &instance).map(|values| values.len()).unwrap_err();
     assert!(
-        matches!(error, PixelError::Io { .. }) && !error.is_the_inputs_fault(),
+        error.is_the_inputs_fault() && error.to_string().contains("memory"),
         "{error}"
     );
 }

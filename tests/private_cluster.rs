@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use hilum::database::{ClusterError, Database, PrivateCluster};
 use rustix::process::{Pid, Signal, kill_process};
+use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
@@ -176,19 +177,62 @@ async fn a_server_that_is_killed_is_started_again_adopted_or_not() {
 }
 
 #[tokio::test]
-async fn a_cluster_of_another_version_is_left_alone_with_the_way_to_move_it() {
+async fn a_cluster_of_another_version_is_left_alone_and_the_printed_lines_move_it() {
     if !installed() {
         return;
     }
     let folder = folder();
-    drop(start(&folder).await.unwrap());
-    let version = folder.path().join("data/postgres/data/PG_VERSION");
+    let cluster = start(&folder).await.unwrap();
+    let database = Database::connect(&cluster.url(), 1).await.unwrap();
+    database.migrate().await.unwrap();
+    let kept = "insert into series (study_uid, series_uid) values ('1.2', '1.3')";
+    let mut connection = PgConnection::connect(&cluster.url()).await.unwrap();
+    sqlx::query(kept).execute(&mut connection).await.unwrap();
+    connection.close().await.unwrap();
+    database.close().await;
+    drop(cluster);
+    let home = folder.path().join("data/postgres");
+    let version = home.join("data/PG_VERSION");
+    let installed = fs::read_to_string(&version).unwrap();
     fs::write(&version, "9\n").unwrap();
     let error = start(&folder).await.unwrap_err().to_string();
+    assert!(error.contains("made by PostgreSQL 9"), "{error}");
+    assert!(error.contains("apt-get install postgresql-9"), "{error}");
+    fs::write(&version, &installed).unwrap();
+
+    // The old version is not here: its programs are those that are. All else is as it is printed.
+    let programs = error
+        .split("the programs in ")
+        .nth(1)
+        .unwrap()
+        .split(' ')
+        .next()
+        .unwrap();
+    let lines: Vec<&str> = error.lines().filter(|line| line.starts_with("  ")).collect();
+    assert_eq!(lines.len(), 11, "{error}");
+    let lines = lines.join("\n").replace("/usr/lib/postgresql/9/bin", programs);
+    let moved = Command::new("sh").args(["-c", &lines]).output().unwrap();
     assert!(
-        error.contains("pg_dumpall") && error.contains("PostgreSQL 9"),
-        "{error}"
+        moved.status.success(),
+        "{lines}\n{}",
+        String::from_utf8_lossy(&moved.stderr)
     );
+    assert!(
+        home.join("data.9/PG_VERSION").is_file(),
+        "what was there is moved aside"
+    );
+
+    let cluster = start(&folder).await.unwrap();
+    let database = Database::connect(&cluster.url(), 1).await.unwrap();
+    database.migrate().await.unwrap();
+    database.close().await;
+    let mut connection = PgConnection::connect(&cluster.url()).await.unwrap();
+    let series: i64 = sqlx::query_scalar("select count(*) from series where series_uid = '1.3'")
+        .fetch_one(&mut connection)
+        .await
+        .unwrap();
+    assert_eq!(series, 1);
+    connection.close().await.unwrap();
 }
 
 #[tokio::test]

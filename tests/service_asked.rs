@@ -185,3 +185,55 @@ async fn orthanc_sends_whole_studies_with_whatever_is_in_them_and_our_own_answer
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_job_that_meets_a_fault_of_the_world_waits_and_is_failed_when_its_attempts_are_used_up() {
+    if !ready_without_pacs() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let mut service = Service::new(Some(&url));
+        service.only("receive,work");
+        for (name, value) in [
+            ("MAX_ATTEMPTS", "2"),
+            ("BACKOFF_SECONDS", "0.1"),
+            ("LONGEST_BACKOFF_SECONDS", "0.2"),
+        ] {
+            service.with(&format!("HILUM_JOBS__{name}"), value);
+        }
+        // Results cannot be stored, as on a disk that is full.
+        std::fs::create_dir_all(service.data()).unwrap();
+        let results = service.data().join("results");
+        std::fs::write(&results, "in the way").unwrap();
+        service.up().await;
+        let folder = tempfile::tempdir().unwrap();
+        let stored = service.stow(&thin_phantom(folder.path(), 33), &WHOLE).await;
+        assert!(stored.unwrap().status().is_success());
+        let job = service.jobs_over(1).await.remove(0);
+        let id = job["id"].as_str().unwrap();
+        let job = service.json(&format!("/api/v1/jobs/{id}")).await.unwrap();
+        assert_eq!(job["state"], "failed", "{job:#}");
+        assert!(job.to_string().contains("attempts_used_up"), "{job:#}");
+        assert!(job.to_string().contains("(after 2 attempts)"), "{job:#}");
+        let told = column(&url, "select kind from event where kind like 'job_%' order by id").await;
+        assert_eq!(
+            told,
+            [
+                "job_queued",
+                "job_started",
+                "job_handed_back",
+                "job_started",
+                "job_failed"
+            ]
+        );
+
+        std::fs::remove_file(&results).unwrap();
+        assert_eq!(service.post(&format!("/api/v1/jobs/{id}/retry")).await.status(), 200);
+        eventually("the job to end", || async {
+            (state(&service, id).await == "done").then_some(())
+        })
+        .await;
+        service.has_not_panicked();
+    })
+    .await;
+}

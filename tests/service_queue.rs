@@ -238,6 +238,73 @@ async fn a_job_that_must_run_alone_waits_for_an_idle_worker() {
 }
 
 #[tokio::test]
+async fn a_job_that_must_run_alone_is_alone_on_its_host() {
+    scratch(|database, url| async move {
+        for (worker, host) in [("here 1", "here"), ("here 2", "here"), ("there", "there")] {
+            database.worker_lives(worker, host).await.unwrap();
+        }
+        queued(&database, &url, "alone").await;
+        execute(&url, "update job set alone = true").await;
+        for series in ["2", "3"] {
+            queued(&database, &url, series).await;
+        }
+        let next = async |worker| database.claim_job(worker, 60.0, true).await.unwrap();
+        let series = |claim: &Option<Claim>| claim.as_ref().map(|claim| claim.series_uid.clone());
+        let first = next("here 1").await;
+        assert_eq!(series(&first).as_deref(), Some("alone"));
+        assert_eq!(next("here 2").await, None, "nothing starts beside it on its host");
+        assert_eq!(series(&next("there").await).as_deref(), Some("2"));
+        database.end_job(&first.unwrap(), "here 1", &done()).await.unwrap();
+        let beside = next("here 2").await;
+        assert_eq!(series(&beside).as_deref(), Some("3"));
+
+        queued(&database, &url, "again alone").await;
+        execute(&url, "update job set alone = true where state = 'queued'").await;
+        queued(&database, &url, "younger").await;
+        assert_eq!(
+            next("here 1").await,
+            None,
+            "another worker of the host has a job, and nobody passes it"
+        );
+        database.end_job(&beside.unwrap(), "here 2", &done()).await.unwrap();
+        assert_eq!(series(&next("here 1").await).as_deref(), Some("again alone"));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_workers_of_a_host_that_claim_at_once_take_nothing_beside_a_job_that_must_run_alone() {
+    scratch(|database, url| async move {
+        let workers = ["here 1", "here 2", "here 3", "here 4"];
+        for worker in workers {
+            database.worker_lives(worker, "here").await.unwrap();
+        }
+        for round in 0..30 {
+            queued(&database, &url, &format!("alone {round}")).await;
+            execute(&url, "update job set alone = true where state = 'queued'").await;
+            for younger in 0..3 {
+                queued(&database, &url, &format!("{younger} {round}")).await;
+            }
+            let claims = workers.map(|worker| {
+                let database = database.clone();
+                tokio::spawn(async move { database.claim_job(worker, 60.0, true).await.unwrap() })
+            });
+            let mut claimed = Vec::new();
+            for claim in claims {
+                claimed.extend(claim.await.unwrap().map(|claim| claim.series_uid));
+            }
+            assert_eq!(claimed, [format!("alone {round}")]);
+            execute(
+                &url,
+                "update job set state = 'done' where state in ('queued', 'running')",
+            )
+            .await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn late_slices_supersede_what_is_queued_or_running_and_follow_what_is_done() {
     scratch(|database, url| async move {
         settle(&url, "1", "a", 0).await;
@@ -557,6 +624,9 @@ async fn every_change_is_told_by_an_event_of_its_own_transaction() {
             .unwrap();
         let held = claim(&database, "w").await;
         database.end_job(&held, "w", &done()).await.unwrap();
+        // Somebody wishes for it once more.
+        settle(&url, "1", "a", 0).await;
+        assert!(!database.make_job(&specification()).await.unwrap().unwrap().new);
         let kinds = column(&url, "select kind from event order by id").await;
         assert_eq!(
             kinds,
@@ -565,7 +635,8 @@ async fn every_change_is_told_by_an_event_of_its_own_transaction() {
                 "job_started",
                 "job_handed_back",
                 "job_started",
-                "job_done"
+                "job_done",
+                "job_found"
             ]
         );
     })

@@ -11,7 +11,7 @@ mod ct_file;
 mod receive_support;
 
 use hilum::database::testing::scratch;
-use hilum::database::{SeriesState, Stored};
+use hilum::database::{PlannedDelivery, SeriesState, Stored};
 use hilum::dicom::Limits;
 use hilum::inbox::{Ingest, IngestError, Origin, Outcome};
 use receive_support::{Place, ct, large_ct, multipart, object, settings, whole};

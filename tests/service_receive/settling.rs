@@ -234,3 +234,57 @@ async fn nor_while_one_slice_of_it_comes_slowly() {
     })
     .await;
 }
+
+/// Its mask is of a part of the series, whatever becomes of the job that follows: that may be refused, or withheld.
+#[tokio::test]
+async fn late_slices_withdraw_what_a_finished_job_has_not_delivered_yet() {
+    const DONE_JOB: &str =
+        "insert into job (id, series_id, series_revision, model, model_digest, parameters_digest, pipeline_revision, state, finished_at, report, segmentation_uid)
+         select gen_random_uuid(), id, revision, 'm', model, 'p', 1, 'done', now(), '{}', '2.25.1' from series, unnest(array['old', 'new']) as model";
+    const DELIVERIES: &str =
+        "insert into delivery (job_id, destination, state, file, sop_class_uid, sop_instance_uid, worker, lease_until)
+         select id, wanted, wanted::delivery_state, 'f', '1', '2', 'w', now() + interval '1 h'
+         from job, unnest(array['pending', 'sending', 'delivered', 'given_up']) as wanted where model_digest = 'old'";
+    scratch(|database, url| async move {
+        let place = Place::new(database.clone(), &url).await;
+        place.receive_from(&slices(3), &whole()).await.unwrap();
+        place.execute("update series set state = 'taken'").await;
+        place.execute(DONE_JOB).await;
+        place.execute(DELIVERIES).await;
+        place.execute("update job set deliveries_planned = true, withheld = '[]' where model_digest = 'old'").await;
+        let sent = "select string_agg(destination || ' ' || state, ', ' order by destination) from delivery";
+        // The same slices again are no others.
+        place.receive_from(&slices(3), &whole()).await.unwrap();
+        assert_eq!(place.text(sent).await, "delivered delivered, given_up given_up, pending pending, sending sending");
+        let late = place.receive(&slices(4)).await.unwrap();
+        assert_eq!(late.series[0].state, SeriesState::Receiving);
+        assert_eq!(place.text(sent).await, "delivered delivered, given_up given_up, pending withdrawn, sending withdrawn");
+        let told = "select string_agg(concat_ws(' ', detail ->> 'destination', detail ->> 'why'), ', ' order by id) from event where kind = 'delivery_withdrawn'";
+        let told = place.text(told).await;
+        for state in ["pending", "sending"] {
+            assert!(told.contains(&format!("{state} more slices came")), "{told}");
+        }
+        // One that had ended, and of which nobody had decided yet where it goes.
+        let undecided = database.unplanned_jobs(10).await.unwrap();
+        let [job] = &undecided[..] else { panic!("{undecided:?}") };
+        let planned = PlannedDelivery {
+            destination: "one".into(),
+            file: "f".into(),
+            sop_class_uid: "1".into(),
+            sop_instance_uid: "2".into(),
+        };
+        let planned = std::slice::from_ref(&planned);
+        assert!(database.plan_deliveries(job, planned, &[], "d").await.unwrap());
+        assert_eq!(place.number("select count(*) from delivery where destination = 'one'").await, 0);
+        let withheld = "select withheld::text from job where model_digest = 'new'";
+        assert_eq!(
+            place.text(withheld).await,
+            r#"[{"why": "more_slices_came", "destination": "one"}]"#
+        );
+        // Who wishes for it gets it all the same.
+        database.redeliver_job(job.id, "someone").await.unwrap();
+        assert!(database.plan_deliveries(job, planned, &[], "d").await.unwrap());
+        assert_eq!(place.number("select count(*) from delivery where destination = 'one'").await, 1);
+    })
+    .await;
+}

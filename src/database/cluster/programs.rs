@@ -188,6 +188,9 @@ pub(super) fn check_version(
         return Ok(());
     }
     let old_programs = PathBuf::from(format!("/usr/lib/postgresql/{made_by}/bin"));
+    // What stands in PATH may be a link to `postgres` alone; beside the program itself are all the others.
+    let itself = programs.join("postgres").canonicalize().ok();
+    let programs = itself.as_deref().and_then(Path::parent).unwrap_or(programs);
     Err(ClusterError::OtherVersion {
         data: data.to_owned(),
         programs: programs.to_owned(),
