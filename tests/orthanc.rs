@@ -18,7 +18,7 @@ fn run(command: &mut Command) -> (bool, String) {
 }
 
 #[test]
-fn orthanc_stores_the_segmentation_and_lists_it() {
+fn orthanc_stores_full_sparse_and_deflated_segmentations_and_lists_them() {
     let Ok(python) = std::env::var("HILUM_TEST_PYTHON") else {
         assert!(std::env::var_os("CI").is_none(), "HILUM_TEST_PYTHON is not set");
         println!("skipped: HILUM_TEST_PYTHON names no Python (make test makes one)");
@@ -33,29 +33,31 @@ fn orthanc_stores_the_segmentation_and_lists_it() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let (phantom, out) = (folder.path().join("phantom"), folder.path().join("out"));
     let hilum = env!("CARGO_BIN_EXE_hilum");
-    let (made, said) = run(Command::new(hilum)
-        .args(["phantom", "--small", "--seed", "5", "--out"])
-        .arg(&phantom));
-    assert!(made, "{said}");
-    let (segmented, said) = run(Command::new(hilum)
-        .arg("segment")
-        .arg(phantom.join("ct"))
-        .arg("--out")
-        .arg(&out)
-        .args(["--device", "cpu", "--format", "seg"]));
-    assert!(segmented, "{said}");
-    let result = fs::read_dir(&out)
-        .unwrap()
-        .next()
-        .unwrap()
-        .unwrap()
-        .path()
-        .join("segmentation.dcm");
-    let (holds, said) = run(Command::new(python)
-        .arg("tests/goldens/orthanc_check.py")
-        .arg(phantom.join("ct"))
-        .arg(result));
-    assert!(holds && said.contains("1 of 1 hold"), "{said}");
+    let mut checking = Command::new(python);
+    checking.arg("tests/goldens/orthanc_check.py");
+    // Each form, of another patient each: Orthanc keeps all three.
+    for (seed, form) in [
+        ("5", &[][..]),
+        ("6", &["--frames", "sparse", "--segments", "left-right"]),
+        ("7", &["--frames", "sparse", "--transfer-syntax", "deflated"]),
+    ] {
+        let (phantom, out) = (folder.path().join(seed), folder.path().join(seed).join("out"));
+        let (made, said) = run(Command::new(hilum)
+            .args(["phantom", "--small", "--seed", seed, "--out"])
+            .arg(&phantom));
+        assert!(made, "{said}");
+        let (segmented, said) = run(Command::new(hilum)
+            .arg("segment")
+            .arg(phantom.join("ct"))
+            .arg("--out")
+            .arg(&out)
+            .args(["--device", "cpu", "--format", "seg", "--model", "hilum-ahnet-lung-tiny"])
+            .args(form));
+        assert!(segmented, "{said}");
+        let result = fs::read_dir(&out).unwrap().next().unwrap().unwrap().path();
+        checking.arg(phantom.join("ct")).arg(result.join("segmentation.dcm"));
+    }
+    let (holds, said) = run(&mut checking);
+    assert!(holds && said.contains("3 of 3 hold"), "{said}");
 }

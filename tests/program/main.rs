@@ -4,6 +4,7 @@
 #[path = "../ct_file/mod.rs"]
 mod ct_file;
 mod decoders;
+mod options;
 mod progress;
 mod reports;
 mod sizes;
