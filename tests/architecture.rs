@@ -109,6 +109,40 @@ fn a_room_imports_only_from_rooms_above_it() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+/// The longest chain of `super::` in a text.
+fn longest_super(text: &str) -> usize {
+    let chain = |at: usize| {
+        text.as_bytes()[at..]
+            .chunks(7)
+            .take_while(|part| *part == b"super::")
+            .count()
+    };
+    text.match_indices("super::")
+        .map(|(at, _)| chain(at))
+        .max()
+        .unwrap_or(0)
+}
+
+#[test]
+fn no_path_of_super_leaves_its_room() {
+    assert_eq!(longest_super("use super::a; use super::super::b;"), 2);
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut files = Vec::new();
+    sources(&source, &mut files);
+    assert!(files.len() > 100);
+    for file in &files {
+        let inside = file.strip_prefix(&source).unwrap();
+        let text = code(file);
+        let own = !inside.ends_with("mod.rs");
+        let inline = text
+            .lines()
+            .any(|line| line.trim_start().starts_with("mod ") && line.ends_with('{'));
+        // Modules from the room down to what stands in this file; one `super::` less than those stays in the room.
+        let modules = inside.iter().count() - usize::from(!own) + usize::from(inline);
+        assert!(longest_super(&text) < modules.max(1), "{}", inside.display());
+    }
+}
+
 #[test]
 fn dicom_rs_stays_in_its_room() {
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");

@@ -403,6 +403,13 @@ fn slices_so_far_away_that_they_fall_together_are_refused() {
 }
 
 #[test]
+fn a_mask_lies_on_its_own_grid_however_far_its_slices_are_apart() {
+    let affine = [[1.0, 0.0, 0.0, 0.0], [0.0, 1.0, 0.0, 0.0], [0.0, 0.0, 1e17, 0.0]];
+    let mask = read_mask(&nifti([1, 1, 3], affine, &[1, 0, 2])).unwrap();
+    assert_eq!(compare("itself", &mask, &mask).grids, Grids::Same);
+}
+
+#[test]
 fn frames_of_one_plane_at_different_places_are_refused() {
     let mut bytes = golden("evaluate_binary.dcm");
     let plane = b"-20.25\\-110.5\\-277.5";

@@ -45,6 +45,29 @@ const START_AGAIN: Backoff = Backoff {
     longest_seconds: 10.0,
 };
 
+/// A cluster of another major version than that of the programs.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the private database in {} was made by PostgreSQL {made_by}, but the programs in {} are of {installed}. Install PostgreSQL {made_by} beside it (Debian: apt-get install postgresql-{made_by}) and name its folder, {}, in service.postgres_folder; or move the data, with Hilum stopped (systemctl stop hilum), by these lines in one shell of {by}:\n{lines}\nThen start Hilum. {}.{made_by} is what the data were before; remove it when all is well",
+    .data.display(), .programs.display(), .old_programs.display(), .data.display()
+)]
+pub struct OtherVersion {
+    /// The cluster.
+    pub data: PathBuf,
+    /// Its version.
+    pub made_by: String,
+    /// Where PostgreSQL is installed.
+    pub programs: PathBuf,
+    /// Its version.
+    pub installed: String,
+    /// Where Debian puts the old server.
+    pub old_programs: PathBuf,
+    /// Whose shell.
+    pub by: &'static str,
+    /// What to type.
+    pub lines: String,
+}
+
 /// Why there is no private cluster.
 #[derive(Debug, thiserror::Error)]
 pub enum ClusterError {
@@ -54,26 +77,8 @@ pub enum ClusterError {
     )]
     NoPrograms(String),
     /// The cluster was made by another major version.
-    #[error(
-        "the private database in {} was made by PostgreSQL {made_by}, but the programs in {} are of {installed}. Install PostgreSQL {made_by} beside it (Debian: apt-get install postgresql-{made_by}) and name its folder, {}, in service.postgres_folder; or move the data, with Hilum stopped (systemctl stop hilum), by these lines in one shell of {by}:\n{lines}\nThen start Hilum. {}.{made_by} is what the data were before; remove it when all is well",
-        .data.display(), .programs.display(), .old_programs.display(), .data.display()
-    )]
-    OtherVersion {
-        /// The cluster.
-        data: PathBuf,
-        /// Its version.
-        made_by: String,
-        /// Where PostgreSQL is installed.
-        programs: PathBuf,
-        /// Its version.
-        installed: String,
-        /// Where Debian puts the old server.
-        old_programs: PathBuf,
-        /// Whose shell.
-        by: &'static str,
-        /// What to type.
-        lines: String,
-    },
+    #[error(transparent)]
+    OtherVersion(Box<OtherVersion>),
     /// Another Hilum uses the data folder.
     #[error("another Hilum uses the private database in {0}: for several processes name one server in DATABASE_URL")]
     InUse(PathBuf),

@@ -35,7 +35,7 @@ use sqlx::PgPool;
 use sqlx::postgres::PgPoolOptions;
 
 pub use backoff::{Backoff, Failures};
-pub use cluster::{ClusterError, LONGEST_STOP_SECONDS, PrivateCluster};
+pub use cluster::{ClusterError, LONGEST_STOP_SECONDS, OtherVersion, PrivateCluster};
 pub use delivery::{ClaimedDelivery, DeliveryState, PlannedDelivery, UnplannedJob, withdraw_deliveries};
 pub use events::{NewEvent, append};
 pub use failpoint::failpoint;
@@ -133,7 +133,9 @@ impl Database {
         migrations.run(&self.pool).await?;
         let adopted = self.adopt_events().await?;
         if adopted > 0 {
-            tracing::info!("{adopted} events are of another server, as after a restore: they stand before those of this one now");
+            tracing::info!(
+                "{adopted} events are of another server, as after a restore: they stand before those of this one now"
+            );
         }
         Ok(())
     }

@@ -206,7 +206,8 @@ impl Envelope {
             }
             let mut from = f64::NEG_INFINITY;
             while let Some((other, other_height, since)) = self.parts.last() {
-                from = ((height + place * place) - (other_height + other * other)) / (2.0 * (place - other));
+                // Not by the squares of the places: far from the origin nothing would be left of their difference.
+                from = (height - other_height) / (2.0 * (place - other)) + (place + other) / 2.0;
                 if from > *since {
                     break;
                 }
@@ -268,6 +269,17 @@ mod tests {
                 .fold(f64::MAX, f64::min)
         };
         (0..a.len()).filter(|k| a[*k]).map(|k| near(place(k), &b)).collect()
+    }
+
+    #[test]
+    fn distances_are_the_same_a_thousand_kilometres_away() {
+        let near = grid([6, 1, 1], [1.0; 3]);
+        let mut far = near.clone();
+        far.origins.iter_mut().for_each(|origin| origin[2] += 1e9);
+        for grid in [near, far] {
+            let found = Surfaces::between(&grid, |k| k < 3, |k| k < 5).map(|surfaces| (surfaces.forth, surfaces.back));
+            assert_eq!(found, Some((vec![0.0; 3], vec![0.0, 0.0, 0.0, 1.0, 2.0])));
+        }
     }
 
     proptest::proptest! {

@@ -407,7 +407,7 @@ fn steps_are_kept(p: &Grid, r: &Grid, slots: &Slots, tolerance: f64) -> bool {
                 .or_else(|| i.map(|i| dot(p.origins[i], r.normal)))
         })
         .collect();
-    places.windows(2).all(|pair| pair[1] - pair[0] > least - tolerance)
+    places.windows(2).all(|pair| pair[1] - pair[0] >= least - tolerance)
 }
 
 /// Finds the voxel of an image in which a point lies.

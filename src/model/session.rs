@@ -192,9 +192,9 @@ fn open_first(manifest: &Manifest, options: &SessionOptions) -> Result<(Worker, 
         match open_on(*device, manifest, options, &runtime) {
             Ok((worker, provider)) => return Ok((worker, Provider { not_used, ..provider })),
             // A file that is not the manifest's is no reason to try another device, nor is a full disk.
-            Err(
-                error @ (ModelError::Disagreement(_) | ModelError::Unreadable { .. } | ModelError::Profile { .. }),
-            ) => return Err(error),
+            Err(error @ (ModelError::Disagreement(_) | ModelError::Unreadable { .. } | ModelError::Profile { .. })) => {
+                return Err(error);
+            }
             Err(error) if ladder.len() == 1 => {
                 let (why, install) = (error.to_string(), device.install().to_owned());
                 return Err(ModelError::Device {

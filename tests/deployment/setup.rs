@@ -3,6 +3,8 @@
 use std::fs;
 use std::process::Command;
 
+use sha2::{Digest as _, Sha256};
+
 use super::text;
 
 /// The part of scripts/setup.sh that brings the servers, run by a user who is not root on a machine of stubs, where nothing is installed: the commands that it gives as root,
@@ -97,4 +99,58 @@ fn an_orthanc_that_is_there_is_left_alone() {
     let (well, commands) = servers_set_up(&[THERE, (PLUGIN, "/nonexistent/plugin.so")]);
     assert!(!well);
     assert_eq!(commands, Vec::<String>::new());
+}
+
+/// Runs the part of scripts/setup.sh that takes the library out of a wheel, where `pip download` brings one whose library holds `bytes` and the checksum
+/// of `expected` is asked for: whether it ended well, what it said of a fault, and the files of its folder with their bytes.
+fn library_taken(bytes: &str, expected: &str) -> (bool, String, Vec<(String, Vec<u8>)>) {
+    let folder = tempfile::tempdir().unwrap();
+    let pip = format!(
+        "#!/bin/bash
+if [ \"$3\" != download ]; then exec {python} \"$@\"; fi
+while [ \"$1\" != --dest ]; do shift; done
+cd \"$2\" && mkdir -p onnxruntime/capi && printf %s '{bytes}' > onnxruntime/capi/libonnxruntime.so.9.9
+{python} -m zipfile -c some.whl onnxruntime/",
+        python = "env PATH=\"$WHOLE_PATH\" python3",
+    );
+    let stub = folder.path().join("python3");
+    fs::write(&stub, pip).unwrap();
+    fs::set_permissions(&stub, std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let script = text("scripts/setup.sh");
+    let script = script.split("\ncommand -v cargo ").next().unwrap();
+    let script = script.replace("$(dirname \"$0\")/..", folder.path().to_str().unwrap());
+    let digest: String = Sha256::digest(expected)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect();
+    let whole_path = std::env::var("PATH").unwrap();
+    let output = Command::new("bash")
+        .args(["-c", &format!("{script}\nlibrary .runtime 9.9 some_platform {digest}")])
+        .env("PATH", format!("{}:{whole_path}", folder.path().display()))
+        .env("WHOLE_PATH", &whole_path)
+        .output()
+        .unwrap();
+    let files = fs::read_dir(folder.path().join(".runtime")).unwrap().map(|entry| {
+        let entry = entry.unwrap();
+        (
+            entry.file_name().into_string().unwrap(),
+            fs::read(entry.path()).unwrap(),
+        )
+    });
+    (
+        output.status.success(),
+        String::from_utf8(output.stderr).unwrap(),
+        files.collect(),
+    )
+}
+
+#[test]
+fn a_library_is_taken_out_of_its_wheel_only_with_the_checksum_that_is_known() {
+    let (well, said, files) = library_taken("the library", "the library");
+    assert!(well, "{said}");
+    assert_eq!(files, [("libonnxruntime.so.9.9".to_owned(), b"the library".to_vec())]);
+    let (well, said, files) = library_taken("another library", "the library");
+    assert!(!well);
+    assert!(said.contains("another checksum than expected: not used"), "{said}");
+    assert_eq!(files, []);
 }

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::fs::{FlockOperation, Mode, OFlags, flock, open};
 use rustix::process::{Pid, test_kill_process};
 
-use super::{ClusterError, NAME, PORT};
+use super::{ClusterError, NAME, OtherVersion, PORT};
 
 /// Longest path of a socket that the system takes, less the name of PostgreSQL's.
 const SOCKET_FOLDER_LIMIT: usize = 107 - "/.s.PGSQL.5432.lock".len();
@@ -191,7 +191,7 @@ pub(super) fn check_version(
     // What stands in PATH may be a link to `postgres` alone; beside the program itself are all the others.
     let itself = programs.join("postgres").canonicalize().ok();
     let programs = itself.as_deref().and_then(Path::parent).unwrap_or(programs);
-    Err(ClusterError::OtherVersion {
+    Err(ClusterError::OtherVersion(Box::new(OtherVersion {
         data: data.to_owned(),
         programs: programs.to_owned(),
         installed: version.unwrap_or("another version").to_owned(),
@@ -203,7 +203,7 @@ pub(super) fn check_version(
         lines: move_lines(data, [&old_programs, programs], sockets, &made_by, user.is_some()),
         old_programs,
         made_by,
-    })
+    })))
 }
 
 /// The lines for a shell that move a cluster to another version: the old server starts on our socket and gives its data out, the new one takes them. Each is tied to the next, so that
