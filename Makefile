@@ -17,6 +17,8 @@ SEED ?=
 DEMO ?= out/demo
 DEMO_EXIT ?=
 
+# Half as many tests again as cores: most of the service's wait for something.
+export NEXTEST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) + $$(nproc) / 2 )))
 RUNNER := $(shell command -v cargo-nextest >/dev/null 2>&1 && echo "nextest run --no-fail-fast" || echo "test --no-fail-fast")
 
 .PHONY: help setup setup-tests build demo test kills lint bench fuzz

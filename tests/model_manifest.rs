@@ -443,6 +443,20 @@ fn deviations_change_what_they_name_and_nothing_else() {
 }
 
 #[test]
+fn parameters_are_told_with_the_digits_of_the_manifest() {
+    let text = GOOD.replacen("threshold = 0.5", "threshold = 0.9", 1);
+    let text = text.replacen("crop_above_hu = -500.0", "crop_above_hu = -500.1", 1);
+    let parameters = Manifest::parse(&text).unwrap().parameters();
+    for told in [
+        serde_json::to_value(&parameters).unwrap(),
+        serde_json::from_str(&serde_json::to_string(&parameters).unwrap()).unwrap(),
+    ] {
+        assert_eq!(told["threshold"], 0.9);
+        assert_eq!(told["crop_above_hu"], -500.1);
+    }
+}
+
+#[test]
 fn every_parameter_that_can_change_a_mask_changes_the_digest_and_no_other() {
     let digest = |text: &str| Manifest::parse(text).unwrap().parameters().digest();
     let usual = digest(GOOD);

@@ -1,6 +1,6 @@
 //! What a user may change about a manifest for one run, and everything that can change a mask as one digest.
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 use sha2::{Digest, Sha256};
 
 use super::error::ManifestError;
@@ -40,6 +40,7 @@ pub struct Parameters {
     /// `output.foreground_channel`.
     pub foreground_channel: usize,
     /// `output.threshold`.
+    #[serde(serialize_with = "as_written")]
     pub threshold: f32,
     /// `[grid]`.
     pub grid: GridSpecification,
@@ -52,6 +53,7 @@ pub struct Parameters {
     /// `windows.crop_to_body`.
     pub crop_to_body: bool,
     /// `windows.crop_above_hu`.
+    #[serde(serialize_with = "as_written")]
     pub crop_above_hu: f32,
     /// `windows.crop_margin_mm`.
     pub crop_margin_mm: f64,
@@ -59,6 +61,11 @@ pub struct Parameters {
     pub skip_empty: bool,
     /// `[post]`.
     pub post: Post,
+}
+
+/// The decimal digits that stand in the manifest, however the number is kept on its way: 0.9, and never 0.8999999761581421.
+fn as_written<S: Serializer>(value: &f32, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(value.to_string().parse().unwrap_or(f64::from(*value)))
 }
 
 impl Manifest {

@@ -136,7 +136,7 @@ async fn a_wished_series_of_a_pacs_that_counts_nothing_is_fetched_and_left_to_it
             .odd
             .insert(format!("{SERIES}/instances"), (404, String::new()));
     };
-    polled("", set_up, |database, pool, _server| async move {
+    polled("", set_up, |database, pool, server| async move {
         database
             .request_retrieval("one", STUDY, SERIES, 0, "someone")
             .await
@@ -148,6 +148,8 @@ async fn a_wished_series_of_a_pacs_that_counts_nothing_is_fetched_and_left_to_it
         .await;
         let state = "select concat_ws(' ', state, instances, source_count) from series";
         assert_eq!(text(pool, state).await, "receiving 3");
+        // It serves no longer once it is dropped.
+        drop(server);
     })
     .await;
 }
