@@ -140,9 +140,12 @@ fn separable<S: Sample>(
                 for (row, tap) in plane.chunks_exact_mut(out_columns).zip(&down) {
                     let blended = blender.row(&source, *tap);
                     for (value, (low, weight)) in row.iter_mut().zip(&along) {
-                        let low = *low as usize;
-                        let (a, b) = (blended[low], blended[low + 1]);
-                        *value = scale.apply(a + weight * (b - a));
+                        let (a, step) = blended[*low as usize];
+                        *value = a + weight * step;
+                    }
+                    // In a loop of its own, which runs on several values at once.
+                    for value in row {
+                        *value = scale.apply(*value);
                     }
                 }
             },
@@ -197,20 +200,23 @@ struct Blender {
     held: [usize; 2],
     rows: [Vec<f32>; 2],
     blended: Vec<f32>,
+    steps: Vec<(f32, f32)>,
 }
 
 impl Blender {
     fn new(columns: usize) -> Blender {
-        // One value more than columns, so that the neighbour of the last column exists.
         Blender {
             held: [usize::MAX; 2],
             rows: [vec![0.0; columns], vec![0.0; columns]],
+            // One value more than columns, so that the neighbour of the last column exists.
             blended: vec![0.0; columns + 1],
+            steps: vec![(0.0, 0.0); columns],
         }
     }
 
-    /// A row between two source rows, with its last value repeated. Neighbouring rows differ in their last bit, which says where each is held.
-    fn row<S: Sample>(&mut self, source: &SlicePair<S>, tap: Tap) -> &[f32] {
+    /// A row between two source rows: each value, and the step to its neighbour (0 from the last one). Neighbouring rows differ in their last bit, which says where each
+    /// is held.
+    fn row<S: Sample>(&mut self, source: &SlicePair<S>, tap: Tap) -> &[(f32, f32)] {
         for row in [tap.low, tap.high] {
             if self.held[row & 1] != row {
                 source.blend(row, &mut self.rows[row & 1]);
@@ -223,7 +229,10 @@ impl Blender {
         }
         let columns = first.len();
         self.blended[columns] = self.blended[columns - 1];
-        &self.blended
+        for ((step, a), b) in self.steps.iter_mut().zip(&self.blended).zip(&self.blended[1..]) {
+            *step = (*a, b - a);
+        }
+        &self.steps
     }
 }
 
