@@ -220,6 +220,11 @@ fn the_demo_stays_up_on_loopback_for_a_look_until_ctrl_c_and_leaves_nothing_runn
     for address in &listening {
         assert!(address.starts_with("0100007F:"), "{address} is not on 127.0.0.1");
     }
+    ends_with_nothing_left(&mut demo);
+}
+
+/// What a terminal does with Ctrl-C, to a demo whose Orthanc and Hilum run: it ends at once and leaves nothing.
+fn ends_with_nothing_left(demo: &mut Demo) {
     let states: BTreeSet<PathBuf> = demo
         .processes()
         .iter()
@@ -227,13 +232,29 @@ fn the_demo_stays_up_on_loopback_for_a_look_until_ctrl_c_and_leaves_nothing_runn
         .filter(|folder| folder.starts_with("/tmp") && folder.display().to_string().contains("hilum-demo."))
         .collect();
     assert!(!states.is_empty(), "Orthanc works in a folder of the demo's own");
-    // What a terminal does with Ctrl-C.
     kill_process_group(demo.group(), Signal::INT).unwrap();
+    let interrupted = Instant::now();
     let status = demo.wait(|_| false).unwrap();
     assert_eq!(status.code(), Some(130), "{status}:\n{}", demo.said());
+    assert!(interrupted.elapsed() < Duration::from_secs(60), "{:?}", interrupted.elapsed());
     demo.left_nothing_running();
     for state in states {
         assert!(!state.exists(), "{} is left", state.display());
+    }
+}
+
+#[test]
+fn ctrl_c_in_the_middle_of_the_demo_leaves_nothing_running() {
+    if !ready_for_the_demo() {
+        return;
+    }
+    // Its servers have just started; its slices are stored; its job runs.
+    for moment in ["Orthanc  http", "stored ", "running "] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut demo = Demo::start(folder.path(), false);
+        let ended = demo.wait(|demo| demo.said().lines().any(|line| line.starts_with(moment)));
+        assert!(ended.is_none(), "{ended:?}:\n{}", demo.said());
+        ends_with_nothing_left(&mut demo);
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod service_support;
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use reqwest::Method;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use service_support::{Service, eventually, files, ready_without_pacs, thin_phantom};
-use sqlx::{Connection as _, PgConnection};
+use sqlx::{AssertSqlSafe, Column as _, Connection as _, Either, Executor as _, PgConnection, Statement as _, TypeInfo as _};
 
 const COMPLETE: [(&str, &str); 1] = [("X-Hilum-Series-Complete", "true")];
 /// How soon an upload is refused while the database is away.
@@ -366,4 +367,77 @@ async fn hilum_migrate_beside_a_running_private_database_is_refused_and_says_wha
     assert!(!refused.status.success() && said.contains("DATABASE_URL"), "{said}");
     assert!(service.get("/healthz").await.is_some());
     assert!(service.end(), "{}", service.log());
+}
+
+/// A statement that an earlier version prepares, with the types that it was compiled for.
+#[derive(serde::Deserialize)]
+struct Earlier {
+    statement: String,
+    parameters: Vec<String>,
+    columns: Vec<(String, String)>,
+}
+
+#[tokio::test]
+async fn an_earlier_version_that_runs_on_beside_the_newest_tables_is_answered_as_it_expects() {
+    if !ready_without_pacs() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
+        let earlier = std::fs::read(goldens.join("earlier_statements.json")).unwrap();
+        let earlier: Vec<Earlier> = serde_json::from_slice(&earlier).unwrap();
+        assert!(earlier.len() > 20);
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        for one in earlier {
+            let prepared = connection.prepare(AssertSqlSafe(one.statement.clone()).into_sql_str()).await;
+            let prepared = prepared.unwrap_or_else(|error| panic!("{error}: {}", one.statement));
+            let Some(Either::Left(parameters)) = prepared.parameters() else {
+                panic!("no types of the parameters of {}", one.statement);
+            };
+            let parameters: Vec<String> = parameters.iter().map(|one| one.name().to_lowercase()).collect();
+            assert_eq!(parameters, one.parameters, "{}", one.statement);
+            let columns = prepared.columns().iter();
+            let columns: Vec<_> = columns
+                .map(|column| (column.name().to_owned(), column.type_info().name().to_lowercase()))
+                .collect();
+            assert_eq!(columns, one.columns, "{}", one.statement);
+        }
+        connection.close().await.unwrap();
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn what_a_migration_adds_to_a_table_asks_nothing_of_an_earlier_version_that_writes_rows() {
+    if !ready_without_pacs() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let mut connection = PgConnection::connect(&url).await.unwrap();
+        connection.execute("drop schema public cascade; create schema public").await.unwrap();
+        let migrations = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("migrations"));
+        let columns = "select table_name::text, column_name::text, is_nullable = 'YES' or column_default is not null or is_identity = 'YES'
+                       from information_schema.columns where table_schema = 'public'";
+        let mut of_earlier: BTreeSet<(String, String)> = BTreeSet::new();
+        let mut added = 0;
+        for migration in &migrations {
+            let statements = std::fs::read_to_string(migration).unwrap();
+            connection.execute(AssertSqlSafe(statements).into_sql_str()).await.unwrap();
+            let now: Vec<(String, String, bool)> = sqlx::query_as(columns).fetch_all(&mut connection).await.unwrap();
+            let tables: BTreeSet<String> = of_earlier.iter().map(|(table, _)| table.clone()).collect();
+            for (table, column, may_be_left_out) in &now {
+                if tables.contains(table) && !of_earlier.contains(&(table.clone(), column.clone())) {
+                    added += 1;
+                    assert!(may_be_left_out, "{table}.{column} of {}", migration.display());
+                }
+            }
+            let now: BTreeSet<_> = now.into_iter().map(|(table, column, _)| (table, column)).collect();
+            let gone: Vec<_> = of_earlier.difference(&now).collect();
+            assert!(gone.is_empty(), "{} takes {gone:?} away", migration.display());
+            of_earlier = now;
+        }
+        assert!(added >= 3, "{added} columns were added");
+        connection.close().await.unwrap();
+    })
+    .await;
 }

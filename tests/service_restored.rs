@@ -1,5 +1,7 @@
-//! A database that was dumped and is restored into another server: what happened before is told there, once and at once.
+//! A database that was dumped and is restored into another server: what happened before is told there, once and at once; with the data folder beside it, the service goes on there.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
+
+mod service_support;
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -9,6 +11,8 @@ use std::time::Duration;
 
 use hilum::database::testing::scratch;
 use hilum::database::{Change, Database, JobSpecification, Place, PrivateCluster, Watcher};
+use serde_json::Value;
+use service_support::{Service, both, eventually, ready, segmentations, thin_phantom};
 use sqlx::PgPool;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -118,6 +122,93 @@ async fn what_happened_before_a_dump_is_told_at_once_by_the_server_that_it_is_re
         assert!(ids_after(&restored, new.place).await.is_empty());
         end.cancel();
         restored.close().await;
+        cluster.stop();
+    })
+    .await;
+}
+
+/// Sends a part of a chest; the job of its series, as soon as it is there.
+async fn sent(service: &Service, seed: u32, jobs_before: usize) -> Value {
+    let folder = tempfile::tempdir().unwrap();
+    let stored = service.stow(&thin_phantom(folder.path(), seed), &service_support::WHOLE).await;
+    assert!(stored.unwrap().status().is_success());
+    eventually("its job", || async {
+        let jobs = service.jobs().await;
+        (jobs.len() > jobs_before).then(|| jobs[0].clone())
+    })
+    .await
+}
+
+fn id(job: &Value) -> &str {
+    job["id"].as_str().unwrap()
+}
+
+/// The files of a job's results.
+async fn results(service: &Service, id: &str) -> Vec<Vec<u8>> {
+    let mut files = Vec::new();
+    for name in ["segmentation.dcm", "report.json", "overlay.png", "mask.nii.gz"] {
+        let answer = service.get(&format!("/api/v1/jobs/{id}/result/{name}")).await.expect(name);
+        files.push(answer.bytes().await.unwrap().to_vec());
+    }
+    files
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_backup_of_database_and_data_folder_goes_on_in_another_server_and_another_folder() {
+    if !ready() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let (mut service, mut orthanc) = both(&url, false, "").await;
+        // One is delivered, one waits for a PACS that is away, one waits in a paused queue.
+        let delivered = sent(&service, 71, 0).await;
+        service.delivered(id(&delivered)).await;
+        let before = results(&service, id(&delivered)).await;
+        orthanc.down();
+        let undelivered = sent(&service, 72, 1).await;
+        service.jobs_over(2).await;
+        assert_eq!(service.post("/api/v1/queue/pause").await.status(), 200);
+        let queued = sent(&service, 73, 2).await;
+        let path = format!("/api/v1/jobs/{}", id(&delivered));
+        let told = service.json(&path).await;
+        assert!(service.end(), "{}", service.log());
+
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).unwrap();
+        let dump = folder.path().join("dump.sql");
+        let dump = dump.to_str().unwrap();
+        run("pg_dump", &["--no-owner", "--file", dump, "--dbname", &url]);
+        let other = folder.path().join("other");
+        fs::create_dir(&other).unwrap();
+        let mut cluster = PrivateCluster::start(&other, Path::new("")).await.unwrap();
+        let new_url = cluster.url();
+        run("psql", &["--quiet", "-v", "ON_ERROR_STOP=1", "--dbname", &new_url, "--file", dump]);
+        let mut restored = Service::new(Some(&new_url));
+        restored.beside(&orthanc, "");
+        let copied = Command::new("cp").arg("-a").args([service.data(), restored.data()]).status();
+        assert!(copied.unwrap().success());
+        // Nothing is read where it lay.
+        fs::remove_dir_all(service.data()).unwrap();
+
+        restored.up().await;
+        assert!(told.is_some());
+        assert_eq!(restored.json(&path).await, told);
+        assert_eq!(results(&restored, id(&delivered)).await, before);
+        orthanc.up().await;
+        restored.delivered(id(&undelivered)).await;
+        let waiting = restored.json(&format!("/api/v1/jobs/{}", id(&queued))).await.unwrap();
+        assert_eq!(waiting["state"], "queued", "the queue is paused still: {waiting}");
+        assert_eq!(restored.post("/api/v1/queue/resume").await.status(), 200);
+        let last = restored.delivered(id(&queued)).await;
+        assert_eq!(last["state"], "done", "{last}");
+        assert_eq!(segmentations(&orthanc, 3).await.len(), 3);
+        // What is known stays known.
+        let again = tempfile::tempdir().unwrap();
+        let stored = restored.stow(&thin_phantom(again.path(), 71), &service_support::WHOLE).await;
+        assert!(stored.unwrap().status().is_success());
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        assert_eq!(restored.jobs().await.len(), 3);
+        assert!(restored.end(), "{}", restored.log());
         cluster.stop();
     })
     .await;
