@@ -236,7 +236,11 @@ fn ends_with_nothing_left(demo: &mut Demo) {
     let interrupted = Instant::now();
     let status = demo.wait(|_| false).unwrap();
     assert_eq!(status.code(), Some(130), "{status}:\n{}", demo.said());
-    assert!(interrupted.elapsed() < Duration::from_secs(60), "{:?}", interrupted.elapsed());
+    assert!(
+        interrupted.elapsed() < Duration::from_secs(60),
+        "{:?}",
+        interrupted.elapsed()
+    );
     demo.left_nothing_running();
     for state in states {
         assert!(!state.exists(), "{} is left", state.display());

@@ -98,6 +98,39 @@ async fn a_server_that_survived_is_adopted_and_ended() {
 }
 
 #[tokio::test]
+async fn a_server_that_survived_and_is_about_to_end_is_followed_by_a_new_one() {
+    if !installed() {
+        return;
+    }
+    let folder = folder();
+    let first = start(&folder).await.unwrap();
+    let pid_file = folder.path().join("data/postgres/data/postmaster.pid");
+    let postmaster = || {
+        fs::read_to_string(&pid_file)
+            .unwrap()
+            .lines()
+            .next()
+            .unwrap()
+            .to_owned()
+    };
+    let pid = postmaster();
+    // Told to end, it waits for its client and lets nobody else in.
+    let client = PgConnection::connect(&first.url()).await.unwrap();
+    first.abandon();
+    let postgres = Pid::from_raw(pid.parse().unwrap()).unwrap();
+    kill_process(postgres, Signal::TERM).unwrap();
+    let later = async {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        client.close().await.unwrap();
+    };
+    let (second, ()) = tokio::join!(start(&folder), later);
+    let mut second = second.unwrap();
+    assert_ne!(postmaster(), pid);
+    assert!(PgConnection::connect(&second.url()).await.is_ok());
+    second.stop();
+}
+
+#[tokio::test]
 async fn a_number_that_is_another_servers_now_is_left_alone_and_our_own_starts() {
     if !installed() {
         return;

@@ -15,7 +15,10 @@ use reqwest::Method;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use service_support::{Service, eventually, files, ready_without_pacs, thin_phantom};
-use sqlx::{AssertSqlSafe, Column as _, Connection as _, Either, Executor as _, PgConnection, Statement as _, TypeInfo as _};
+use sqlx::{
+    AssertSqlSafe, Column as _, Connection as _, Either, Executor as _, PgConnection, SqlSafeStr as _, Statement as _,
+    TypeInfo as _,
+};
 
 const COMPLETE: [(&str, &str); 1] = [("X-Hilum-Series-Complete", "true")];
 /// How soon an upload is refused while the database is away.
@@ -389,7 +392,9 @@ async fn an_earlier_version_that_runs_on_beside_the_newest_tables_is_answered_as
         assert!(earlier.len() > 20);
         let mut connection = PgConnection::connect(&url).await.unwrap();
         for one in earlier {
-            let prepared = connection.prepare(AssertSqlSafe(one.statement.clone()).into_sql_str()).await;
+            let prepared = connection
+                .prepare(AssertSqlSafe(one.statement.clone()).into_sql_str())
+                .await;
             let prepared = prepared.unwrap_or_else(|error| panic!("{error}: {}", one.statement));
             let Some(Either::Left(parameters)) = prepared.parameters() else {
                 panic!("no types of the parameters of {}", one.statement);

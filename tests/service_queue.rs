@@ -644,7 +644,7 @@ async fn every_change_is_told_by_an_event_of_its_own_transaction() {
 }
 
 #[tokio::test]
-async fn the_time_left_goes_by_the_pace_of_the_present_attempt() {
+async fn the_time_left_goes_by_the_pace_of_the_windows_of_the_present_attempt() {
     scratch(|database, url| async move {
         queued(&database, &url, "1").await;
         let first = claim(&database, "w").await;
@@ -657,18 +657,24 @@ async fn the_time_left_goes_by_the_pace_of_the_present_attempt() {
                 .unwrap()
         );
         let second = claim(&database, "w").await;
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-        let progress = JobProgress {
-            stage: Some("windows"),
-            windows_done: 1,
-            windows_total: 2,
+        // It read, and waited for the network, for an hour.
+        execute(&url, "update job set started_at = now() - interval '1 hour'").await;
+        let left_after = async |windows_done: i32| {
+            let progress = JobProgress {
+                stage: Some("windows"),
+                windows_done,
+                windows_total: 10,
+            };
+            let renewed = database.renew_job(&second, 60.0, &progress).await.unwrap();
+            assert_eq!(renewed, Renewal::Held);
+            database.job(second.id).await.unwrap().unwrap().seconds_left
         };
-        assert_eq!(
-            database.renew_job(&second, 60.0, &progress).await.unwrap(),
-            Renewal::Held
-        );
-        let left = database.job(second.id).await.unwrap().unwrap().seconds_left.unwrap();
-        assert!(left < 60.0, "{left}");
+        assert_eq!(left_after(0).await, None);
+        assert_eq!(left_after(2).await, None, "nothing is known of their pace");
+        // Two windows took ten seconds.
+        execute(&url, "update job set windows_begun_at = now() - interval '10 seconds'").await;
+        let left = left_after(4).await.unwrap();
+        assert!((29.0..31.0).contains(&left), "{left}");
     })
     .await;
 }

@@ -130,7 +130,9 @@ async fn what_happened_before_a_dump_is_told_at_once_by_the_server_that_it_is_re
 /// Sends a part of a chest; the job of its series, as soon as it is there.
 async fn sent(service: &Service, seed: u32, jobs_before: usize) -> Value {
     let folder = tempfile::tempdir().unwrap();
-    let stored = service.stow(&thin_phantom(folder.path(), seed), &service_support::WHOLE).await;
+    let stored = service
+        .stow(&thin_phantom(folder.path(), seed), &service_support::WHOLE)
+        .await;
     assert!(stored.unwrap().status().is_success());
     eventually("its job", || async {
         let jobs = service.jobs().await;
@@ -147,7 +149,10 @@ fn id(job: &Value) -> &str {
 async fn results(service: &Service, id: &str) -> Vec<Vec<u8>> {
     let mut files = Vec::new();
     for name in ["segmentation.dcm", "report.json", "overlay.png", "mask.nii.gz"] {
-        let answer = service.get(&format!("/api/v1/jobs/{id}/result/{name}")).await.expect(name);
+        let answer = service
+            .get(&format!("/api/v1/jobs/{id}/result/{name}"))
+            .await
+            .expect(name);
         files.push(answer.bytes().await.unwrap().to_vec());
     }
     files
@@ -182,10 +187,16 @@ async fn a_backup_of_database_and_data_folder_goes_on_in_another_server_and_anot
         fs::create_dir(&other).unwrap();
         let mut cluster = PrivateCluster::start(&other, Path::new("")).await.unwrap();
         let new_url = cluster.url();
-        run("psql", &["--quiet", "-v", "ON_ERROR_STOP=1", "--dbname", &new_url, "--file", dump]);
+        run(
+            "psql",
+            &["--quiet", "-v", "ON_ERROR_STOP=1", "--dbname", &new_url, "--file", dump],
+        );
         let mut restored = Service::new(Some(&new_url));
         restored.beside(&orthanc, "");
-        let copied = Command::new("cp").arg("-a").args([service.data(), restored.data()]).status();
+        let copied = Command::new("cp")
+            .arg("-a")
+            .args([service.data(), restored.data()])
+            .status();
         assert!(copied.unwrap().success());
         // Nothing is read where it lay.
         fs::remove_dir_all(service.data()).unwrap();
@@ -204,7 +215,9 @@ async fn a_backup_of_database_and_data_folder_goes_on_in_another_server_and_anot
         assert_eq!(segmentations(&orthanc, 3).await.len(), 3);
         // What is known stays known.
         let again = tempfile::tempdir().unwrap();
-        let stored = restored.stow(&thin_phantom(again.path(), 71), &service_support::WHOLE).await;
+        let stored = restored
+            .stow(&thin_phantom(again.path(), 71), &service_support::WHOLE)
+            .await;
         assert!(stored.unwrap().status().is_success());
         tokio::time::sleep(Duration::from_secs(3)).await;
         assert_eq!(restored.jobs().await.len(), 3);

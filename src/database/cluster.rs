@@ -161,20 +161,16 @@ impl PrivateCluster {
             make_cluster(&data, &programs, user)?;
         }
         let log = home.join("log");
-        let server = match running(&data) {
-            Some(_) => Server::Adopted,
-            None => Server::Child(launch(&data, &sockets, &programs, &log, user)?),
-        };
         let mut cluster = PrivateCluster {
             socket_folder: sockets,
             data,
             log,
             programs,
             user,
-            server,
+            server: Server::Gone,
             _lock: lock,
         };
-        if let Err(error) = cluster.ready().await {
+        if let Err(error) = cluster.start_again().await {
             cluster.stop();
             return Err(error);
         }
@@ -210,13 +206,18 @@ impl PrivateCluster {
                 let _ = connection.close().await;
                 return Ok(());
             }
-            if let Server::Child(child) = &mut self.server
-                && let Ok(Some(status)) = child.try_wait()
-            {
-                return Err(ClusterError::Program {
-                    program: "postgres",
-                    why: format!("{status}; {}", last_lines(&self.log)),
-                });
+            match &mut self.server {
+                Server::Child(child) => {
+                    if let Ok(Some(status)) = child.try_wait() {
+                        return Err(ClusterError::Program {
+                            program: "postgres",
+                            why: format!("{status}; {}", last_lines(&self.log)),
+                        });
+                    }
+                }
+                // It was about to end when it was found.
+                Server::Adopted if running(&self.data).is_none() => self.server = self.launched()?,
+                Server::Adopted | Server::Gone => {}
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
@@ -271,15 +272,15 @@ impl PrivateCluster {
     async fn start_again(&mut self) -> Result<(), ClusterError> {
         self.server = match running(&self.data) {
             Some(_) => Server::Adopted,
-            None => Server::Child(launch(
-                &self.data,
-                &self.socket_folder,
-                &self.programs,
-                &self.log,
-                self.user,
-            )?),
+            None => self.launched()?,
         };
         self.ready().await
+    }
+
+    /// A server that is started now.
+    fn launched(&self) -> Result<Server, ClusterError> {
+        let child = launch(&self.data, &self.socket_folder, &self.programs, &self.log, self.user)?;
+        Ok(Server::Child(child))
     }
 
     /// Leaves the server running and lets go of it, as a process that is killed does. For tests.

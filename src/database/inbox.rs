@@ -114,6 +114,8 @@ pub enum Stored {
     New,
     /// The same bytes are held.
     Duplicate,
+    /// The same bytes are held, and other ones came after them, which count.
+    Older,
     /// It was known, its bytes had been removed, and are kept anew.
     KeptAnew,
     /// Other bytes were known under the same UIDs.
@@ -337,6 +339,18 @@ async fn after_instances(
 ) -> Result<SeriesState, DatabaseError> {
     let count = |what: Stored| stored.iter().filter(|one| **one == what).count();
     let (new, revised, kept_anew) = (count(Stored::New), count(Stored::Revised), count(Stored::KeptAnew));
+    let uids = |what: Stored| {
+        let pairs = stored.iter().zip(&arrived.instances).filter(|(one, _)| **one == what);
+        let uids = pairs
+            .map(|(_, instance)| instance.sop_instance_uid.as_str())
+            .take(LISTED_UIDS);
+        uids.collect::<Vec<_>>()
+    };
+    let older = count(Stored::Older);
+    if older > 0 {
+        let detail = json!({"count": older, "sop_instance_uids": uids(Stored::Older)});
+        tell(connection, "instance_older_revision", series_id, actor, detail).await?;
+    }
     if new + revised + kept_anew == 0 {
         return Ok(state);
     }
@@ -350,18 +364,22 @@ async fn after_instances(
     )
     .execute(&mut *connection)
     .await?;
+    if kept_anew > 0 {
+        // What was removed is held again: its jobs say so, and what is removed next.
+        sqlx::query!(
+            "update job set removed = null where series_id = $1 and removed is not null",
+            series_id
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    let duplicates = count(Stored::Duplicate) + count(Stored::Older);
+    let dropped = arrived.dropped.as_ref().map_or(0, |(count, _)| *count);
     let detail =
-        json!({"new": new, "revised": revised, "kept_anew": kept_anew, "duplicates": count(Stored::Duplicate)});
+        json!({"new": new, "revised": revised, "kept_anew": kept_anew, "duplicates": duplicates, "dropped": dropped});
     tell(connection, "instances_received", series_id, actor, detail).await?;
     if revised > 0 {
-        let uids: Vec<&str> = stored
-            .iter()
-            .zip(&arrived.instances)
-            .filter(|(one, _)| **one == Stored::Revised)
-            .map(|(_, instance)| instance.sop_instance_uid.as_str())
-            .take(LISTED_UIDS)
-            .collect();
-        let detail = json!({"count": revised, "sop_instance_uids": uids});
+        let detail = json!({"count": revised, "sop_instance_uids": uids(Stored::Revised)});
         tell(connection, "instance_revised", series_id, actor, detail).await?;
     }
     // Bytes that come back for a series that was given up for want of them open it again as well.

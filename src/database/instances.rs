@@ -71,6 +71,7 @@ impl Database {
 /// What a series knows of one SOP Instance UID and digest.
 struct Known {
     held: bool,
+    newest: bool,
 }
 
 /// The rows of the instances of one series. The row of the series is locked, so that nobody else writes them.
@@ -82,7 +83,7 @@ pub(super) async fn store_instances(
 ) -> Result<Option<Vec<Stored>>, DatabaseError> {
     let uids: Vec<String> = arrived.iter().map(|one| one.sop_instance_uid.clone()).collect();
     let rows = sqlx::query!(
-        r#"select sop_instance_uid, digest, batch_id is not null as "held!" from instance
+        r#"select sop_instance_uid, digest, batch_id is not null as "held!", newest from instance
            where series_id = $1 and sop_instance_uid = any($2)"#,
         series_id,
         &uids
@@ -92,7 +93,11 @@ pub(super) async fn store_instances(
     let mut known: HashMap<String, HashMap<Vec<u8>, Known>> = HashMap::new();
     for row in rows {
         let of_uid = known.entry(row.sop_instance_uid).or_default();
-        of_uid.insert(row.digest, Known { held: row.held });
+        let known = Known {
+            held: row.held,
+            newest: row.newest,
+        };
+        of_uid.insert(row.digest, known);
     }
     let mut stored = Vec::with_capacity(arrived.len());
     let (mut insert, mut keep, mut older) = (Vec::new(), Vec::new(), Vec::new());
@@ -101,7 +106,8 @@ pub(super) async fn store_instances(
         let of_uid = known.entry(one.sop_instance_uid.clone()).or_default();
         let had_others = !of_uid.is_empty();
         let outcome = match (of_uid.get_mut(one.digest.as_slice()), one.place) {
-            (Some(known), _) if known.held => Stored::Duplicate,
+            (Some(known), _) if known.held && known.newest => Stored::Duplicate,
+            (Some(known), _) if known.held => Stored::Older,
             // Left out of the file as held, and no longer so.
             (_, None) => return Ok(None),
             (Some(known), Some(_)) => {
@@ -110,7 +116,12 @@ pub(super) async fn store_instances(
                 Stored::KeptAnew
             }
             (None, Some(_)) => {
-                of_uid.insert(one.digest.to_vec(), Known { held: true });
+                of_uid.values_mut().for_each(|earlier| earlier.newest = false);
+                let known = Known {
+                    held: true,
+                    newest: true,
+                };
+                of_uid.insert(one.digest.to_vec(), known);
                 insert.push(at);
                 newest.insert(&one.sop_instance_uid, at);
                 if had_others {

@@ -153,8 +153,8 @@ macro_rules! jobs {
             JobRow,
             r#"select j.id, j.series_id, j.state::text as "state!", j.priority, j.token, j.attempts, j.deaths, j.cancel_requested, j.stage,
                 j.windows_done, j.windows_total,
-                case when j.state = 'running' and j.windows_done > 0 and j.progress_at > j.started_at then
-                    greatest(0, extract(epoch from (j.progress_at - j.started_at)) / j.windows_done * (j.windows_total - j.windows_done)
+                case when j.state = 'running' and j.windows_done > j.windows_begun and j.windows_begun_at > j.started_at then
+                    greatest(0, extract(epoch from (j.progress_at - j.windows_begun_at)) / (j.windows_done - j.windows_begun) * (j.windows_total - j.windows_done)
                         - extract(epoch from (now() - j.progress_at)))::float8
                 end as seconds_left,
                 j.model, j.model_digest, j.parameters_digest, j.pipeline_revision, j.predecessor, j.error_code, j.error_sentence,

@@ -152,7 +152,7 @@ impl Database {
         Ok(operated)
     }
 
-    /// Puts a failed or canceled job back into the queue, with all its attempts before it.
+    /// Puts a failed, refused or canceled job back into the queue, with all its attempts before it: what a limit refused may be taken after that limit was raised.
     ///
     /// # Errors
     /// Those of the database.
@@ -161,7 +161,7 @@ impl Database {
         let Some(job) = lock_job(&mut transaction, id).await? else {
             return Ok(Operated::Unknown);
         };
-        if !["failed", "canceled"].contains(&job.state.as_str()) {
+        if !["failed", "refused", "canceled"].contains(&job.state.as_str()) {
             return Ok(Operated::WrongState(job.state));
         }
         if !job.current {

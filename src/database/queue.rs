@@ -200,7 +200,9 @@ impl Database {
         progress: &JobProgress,
     ) -> Result<Renewal, DatabaseError> {
         let canceled = sqlx::query_scalar!(
-            "update job set lease_until = now() + make_interval(secs => $3), stage = $4, windows_done = $5, windows_total = $6, progress_at = now()
+            "update job set lease_until = now() + make_interval(secs => $3), stage = $4, windows_done = $5, windows_total = $6, progress_at = now(),
+                 windows_begun_at = case when $5 > 0 then coalesce(windows_begun_at, now()) end,
+                 windows_begun = case when $5 > 0 then coalesce(windows_begun, $5) end
              where id = $1 and token = $2 and state = 'running'
              returning cancel_requested",
             claim.id,

@@ -125,6 +125,7 @@ pub(crate) struct Reason {
 pub(crate) struct Model {
     pub(crate) name: String,
     pub(crate) digest: String,
+    /// Of how the network is used, and of the limits of `[series]` and `[mask]`, but for `max_memory_bytes`.
     pub(crate) parameters_digest: String,
     pub(crate) pipeline_revision: i32,
 }

@@ -129,7 +129,7 @@ impl Receipt {
         for one in &self.instances {
             let outcome = match one.outcome {
                 Outcome::Stored(Stored::New) => "new",
-                Outcome::Stored(Stored::Duplicate) => "duplicate",
+                Outcome::Stored(Stored::Duplicate | Stored::Older) => "duplicate",
                 Outcome::Stored(Stored::KeptAnew) => "kept_anew",
                 Outcome::Stored(Stored::Revised) => "revised",
                 Outcome::Dropped => "dropped",

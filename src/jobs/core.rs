@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, TryLockError};
 use std::time::Duration;
 
+use sha2::{Digest as _, Sha256};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -14,11 +15,12 @@ use super::{figures, kept};
 use crate::database::{Claim, JobEnd, JobSpecification, StoredSlice, failpoint};
 use crate::dicom::{FrameReader, Limits, Source, read_header};
 use crate::inbox::batch_path;
-use crate::model::{CancelFlag, Manifest, ModelError, Predictor as _, Provider, Session, Windows};
+use crate::lungs::MaskLimits;
+use crate::model::{CancelFlag, Manifest, ModelError, Predictor as _, Provider, Session, Windows, hex};
 use crate::segment::{
     self, Observer, PIPELINE_REVISION, Predicted, PredictionKey, Preparation, Prepared, SegmentError, Segmented, Tools,
 };
-use crate::series::{Judgement, Outcome, Series, estimated_memory_bytes, judge};
+use crate::series::{Judgement, Outcome, Series, SeriesLimits, estimated_memory_bytes, judge};
 
 /// While another job has the session, a waiting one looks so often whether it has it still, and whether it was stopped itself.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
@@ -75,7 +77,7 @@ impl Core {
     /// What makes a job of this process the same as another.
     #[must_use]
     pub fn specification(&self) -> JobSpecification {
-        specification(&self.manifest)
+        specification(&self.manifest, &self.settings.series, &self.settings.mask)
     }
 
     /// The series of a claim, from the headers of its slices.
@@ -260,13 +262,20 @@ fn is_of_the_session(failure: &SegmentError) -> bool {
     )
 }
 
-/// What makes a job with this network the same as another. The manifest tells it, so a process that does not load the network knows it as well.
+/// What makes a job with this network and these limits the same as another. The manifest tells the network, so a process that does not load it knows it as well. How much
+/// memory there is changes no result, and differs from machine to machine: it does not count.
 #[must_use]
-pub fn specification(manifest: &Manifest) -> JobSpecification {
+pub fn specification(manifest: &Manifest, series: &SeriesLimits, mask: &MaskLimits) -> JobSpecification {
+    let series = SeriesLimits {
+        max_memory_bytes: 0,
+        ..series.clone()
+    };
+    // Only a map with keys that are not text could fail: there is none. An empty text would still be a fixed value.
+    let parameters = serde_json::to_vec(&(manifest.parameters(), series, mask)).unwrap_or_default();
     JobSpecification {
         model: format!("{} {}", manifest.name, manifest.version),
         model_digest: manifest.weights_sha256.clone(),
-        parameters_digest: manifest.parameters().digest(),
+        parameters_digest: hex(&Sha256::digest(&parameters)),
         pipeline_revision: i32::try_from(PIPELINE_REVISION).unwrap_or(i32::MAX),
     }
 }
@@ -301,4 +310,42 @@ fn end(segmented: &Segmented, result_folder: String) -> Result<JobEnd, JobError>
         report,
         result_folder,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_changes_a_result_makes_another_job_and_what_a_machine_has_does_not() {
+        let text = include_str!("../../onnx/hilum-ahnet-lung-tiny.toml");
+        let manifest: Manifest = toml::from_str(text).unwrap();
+        let (series, mask) = (SeriesLimits::default(), MaskLimits::default());
+        let usual = specification(&manifest, &series, &mask);
+        assert_eq!(usual, specification(&manifest, &series, &mask));
+        let more_memory = SeriesLimits {
+            max_memory_bytes: 2 * series.max_memory_bytes,
+            ..series.clone()
+        };
+        assert_eq!(usual, specification(&manifest, &more_memory, &mask));
+        let wider = SeriesLimits {
+            max_hole_mm: 20.0,
+            ..series.clone()
+        };
+        let surer = MaskLimits {
+            sides_confidence: 0.9,
+            ..mask.clone()
+        };
+        let mut higher = manifest.clone();
+        higher.output.threshold += 0.1;
+        let others = [
+            specification(&manifest, &wider, &mask),
+            specification(&manifest, &series, &surer),
+            specification(&higher, &series, &mask),
+        ];
+        for other in others {
+            assert_eq!(other.model_digest, usual.model_digest);
+            assert_ne!(other.parameters_digest, usual.parameters_digest);
+        }
+    }
 }

@@ -53,6 +53,6 @@ pub(super) fn verify_digest(graph: &Graph, digest: &str) -> Result<(), Disagreem
 }
 
 /// Bytes as lower-case hexadecimal digits.
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -21,6 +21,8 @@ mod verify;
 mod windows;
 mod worker;
 
+pub(crate) use graph::hex;
+
 pub use check::{Check, CheckOptions, Checks, Health, check};
 pub use devices::{Device, NEVER_RUN_ON_A_GPU, UnknownDevice};
 pub use error::{ManifestError, ModelError};

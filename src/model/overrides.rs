@@ -109,7 +109,7 @@ impl Manifest {
         Ok(manifest)
     }
 
-    /// Everything that can change a mask, besides the weights.
+    /// Everything of the network's use that can change a mask, besides the weights. The limits of `[series]` and `[mask]` are not part of it.
     #[must_use]
     pub fn parameters(&self) -> Parameters {
         Parameters {

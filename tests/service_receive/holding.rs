@@ -77,11 +77,14 @@ async fn other_bytes_under_the_same_uids_are_a_revision_that_is_told() {
         assert_eq!(third.how_many(&Outcome::Stored(Stored::Duplicate)), 1);
         let old_again = place.receive(&[old]).await.unwrap();
         assert_eq!(
-            old_again.how_many(&Outcome::Stored(Stored::Duplicate)),
+            old_again.how_many(&Outcome::Stored(Stored::Older)),
             1,
             "an older revision changes nothing"
         );
+        assert_eq!(old_again.answer().status(), 200);
+        assert_eq!(place.bytes_of(receipt.series[0].id).await.len(), 2);
         assert_eq!(place.events("instance_revised").await, 1);
+        assert_eq!(place.events("instance_older_revision").await, 1, "and is told");
     })
     .await;
 }

@@ -52,6 +52,11 @@ async fn slices_of_a_finished_job_go_and_come_back_when_they_are_sent_again() {
         assert_eq!(again.how_many(&Outcome::Stored(Stored::KeptAnew)), 3);
         assert_eq!(again.answer().status(), 200);
         assert_eq!(again.series[0].state, SeriesState::Taken, "no second job");
+        assert_eq!(
+            place.number("select count(*) from job where removed is not null").await,
+            0,
+            "they are held"
+        );
         assert_eq!(place.bytes_of(id).await, slices(3));
         let old = place.receive_from(&[older], &origin).await.unwrap();
         assert_eq!(old.how_many(&Outcome::Stored(Stored::KeptAnew)), 1, "no new revision");
@@ -78,7 +83,7 @@ async fn slices_of_a_series_that_was_refused_failed_canceled_or_ignored_go_after
             let aged = async |came: u32, ended: u32| {
                 let statement = format!(
                     "with aged as (update series set state = '{series}', last_instance_at = now() - interval '{came} days')
-                     update job set state = '{job}', removed = null, finished_at = now() - interval '{ended} days'"
+                     update job set state = '{job}', finished_at = now() - interval '{ended} days'"
                 );
                 sqlx::query(AssertSqlSafe(statement)).execute(&place.pool).await.unwrap();
             };

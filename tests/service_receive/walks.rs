@@ -92,13 +92,16 @@ impl Walk<'_> {
         let settles = match step {
             Step::Slice { number, seed, whole } => {
                 let wanted = if !self.known.insert((number, seed)) {
-                    Stored::Duplicate
+                    match self.newest[&number] == seed {
+                        true => Stored::Duplicate,
+                        false => Stored::Older,
+                    }
                 } else if self.newest.insert(number, seed).is_some() {
                     Stored::Revised
                 } else {
                     Stored::New
                 };
-                if wanted != Stored::Duplicate {
+                if matches!(wanted, Stored::New | Stored::Revised) {
                     self.state = Some(SeriesState::Receiving);
                 }
                 if whole && self.state == Some(SeriesState::Receiving) {

@@ -46,7 +46,11 @@ impl Network {
                 return Ok(Network::default());
             }
         };
-        let specification = Some(Arc::new(jobs::specification(&manifest)));
+        let specification = Some(Arc::new(jobs::specification(
+            &manifest,
+            &settings.series,
+            &settings.mask,
+        )));
         let to_load = works.then_some(manifest);
         Ok(Network { to_load, specification })
     }
