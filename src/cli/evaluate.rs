@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, bail};
 use clap::ValueEnum;
 
-use super::{End, say};
+use super::{End, Usage, say};
 use crate::evaluate::{CaseScores, LabelImage, Summary, Unpaired, compare, read_mask, summarise, without_prediction};
 
 /// What `hilum evaluate` is told: pairs of masks, or two folders whose cases have the same names.
@@ -71,10 +71,10 @@ fn summary(arguments: &Arguments) -> anyhow::Result<Summary> {
                 .collect(),
             ..Cases::default()
         },
-        masks => bail!(
+        masks => bail!(Usage(format!(
             "{} masks do not make pairs: give PREDICTED REFERENCE, or two folders",
             masks.len()
-        ),
+        ))),
     };
     report_unpaired(&cases);
     let scores = cases

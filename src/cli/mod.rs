@@ -73,6 +73,11 @@ enum End {
     AllRefused,
 }
 
+/// What was asked for cannot be: the program ends as where its arguments cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Usage(String);
+
 impl From<End> for ExitCode {
     fn from(end: End) -> ExitCode {
         ExitCode::from(match end {
@@ -150,7 +155,10 @@ fn without_telemetry(arguments: &[OsString]) -> Option<anyhow::Error> {
 #[expect(clippy::print_stderr, reason = "the last word of a program that failed")]
 fn report_failure(error: &anyhow::Error) -> ExitCode {
     eprintln!("hilum: {}", told(error));
-    End::Failed.into()
+    match error.is::<Usage>() {
+        true => ExitCode::from(2),
+        false => End::Failed.into(),
+    }
 }
 
 /// An error and its causes in one line, but none that is said already: many messages end with their cause.

@@ -74,6 +74,10 @@ fn window_style() -> ProgressStyle {
         })
 }
 
+#[expect(
+    clippy::print_stderr,
+    reason = "plain progress lines belong to the user, not to the log"
+)]
 impl Observer for Progress {
     fn stage(&self, stage: Stage) {
         match &self.shown {
@@ -87,17 +91,13 @@ impl Observer for Progress {
             }
             Shown::Lines(lines) => {
                 if let Ok(lines) = lines.lock() {
-                    tracing::info!("{}: {}", lines.name, stage.title());
+                    eprintln!("{}: {}", lines.name, stage.title());
                 }
             }
             Shown::Nothing => {}
         }
     }
 
-    #[expect(
-        clippy::print_stderr,
-        reason = "plain progress lines belong to the user, not to the log"
-    )]
     fn windows(&self, done: usize, total: usize) {
         match &self.shown {
             Shown::Bar(bar) => {

@@ -17,7 +17,7 @@ use crate::dicom::{FrameReader, derived_uid, is_valid_uid};
 use crate::model::{Blend, CancelFlag, Device, Manifest, MaskBack, Session};
 use crate::output::Report;
 use crate::segment::{
-    self, ARTIFACT_NAMES, Artifact, Format, FrameChoice, Preparation, SegmentError, Segmented, Segments, Tools,
+    self, ARTIFACT_NAMES, Artifact, Format, FrameChoice, Preparation, REPORT, SegmentError, Segmented, Segments, Tools,
     TransferSyntax,
 };
 use crate::series::{Outcome, Series};
@@ -75,8 +75,8 @@ struct Overrides {
     /// How overlapping windows are weighted: constant or gaussian.
     #[arg(long, value_parser = blend)]
     blend: Option<Blend>,
-    /// Part of a window that the next one covers again.
-    #[arg(long)]
+    /// Part of a window that the next one covers again: at least 0, below 1.
+    #[arg(long, value_parser = overlap)]
     overlap: Option<f64>,
     /// Crop the grid to the body first: on or off.
     #[arg(long, value_name = "ON|OFF")]
@@ -114,6 +114,11 @@ fn blend(word: &str) -> Result<Blend, String> {
         "gaussian" => Ok(Blend::Gaussian),
         _ => Err("constant or gaussian".into()),
     }
+}
+
+fn overlap(number: &str) -> Result<f64, String> {
+    let part = number.parse().ok().filter(|part| (0.0..1.0).contains(part));
+    part.ok_or_else(|| "a number of at least 0 and below 1".into())
 }
 
 fn mask_back(word: &str) -> Result<MaskBack, String> {
@@ -295,6 +300,8 @@ impl Run<'_> {
                 remove_stale(folder, name)?;
             }
         }
+        // The report comes last, and an earlier one goes first: none stands beside what it does not name.
+        remove_stale(folder, REPORT)?;
         for artifact in artifacts {
             write_whole(folder, artifact.name, &artifact.bytes)?;
         }

@@ -19,12 +19,17 @@ const SMALLEST_SHARE_OF_LARGEST: f64 = 0.02;
 /// So many volumes of components are listed.
 const LISTED: usize = 32;
 
+fn first_ones<S: serde::Serializer>(volumes: &[f64], serializer: S) -> Result<S::Ok, S::Error> {
+    volumes[..volumes.len().min(LISTED)].serialize(serializer)
+}
+
 /// What was found in a mask, and what was changed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CleanReport {
     /// Connected components found.
     pub components: usize,
-    /// Their volumes in millilitres, largest first, the first 32.
+    /// Their volumes in millilitres, largest first; a report lists the first 32.
+    #[serde(serialize_with = "first_ones")]
     pub component_ml: Vec<f64>,
     /// Volume of all components before anything was dropped, in millilitres.
     pub found_ml: f64,
@@ -57,7 +62,6 @@ pub fn clean(mask: &mut Mask, grid: &Grid, options: &CleanUp) -> Result<CleanRep
 
     let mut listed = volumes.clone();
     listed.sort_by(|a, b| b.total_cmp(a));
-    listed.truncate(LISTED);
     let mut report = CleanReport {
         components: components.count,
         component_ml: listed,
@@ -234,6 +238,16 @@ mod tests {
             volumes.into_iter().all(|(ml, expected)| (ml - expected).abs() < 1e-12),
             "{report:?}"
         );
+    }
+
+    #[test]
+    fn every_piece_counts_and_the_largest_are_listed() {
+        let places = (0..5usize).flat_map(|z| (0..8usize).map(move |y| [4 * z..4 * z + 2, 3 * y..3 * y + 2, 5..7]));
+        let mut mask = boxes(&places.collect::<Vec<_>>());
+        let report = clean(&mut mask, &grid(SHAPE, [1.0; 3]), &CleanUp::OFF).unwrap();
+        assert_eq!((report.components, report.component_ml.len()), (40, 40));
+        let written = serde_json::to_value(&report).unwrap();
+        assert_eq!(written["component_ml"].as_array().unwrap().len(), LISTED);
     }
 
     #[test]

@@ -14,6 +14,7 @@ use memchr::memmem;
 use rayon::prelude::*;
 
 use super::{OutputError, SegmentationRequest};
+use crate::dicom::is_valid_uid;
 use crate::volume::Grid;
 
 /// Viewers match a frame and a slice whose positions differ by less than this, in millimetres.
@@ -55,6 +56,7 @@ fn compare(bytes: &[u8], request: &SegmentationRequest, grid: &Grid) -> Result<S
         object.meta().media_storage_sop_instance_uid(),
     )?;
     segments(&object, request)?;
+    frame_of_reference(&object, request)?;
 
     let frames = frames(&object)?;
     expect("NumberOfFrames", number(&object, tags::NUMBER_OF_FRAMES)?, frames.len())?;
@@ -262,6 +264,20 @@ fn segments(object: &InMemDicomObject, request: &SegmentationRequest) -> Result<
         )?;
     }
     Ok(())
+}
+
+/// The patient's space is that of the slices; a source without a valid name of it leaves the object without one.
+fn frame_of_reference(object: &InMemDicomObject, request: &SegmentationRequest) -> Result<(), String> {
+    let first = &request.stack.slices[0];
+    let source = &request.series.instances[first.instance].header.frame_of_reference_uid;
+    if is_valid_uid(source) {
+        let own = text(object, tags::FRAME_OF_REFERENCE_UID)?;
+        return expect("FrameOfReferenceUID", own.as_str(), source.as_str());
+    }
+    match object.element(tags::FRAME_OF_REFERENCE_UID) {
+        Ok(_) => Err("it names a frame of reference that its source does not".to_owned()),
+        Err(_) => Ok(()),
+    }
 }
 
 /// A frame refers to the instance, and the frame of it, that lies at its place.

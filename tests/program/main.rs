@@ -658,6 +658,8 @@ fn air_without_lungs_gives_no_segmentation_but_a_picture_and_a_report() {
 fn usage_is_2_and_a_model_that_is_not_there_is_1_and_named() {
     ends_with(&hilum(&["segment"]), 2);
     ends_with(&hilum(&["segment", ".", "--out", "x", "--device", "abacus"]), 2);
+    ends_with(&hilum(&["segment", ".", "--out", "x", "--overlap", "1.5"]), 2);
+    ends_with(&hilum(&["evaluate", "a.nii", "b.nii", "c.nii"]), 2);
     let folder = tempfile::tempdir().unwrap();
     let series = phantom(folder.path(), &[]);
     let output = segment(&series, &folder.path().join("out"), &["--model", "nobody"]);

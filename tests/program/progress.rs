@@ -20,7 +20,7 @@ fn without_a_terminal_plain_lines_tell_the_stage_the_windows_done_and_the_time_l
     let series = phantom(folder.path(), &[]);
     let out = folder.path().join("out");
     // Many windows: a line comes every five seconds.
-    let many = ["-v", "--overlap", "0.9", "--crop", "off", "--skip", "off"];
+    let many = ["--overlap", "0.9", "--crop", "off", "--skip", "off"];
     let mut child = segmenting(&[&series], &out, &many)
         .stdout(Stdio::null())
         .stderr(Stdio::piped())
