@@ -403,7 +403,10 @@ fn a_flipped_bit_a_moved_frame_and_a_lost_frame_of_a_drawn_mask_are_found() {
         // The last digit of the name of the patient's space.
         let space = object.element(tags::FRAME_OF_REFERENCE_UID).unwrap().to_str().unwrap();
         let space = space.trim_end_matches('\0');
-        let starts = good.windows(space.len()).enumerate().filter(|(_, window)| *window == space.as_bytes());
+        let starts = good
+            .windows(space.len())
+            .enumerate()
+            .filter(|(_, window)| *window == space.as_bytes());
         let starts: Vec<usize> = starts.map(|(at, _)| at).collect();
         assert!(!starts.is_empty());
         let mut elsewhere = good.clone();

@@ -198,7 +198,11 @@ fn a_result_that_cannot_be_written_to_its_end_leaves_the_old_one() {
     let said = text(&output.stderr);
     assert!(said.contains("ct.nii.gz: File too large"), "{said}");
     assert_eq!(fs::read_to_string(&large).unwrap(), "of an earlier run");
-    assert_eq!(names(&result(&out)), ["ct.nii.gz"], "no report stands beside what it does not name");
+    assert_eq!(
+        names(&result(&out)),
+        ["ct.nii.gz"],
+        "no report stands beside what it does not name"
+    );
 
     // Not even ONNX Runtime's own notes fit: that is no lack of ONNX Runtime.
     let output = limited(3_000, &series, &out, &more);

@@ -58,7 +58,13 @@ async fn jobs_are_canceled_and_retried_as_their_state_allows() {
         let kinds: Vec<&str> = kinds.iter().map(|(kind, _)| kind.as_str()).collect();
         assert_eq!(
             kinds,
-            ["job_canceled", "job_cancel_requested", "job_retried", "job_retried"]
+            [
+                "job_canceled",
+                "job_cancel_requested",
+                "job_retried",
+                "job_retried",
+                "job_retried"
+            ]
         );
         service.stop().await;
     })
