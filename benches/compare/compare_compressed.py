@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """compare_compressed.py - a series in lossless JPEG, JPEG-LS and JPEG 2000 read to HU by Hilum, pydicom and gdcm.
 
-    compare_compressed.py HILUM SERIES OUT --small SERIES [--model NAME] [--repeat 3]
+    compare_compressed.py HILUM SERIES OUT --small SERIES [--model NAME] [--repeat 3] [--kinds KIND...]
 
 SERIES is uncompressed; its copies are made with dcmtk (JPEG lossless SV1, JPEG-LS) and gdcmconv (JPEG 2000) into OUT. Hilum's figure is the stage `read` of its report: with its decoders
 in a child process, as for strangers' files, and in its own (`--trust-input`). pydicom decodes with pylibjpeg and pyjpegls, gdcm with its own decoders; each in a process
@@ -18,8 +18,9 @@ from pathlib import Path
 KINDS = {"JPEG lossless": ["dcmcjpeg", "+e1"], "JPEG-LS": ["dcmcjpls"], "JPEG 2000": ["gdcmconv", "--j2k"]}
 
 
-def copies(series, out):
-    for kind, command in KINDS.items():
+def copies(series, out, kinds):
+    for kind in kinds:
+        command = KINDS[kind]
         folder = out / kind.lower().replace(" ", "-")
         if not folder.exists():
             part = folder.with_suffix(".part")
@@ -158,12 +159,13 @@ def main():
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("hilum"), p.add_argument("series", type=Path), p.add_argument("out", type=Path)
     p.add_argument("--model"), p.add_argument("--repeat", type=int, default=3)
+    p.add_argument("--kinds", nargs="*", default=list(KINDS), choices=list(KINDS))
     p.add_argument("--small", type=Path, required=True, help="a series of next to no volume, uncompressed")
     a = p.parse_args()
     rows, folders = {}, {}
     outside = statistics.median(once(a, a.series, [])[2] for _ in range(a.repeat))
     print("| coded as | Hilum s (processor) | in its own process | pydicom s (processor) | gdcm s (processor) | ratios |\n| --- | --- | --- | --- | --- | --- |")
-    for kind, folder in copies(a.series, a.out):
+    for kind, folder in copies(a.series, a.out, a.kinds):
         folders[kind] = folder
         child, own = ours(a, folder, [], outside), ours(a, folder, ["--trust-input"])
         peers = {name: peer(name, folder, a.repeat) for name in ("pydicom", "gdcm")}
