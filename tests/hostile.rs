@@ -313,6 +313,28 @@ fn thousands_of_nested_sequences_are_refused_with_and_without_lengths() {
 }
 
 #[test]
+fn a_corrupt_deflated_stream_is_a_damaged_instance_and_no_fault_of_the_disk() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("corrupt.dcm");
+    let begin = meta(DEFLATED).len();
+    // The reserved kind of block, and one that refers to what never was.
+    for start in [0xFF, 0x03] {
+        let mut bytes = deflated(&data_set(512, 512, true));
+        bytes[begin] = start;
+        bytes[begin + 1..begin + 9].fill(0xFF);
+        let error = header_of(&path, &bytes).unwrap_err();
+        assert!(!matches!(error, DicomError::Io { .. }), "{error}");
+    }
+    let mut reserved = meta(DEFLATED);
+    reserved.extend([0xFF; 64]);
+    let error = header_of(&path, &reserved).unwrap_err();
+    assert!(
+        error.to_string().contains("the deflated data set is corrupt"),
+        "{error}"
+    );
+}
+
+#[test]
 fn deflate_bombs_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bomb.dcm");

@@ -66,12 +66,22 @@ impl<'a> Prefix<'a> {
             .by_ref()
             .take(more)
             .read_to_end(&mut self.data)
-            .map_err(Fault::Io)?;
+            .map_err(unreadable)?;
         if (read as u64) < more {
             // The file, or the deflated stream, ends here.
             self.total = self.data.len() as u64;
         }
         Ok(())
+    }
+}
+
+/// A deflated stream that is none is the sender's fault, and not that of the disk, which might be asked again.
+fn unreadable(error: io::Error) -> Fault {
+    match error.kind() {
+        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData => {
+            Fault::Damaged("the deflated data set is corrupt".to_owned())
+        }
+        _ => Fault::Io(error),
     }
 }
 
