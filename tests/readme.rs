@@ -171,6 +171,10 @@ fn the_proxy_of_the_service_page_passes_to_where_hilum_listens() {
     let defaults: toml::Table = read("config/default.toml").parse().unwrap();
     let listen = defaults["service"]["listen"].as_str().unwrap();
     assert!(proxy.contains(&format!("proxy_pass http://{listen};")), "{proxy}");
+    assert!(
+        proxy.contains("proxy_http_version 1.1;"),
+        "Orthanc's uploads are chunked: {proxy}"
+    );
     let (_, hosts) = proxy.split_once("# service.hosts = ").unwrap();
     let hosts = toml::from_str::<toml::Table>(&format!("hosts = {}", hosts.lines().next().unwrap())).unwrap();
     assert!(defaults["service"]["hosts"].is_array() && hosts["hosts"].is_array());
