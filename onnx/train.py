@@ -33,7 +33,6 @@ import evaluate
 from ahnet import AHNet, Norm
 from augment import Case, example
 
-PHANTOM_SHARE = 0.15  # how often a phantom is drawn, to a patient's once
 SMOOTH = 100.0   # voxels; keeps the Dice of a crop without lung finite
 MISTAKES = 4000  # voxels of a case that are kept as centres of crops
 MANY_ML = 100.0  # mistakes that make a case twice as likely; four times at most
@@ -43,8 +42,9 @@ VOXEL_ML = 5 * 0.8 * 0.8 / 1000
 class Examples(Dataset):
     """Endless: example `i` is drawn from a generator seeded with (seed, i)."""
 
-    def __init__(self, paths, seed, size, paint, flat_share, length, mistakes):
-        self.paths, self.seed, self.size, self.paint, self.flat_share, self.length = paths, seed, size, paint, flat_share, length
+    def __init__(self, paths, seed, size, paint, flat_share, phantom_share, length, mistakes):
+        self.paths, self.seed, self.size, self.paint, self.length = paths, seed, size, paint, length
+        self.flat_share, self.phantom_share = flat_share, phantom_share
         self.mistakes, self.read, self.cases = mistakes, {}, None
 
     def __len__(self):
@@ -62,7 +62,8 @@ class Examples(Dataset):
         if i % 50 == 0 or not self.read:
             self.look_up_mistakes(whole)
         # A case of ten slices has less to show than one of sixty; a phantom has less than a patient.
-        weights = np.array([math.sqrt(len(c.hu)) * (PHANTOM_SHARE if c.name.startswith("phantom") else 1) * (1 + min(3, c.mistaken_ml / MANY_ML)) for c in group])
+        share = [self.phantom_share if c.name.startswith("phantom") else 1 for c in group]
+        weights = np.array([math.sqrt(len(c.hu)) * s * (1 + min(3, c.mistaken_ml / MANY_ML)) for c, s in zip(group, share)])
         case = group[rng.choice(len(group), p=weights / weights.sum())]
         return example(case, rng, self.size, self.paint)
 
@@ -226,6 +227,7 @@ def parse():
     a.add_argument("--decay", type=float, default=0.995, help="of the running average of the weights")
     a.add_argument("--paint", type=float, default=0.6, help="probability of painted disease")
     a.add_argument("--flat-share", type=float, default=0.25, help="part of the crops from single slices")
+    a.add_argument("--phantom-share", type=float, default=0.15, help="how often a phantom is drawn, to a patient's once")
     a.add_argument("--dense-weight", type=float, nargs=2, default=[4.0, 1.5], metavar="W", help="weight of dense lung in the cross-entropy at the first step and at the last")
     a.add_argument("--mine", type=int, default=0, metavar="N", help="steps between looks at what the network gets wrong, on which crops are centred then; 0: never")
     a.add_argument("--frozen-norms", type=float, default=0.25, help="last part of the steps, in which the statistics of the norms stay")
@@ -289,7 +291,7 @@ def train(rank, p, meeting):
 
     note(step=step, of=p.steps, parameters=sum(v.numel() for v in network.parameters()), cases=len(paths), held_out=[h.stem for h in held],
          arguments={k: str(v) if isinstance(v, Path) else v for k, v in vars(p).items()})
-    examples = Examples(paths, p.seed, tuple(p.crop), p.paint, p.flat_share, p.steps * p.batch, mistakes)
+    examples = Examples(paths, p.seed, tuple(p.crop), p.paint, p.flat_share, p.phantom_share, p.steps * p.batch, mistakes)
     share = p.batch // p.processes
     order = Range(step * p.batch + rank * share, p.steps * p.batch, p.batch, share)
     loader = DataLoader(examples, share, sampler=order, num_workers=p.workers, prefetch_factor=4 if p.workers else None)

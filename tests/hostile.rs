@@ -335,6 +335,39 @@ fn a_corrupt_deflated_stream_is_a_damaged_instance_and_no_fault_of_the_disk() {
 }
 
 #[test]
+fn what_is_broken_in_one_frame_is_not_looked_for_again_in_the_next() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("frames.dcm");
+    let frames = 50;
+    // Noise, which hardly shrinks.
+    let mut state = 1u32;
+    let noise: Vec<u8> = std::iter::repeat_with(|| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 24) as u8
+    })
+    .take(frames * 64 * 64 * 2)
+    .collect();
+    let whole = [
+        element_of_frames(frames),
+        data_set(64, 64, true),
+        element((0x7FE0, 0x10), "OW", &noise),
+    ]
+    .concat();
+    let whole = deflated(&whole);
+    let mut broken = whole.clone();
+    let late = broken.len() - 2000;
+    broken[late..].fill(0xFF);
+    let instance = header_of(&path, &broken).unwrap();
+    let once = reader();
+    let read = |reader: &FrameReader, frame| reader.read(&instance, frame, &mut Vec::new());
+    assert!(matches!(read(&once, 0).unwrap_err(), PixelError::Corrupt { .. }));
+    // Whoever looked again would find it good.
+    std::fs::write(&path, &whole).unwrap();
+    assert!(matches!(read(&once, 1).unwrap_err(), PixelError::Corrupt { .. }));
+    read(&reader(), 1).unwrap();
+}
+
+#[test]
 fn deflate_bombs_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("bomb.dcm");

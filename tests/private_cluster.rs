@@ -35,6 +35,12 @@ async fn start(folder: &TempDir) -> Result<PrivateCluster, ClusterError> {
     PrivateCluster::start(&folder.path().join("data"), Path::new("")).await
 }
 
+/// The number of the server's process, as its own file has it.
+fn postmaster(folder: &TempDir) -> String {
+    let file = fs::read_to_string(folder.path().join("data/postgres/data/postmaster.pid")).unwrap();
+    file.lines().next().unwrap().to_owned()
+}
+
 #[tokio::test]
 async fn it_keeps_what_was_committed_and_leaves_nothing_running() {
     if !installed() {
@@ -83,16 +89,11 @@ async fn a_server_that_survived_is_adopted_and_ended() {
     let folder = folder();
     let first = start(&folder).await.unwrap();
     let pid_file = folder.path().join("data/postgres/data/postmaster.pid");
-    let pid = fs::read_to_string(&pid_file)
-        .unwrap()
-        .lines()
-        .next()
-        .unwrap()
-        .to_owned();
+    let pid = postmaster(&folder);
     // Its owner is gone without a word: the lock falls, the server stays.
     first.abandon();
     let mut second = start(&folder).await.unwrap();
-    assert_eq!(fs::read_to_string(&pid_file).unwrap().lines().next().unwrap(), pid);
+    assert_eq!(postmaster(&folder), pid);
     second.stop();
     assert!(!pid_file.exists());
 }
@@ -104,16 +105,7 @@ async fn a_server_that_survived_and_is_about_to_end_is_followed_by_a_new_one() {
     }
     let folder = folder();
     let first = start(&folder).await.unwrap();
-    let pid_file = folder.path().join("data/postgres/data/postmaster.pid");
-    let postmaster = || {
-        fs::read_to_string(&pid_file)
-            .unwrap()
-            .lines()
-            .next()
-            .unwrap()
-            .to_owned()
-    };
-    let pid = postmaster();
+    let pid = postmaster(&folder);
     // Told to end, it waits for its client and lets nobody else in.
     let client = PgConnection::connect(&first.url()).await.unwrap();
     first.abandon();
@@ -125,7 +117,7 @@ async fn a_server_that_survived_and_is_about_to_end_is_followed_by_a_new_one() {
     };
     let (second, ()) = tokio::join!(start(&folder), later);
     let mut second = second.unwrap();
-    assert_ne!(postmaster(), pid);
+    assert_ne!(postmaster(&folder), pid);
     assert!(PgConnection::connect(&second.url()).await.is_ok());
     second.stop();
 }

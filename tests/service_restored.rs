@@ -37,6 +37,29 @@ fn run(name: &str, arguments: &[&str]) {
     );
 }
 
+/// What a database holds, dumped, and loaded by a server of its own under this folder.
+async fn put_into_another_server(url: &str, folder: &Path) -> PrivateCluster {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o711)).unwrap();
+    let (data, dump) = (folder.join("data"), folder.join("dump.sql"));
+    fs::create_dir(&data).unwrap();
+    let dump = dump.to_str().unwrap();
+    run("pg_dump", &["--no-owner", "--file", dump, "--dbname", url]);
+    let cluster = PrivateCluster::start(&data, Path::new("")).await.unwrap();
+    run(
+        "psql",
+        &[
+            "--quiet",
+            "-v",
+            "ON_ERROR_STOP=1",
+            "--dbname",
+            &cluster.url(),
+            "--file",
+            dump,
+        ],
+    );
+    cluster
+}
+
 /// Lets the server count its transactions up to this number.
 async fn count_up_to(url: &str, number: u32) {
     let pool = PgPool::connect(url).await.unwrap();
@@ -86,14 +109,8 @@ async fn what_happened_before_a_dump_is_told_at_once_by_the_server_that_it_is_re
         let told = ids_after(&database, Place::default()).await;
 
         let folder = tempfile::tempdir().unwrap();
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).unwrap();
-        let (data, dump) = (folder.path().join("data"), folder.path().join("dump.sql"));
-        fs::create_dir(&data).unwrap();
-        let dump = dump.to_str().unwrap();
-        run("pg_dump", &["--no-owner", "--file", dump, "--dbname", &url]);
-        let mut cluster = PrivateCluster::start(&data, Path::new("")).await.unwrap();
+        let mut cluster = put_into_another_server(&url, folder.path()).await;
         let new_url = cluster.url();
-        run("psql", &["--quiet", "-v", "ON_ERROR_STOP=1", "--dbname", &new_url, "--file", dump]);
 
         let restored = Database::connect(&new_url, 6).await.unwrap();
         assert!(kinds(&restored).await.is_empty(), "the new server has not counted as far");
@@ -179,18 +196,8 @@ async fn a_backup_of_database_and_data_folder_goes_on_in_another_server_and_anot
         assert!(service.end(), "{}", service.log());
 
         let folder = tempfile::tempdir().unwrap();
-        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o711)).unwrap();
-        let dump = folder.path().join("dump.sql");
-        let dump = dump.to_str().unwrap();
-        run("pg_dump", &["--no-owner", "--file", dump, "--dbname", &url]);
-        let other = folder.path().join("other");
-        fs::create_dir(&other).unwrap();
-        let mut cluster = PrivateCluster::start(&other, Path::new("")).await.unwrap();
+        let mut cluster = put_into_another_server(&url, folder.path()).await;
         let new_url = cluster.url();
-        run(
-            "psql",
-            &["--quiet", "-v", "ON_ERROR_STOP=1", "--dbname", &new_url, "--file", dump],
-        );
         let mut restored = Service::new(Some(&new_url));
         restored.beside(&orthanc, "");
         let copied = Command::new("cp")

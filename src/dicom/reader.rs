@@ -15,7 +15,7 @@ use flate2::read::DeflateDecoder;
 use std::borrow::Cow;
 use std::cell::RefCell;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, BufReader, ErrorKind, Read};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -60,6 +60,8 @@ pub struct FrameReader {
 enum Known {
     Fragments(Arc<FrameIndex>),
     Inflated(Arc<Vec<u8>>),
+    /// Why neither could be had: its other frames are not looked for again.
+    Broken(String),
 }
 
 thread_local! {
@@ -264,16 +266,22 @@ impl FrameReader {
         extended: Option<(u64, u64)>,
     ) -> Result<Arc<FrameIndex>, PixelFault> {
         let count = instance.header.frames.len();
-        if count > 1
-            && let Some(Known::Fragments(index)) = self.known(&instance.source)
-        {
-            return Ok(index);
+        if count == 1 {
+            return Ok(Arc::new(FrameIndex::read(part, offset, extended, count)?));
         }
-        let index = Arc::new(FrameIndex::read(part, offset, extended, count)?);
-        if count > 1 {
-            self.keep(&instance.source, Known::Fragments(Arc::clone(&index)));
+        match self.known(&instance.source) {
+            Some(Known::Fragments(index)) => return Ok(index),
+            Some(Known::Broken(why)) => return Err(PixelFault::Corrupt(why)),
+            Some(Known::Inflated(_)) | None => {}
         }
-        Ok(index)
+        let read = FrameIndex::read(part, offset, extended, count).map(Arc::new);
+        match &read {
+            Ok(index) => self.keep(&instance.source, Known::Fragments(Arc::clone(index))),
+            Err(PixelFault::Corrupt(why)) => self.keep(&instance.source, Known::Broken(why.clone())),
+            // Another time it may be read.
+            Err(_) => {}
+        }
+        read
     }
 
     /// Takes a frame out of a deflated data set. A stream has no way in but its start, so the pixels of a multi-frame instance are inflated once and kept.
@@ -293,11 +301,15 @@ impl FrameReader {
             end: part.offset + part.length,
         };
         let mut stream = DeflateDecoder::new(BufReader::with_capacity(1 << 16, at));
-        let damaged = |error: io::Error| PixelFault::Corrupt(format!("the deflated stream cannot be read: {error}"));
-        let mut begin = || io::copy(&mut stream.by_ref().take(offset), &mut io::sink()).map_err(damaged);
+        let fault = |error: io::Error| match error.kind() {
+            ErrorKind::InvalidInput | ErrorKind::InvalidData | ErrorKind::UnexpectedEof => {
+                PixelFault::Corrupt(format!("the deflated stream cannot be read: {error}"))
+            }
+            _ => PixelFault::Io(error),
+        };
+        let mut begin = || io::copy(&mut stream.by_ref().take(offset), &mut io::sink());
         if instance.header.frames.len() == 1 {
-            begin()?;
-            return stream.read_exact(samples).map_err(damaged);
+            return begin().and_then(|_| stream.read_exact(samples)).map_err(fault);
         }
         let all = samples.len() as u64 * instance.header.frames.len() as u64;
         if all > self.options.memory_bytes {
@@ -309,10 +321,16 @@ impl FrameReader {
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let inflated = match &*last {
             Some((of, Known::Inflated(inflated))) if *of == instance.source => Arc::clone(inflated),
+            Some((of, Known::Broken(why))) if *of == instance.source => return Err(PixelFault::Corrupt(why.clone())),
             _ => {
-                begin()?;
                 let mut inflated = Vec::new();
-                stream.take(all).read_to_end(&mut inflated).map_err(damaged)?;
+                let read = begin().and_then(|_| stream.take(all).read_to_end(&mut inflated));
+                if let Err(fault) = read.map_err(fault) {
+                    if let PixelFault::Corrupt(why) = &fault {
+                        *last = Some((instance.source.clone(), Known::Broken(why.clone())));
+                    }
+                    return Err(fault);
+                }
                 let inflated = Arc::new(inflated);
                 *last = Some((instance.source.clone(), Known::Inflated(Arc::clone(&inflated))));
                 inflated

@@ -236,7 +236,7 @@ pub(crate) async fn cancel(
     Ok((status, Json(whole(&state.database, id).await?)))
 }
 
-/// Puts a failed or canceled job back into the queue. It runs with the network and parameters of now; where its slices have a job of these that waits, runs or has a result, that
+/// Puts a failed, refused or canceled job back into the queue. It runs with the network and parameters of now; where its slices have a job of these that waits, runs or has a result, that
 /// one stands, and this one is superseded.
 #[utoipa::path(post, path = "/api/v1/jobs/{id}/retry", tag = "jobs", operation_id = "retry_job", params(("id" = Uuid, Path)),
     responses((status = 200, body = Job), (status = "4XX", body = Problem, content_type = "application/problem+json")))]

@@ -19,6 +19,7 @@ const SMALLEST_SHARE_OF_LARGEST: f64 = 0.02;
 /// So many volumes of components are listed.
 const LISTED: usize = 32;
 
+/// What a report lists of the volumes.
 fn first_ones<S: serde::Serializer>(volumes: &[f64], serializer: S) -> Result<S::Ok, S::Error> {
     volumes[..volumes.len().min(LISTED)].serialize(serializer)
 }
@@ -60,11 +61,11 @@ pub fn clean(mask: &mut Mask, grid: &Grid, options: &CleanUp) -> Result<CleanRep
     let volumes = components.sums(&runs, |slice, run| run.len() as f64 * voxel_ml[slice]);
     let kept = kept(&volumes, options);
 
-    let mut listed = volumes.clone();
-    listed.sort_by(|a, b| b.total_cmp(a));
+    let mut largest_first = volumes.clone();
+    largest_first.sort_by(|a, b| b.total_cmp(a));
     let mut report = CleanReport {
         components: components.count,
-        component_ml: listed,
+        component_ml: largest_first,
         found_ml: volumes.iter().fold(0.0, |sum, volume| sum + volume),
         fat_ml: 0.0,
         dropped: kept.iter().filter(|&&keep| !keep).count(),

@@ -34,11 +34,11 @@ pub struct MaskLimits {
     pub cut_edge_cm2: f64,
     /// `many_components`: more pieces than this that are not small. Two lungs are one or two; consolidation may part one into a few.
     pub most_components: usize,
-    /// `many_components`: pieces below this are not counted, in millilitres: our choice, a cube of 1 cm, which a look at the picture finds.
+    /// `many_components`: pieces below this are not counted, in millilitres. Our choice: a cube of 1 cm, which a look at the picture finds.
     pub component_ml: f64,
-    /// `many_components`: or more than this share of the mask was dropped with small pieces: our choice, about two of the some twenty segments of both lungs: more than crumbs.
+    /// `many_components`: or more than this share of the mask was dropped with small pieces. Our choice: about two of the some twenty segments of both lungs, more than crumbs.
     pub dropped_share: f64,
-    /// `sides_uncertain`: the confidence of [`Sides`] is below this: our choice: clearly separate lungs have 1, and where the way of telling them is in doubt it is 0.4 at most.
+    /// `sides_uncertain`: the confidence of [`Sides`] is below this. Our choice: clearly separate lungs have 1, and where the way of telling them is in doubt it is 0.4 at most.
     pub sides_confidence: f64,
 }
 
