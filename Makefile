@@ -40,7 +40,7 @@ demo: build
 	@target=$$(cargo metadata --format-version 1 --no-deps --locked | sed 's/.*"target_directory":"\([^"]*\)".*/\1/') && DEMO_EXIT=$(DEMO_EXIT) scripts/demo.sh "$$target/release/hilum" $(DEMO)
 
 test: setup-tests
-	HILUM_TEST_PYTHON="$(CURDIR)/.venv/bin/python" scripts/with-postgres.sh cargo $(RUNNER) --locked
+	HILUM_TEST_PYTHON="$(CURDIR)/.venv/bin/python" scripts/with-postgres.sh scripts/tests.sh $(RUNNER)
 
 kills: setup-tests
 	HILUM_KILLS=$(N) HILUM_KILLS_SEED=$(SEED) scripts/with-postgres.sh cargo test --locked --test service_kills -- --nocapture random_kills

@@ -4,13 +4,7 @@
 //!
 //! First both run in turn five times, and their medians are printed as wall and CPU seconds; then criterion measures each. HILUM_BENCH_MODEL names another manifest
 //! than that of the default network, HILUM_ORT another library than the one that Hilum finds.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stdout,
-    clippy::disallowed_methods,
-    missing_docs
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, missing_docs)]
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};

@@ -1,11 +1,5 @@
 //! Networks on the real ONNX Runtime: the files that `tests/goldens/make_networks.py` makes, whose answers are known.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stderr,
-    clippy::disallowed_methods,
-    missing_docs
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)]
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};

@@ -4,13 +4,7 @@
 //! (`.cache/Microsoft/DeveloperTools/.onnxruntime`) as soon as an environment is made. That they do without the variable is not tried here: it would be usage of
 //! this machine, recorded. `make test` brings such a library (`.runtime/recording`). The library that Hilum runs with by default is older and has no telemetry in
 //! it: of that one the test can only say that it leaves no file.
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::print_stderr,
-    clippy::disallowed_methods,
-    missing_docs
-)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stderr, missing_docs)]
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};

@@ -420,6 +420,43 @@ fn high_throughput_jpeg_2000_without_loss_is_read_exactly_in_either_transfer_syn
     }
 }
 
+/// OpenJPH's program takes unsigned samples alone. Unsigned ones of b bits are coded as themselves less 2^(b - 1), signed ones as they are (ITU-T T.800, Annex G): with the sign's bit of
+/// the SIZ segment set, the same codestream is one of signed samples, each 2^(b - 1) less.
+#[test]
+fn high_throughput_jpeg_2000_of_signed_samples_is_read_exactly() {
+    let goldens = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/goldens");
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["htj2k.dcm", "htj2k_rpcl.dcm"] {
+        let mut bytes = std::fs::read(goldens.join(name)).unwrap();
+        let find = |bytes: &[u8], what: &[u8]| bytes.windows(what.len()).position(|at| at == what).unwrap();
+        // PixelRepresentation, and Ssiz behind the sizes of image and tiles.
+        let representation = find(&bytes, &[0x28, 0, 3, 1, b'U', b'S', 2, 0]) + 8;
+        let size = find(&bytes, &[0xFF, 0x4F, 0xFF, 0x51]) + 2 + 40;
+        assert_eq!(
+            (bytes[representation], bytes[size] & 0x80),
+            (0, 0),
+            "{name} is of unsigned samples"
+        );
+        let half = 1 << bytes[size];
+        bytes[representation] = 1;
+        bytes[size] |= 0x80;
+        let path = folder.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let picture: Vec<i32> = ct_file::picture(20, 30)
+            .into_iter()
+            .map(|value| i32::from(value) + 1000 - half)
+            .collect();
+        assert!(picture.iter().any(|value| *value < 0));
+        for trust_input in [false, true] {
+            assert_eq!(
+                stored(&reader(trust_input), &open(&path), 0).unwrap(),
+                picture,
+                "{name}"
+            );
+        }
+    }
+}
+
 #[test]
 fn one_slice_in_eight_transfer_syntaxes_is_one_image_in_a_child_and_in_place() {
     let Some(folder) = data("odd/transfer_syntaxes") else {

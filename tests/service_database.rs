@@ -1,4 +1,5 @@
-//! The private database is killed, or its disk is full, while series come in and jobs run: nothing that was acknowledged is lost, and all goes on by itself.
+//! The private database is killed, or its disk is full, while series come in, jobs run and results go to a real Orthanc: nothing that was acknowledged is lost, nothing is
+//! done twice, no file is nobody's, and all goes on by itself.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout)]
 
 mod service_support;
@@ -14,13 +15,13 @@ use hilum::database::testing::scratch;
 use reqwest::Method;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use service_support::{Service, eventually, files, ready_without_pacs, thin_phantom};
+use service_support::held::{Known, known, no_file_is_nobodys, nothing_is_lost};
+use service_support::{Orthanc, Service, WHOLE, eventually, files, ready, ready_without_pacs, thin_phantom};
 use sqlx::{
     AssertSqlSafe, Column as _, Connection as _, Either, Executor as _, PgConnection, SqlSafeStr as _, Statement as _,
     TypeInfo as _,
 };
 
-const COMPLETE: [(&str, &str); 1] = [("X-Hilum-Series-Complete", "true")];
 /// How soon an upload is refused while the database is away.
 const SOON: Duration = Duration::from_secs(10);
 
@@ -77,7 +78,7 @@ async fn is_ready(service: &Service, part: &str) -> bool {
 /// An upload is refused, soon, and its sender is told when to come again.
 async fn is_refused(service: &Service, slices: &[PathBuf], codes: &[&str]) {
     let asked = Instant::now();
-    let refused = service.stow(&slices[..1], &COMPLETE).await.unwrap();
+    let refused = service.stow(&slices[..1], &WHOLE).await.unwrap();
     let status = refused.status().as_u16();
     assert!([503, 507].contains(&status), "{status}");
     assert!(asked.elapsed() < SOON, "{:?}", asked.elapsed());
@@ -90,19 +91,29 @@ async fn is_refused(service: &Service, slices: &[PathBuf], codes: &[&str]) {
 async fn is_taken(service: &Service, slices: &[PathBuf]) {
     eventually("an upload to be taken", || async {
         // One that is refused before its body is read may break off as well.
-        let answer = service.stow(slices, &COMPLETE).await.ok()?;
+        let answer = service.stow(slices, &WHOLE).await.ok()?;
         (answer.status() == 200).then_some(())
     })
     .await;
 }
 
-/// Every series has its slices and one finished job with one folder of results.
-async fn is_whole(service: &Service, series: usize, slices: usize) {
-    let jobs = service.jobs_over(series).await;
-    assert_eq!(jobs.len(), series, "{jobs:?}");
+/// The private database of a service.
+fn private_url(service: &Service) -> String {
+    let sockets = service.data().join("postgres/socket").display().to_string();
+    format!("postgres://hilum@{}:5432/hilum", sockets.replace('/', "%2F"))
+}
+
+/// Every series that was acknowledged has its slices and one finished job with one folder of results.
+async fn is_whole(service: &Service, sent: &BTreeSet<Known>) -> Vec<Value> {
+    let series: BTreeSet<&str> = sent.iter().map(|(series, ..)| series.as_str()).collect();
+    let jobs = service.jobs_over(series.len()).await;
+    assert_eq!(jobs.len(), series.len(), "{jobs:?}");
     for job in &jobs {
         assert_eq!(job["state"], "done", "{job}");
-        assert_eq!(job["series"]["instances"], slices, "{job}");
+        let slices = sent
+            .iter()
+            .filter(|(series, ..)| job["series"]["series_uid"] == **series);
+        assert_eq!(job["series"]["instances"], slices.count(), "{job}");
         let results = service.data().join("results").join(job["id"].as_str().unwrap());
         // An attempt whose lease was lost meanwhile cleans up after itself.
         eventually("one folder of results", || async {
@@ -110,21 +121,55 @@ async fn is_whole(service: &Service, series: usize, slices: usize) {
         })
         .await;
     }
-    let log = service.log();
-    assert!(!log.contains("panicked"), "{log}");
+    nothing_is_lost(&private_url(service), &service.data().join("inbox"), sent).await;
+    service.has_not_panicked();
+    jobs
+}
+
+/// The same, and Orthanc holds the segmentation of each job, byte for byte, and no other.
+async fn is_whole_beside(service: &Service, orthanc: &Orthanc, sent: &BTreeSet<Known>) {
+    let mut made = BTreeSet::new();
+    for job in is_whole(service, sent).await {
+        let id = job["id"].as_str().unwrap();
+        let uid = service.delivered(id).await["segmentation_uid"]
+            .as_str()
+            .unwrap()
+            .to_owned();
+        let result = service.get(&format!("/api/v1/jobs/{id}/result/segmentation.dcm")).await;
+        assert_eq!(
+            result.unwrap().bytes().await.unwrap(),
+            orthanc.instance(&uid).await,
+            "{uid}"
+        );
+        made.insert(uid);
+    }
+    let held = orthanc.segmentations().await;
+    assert_eq!(held.len(), made.len(), "{held:?}");
+    assert_eq!(held.into_iter().map(|(_, uid)| uid).collect::<BTreeSet<_>>(), made);
+}
+
+/// A new start sweeps, and then no file is nobody's; the service is ended.
+async fn is_clean(service: &mut Service) {
+    assert!(service.end(), "{}", service.log());
+    service.up().await;
+    no_file_is_nobodys(&private_url(service), service).await;
+    assert!(service.end(), "{}", service.log());
+    assert!(!service.data().join("postgres/data/postmaster.pid").exists());
 }
 
 #[tokio::test]
 async fn a_database_that_is_killed_is_started_again_and_nothing_acknowledged_is_lost() {
-    if !ready_without_pacs() {
+    if !ready() {
         return;
     }
     let mut service = Service::new(None);
+    let orthanc = Orthanc::start(None).await;
+    service.beside(&orthanc, "");
     let programs = Programs::of(&mut service);
     service.up().await;
     let folder = tempfile::tempdir().unwrap();
     let [first, second] = [21, 22].map(|seed| thin_phantom(&folder.path().join(seed.to_string()), seed));
-    assert_eq!(service.stow(&first, &COMPLETE).await.unwrap().status(), 200);
+    assert_eq!(service.stow(&first, &WHOLE).await.unwrap().status(), 200);
     eventually("a running job", || async {
         let jobs = service.jobs().await;
         jobs.iter().any(|job| job["state"] == "running").then_some(())
@@ -141,14 +186,16 @@ async fn a_database_that_is_killed_is_started_again_and_nothing_acknowledged_is_
     assert!(service.get("/healthz").await.is_some());
     programs.there();
     is_taken(&service, &second).await;
-    is_whole(&service, 2, first.len()).await;
+    let mut sent = known(&first);
+    sent.extend(known(&second));
+    is_whole_beside(&service, &orthanc, &sent).await;
     // And once more, without anybody in its way.
     kill_database(&service);
     let third = thin_phantom(&folder.path().join("23"), 23);
     is_taken(&service, &third).await;
-    is_whole(&service, 3, first.len()).await;
-    assert!(service.end(), "{}", service.log());
-    assert!(!service.data().join("postgres/data/postmaster.pid").exists());
+    sent.extend(known(&third));
+    is_whole_beside(&service, &orthanc, &sent).await;
+    is_clean(&mut service).await;
 }
 
 #[tokio::test]
@@ -161,8 +208,8 @@ async fn a_copy_of_the_data_folder_is_the_backup_of_a_service_with_a_private_dat
     let folder = tempfile::tempdir().unwrap();
     let first = thin_phantom(&folder.path().join("41"), 41);
     is_taken(&service, &first).await;
-    is_whole(&service, 1, first.len()).await;
-    let id = service.jobs().await[0]["id"].as_str().unwrap().to_owned();
+    let mut sent = known(&first);
+    let id = is_whole(&service, &sent).await[0]["id"].as_str().unwrap().to_owned();
     let kept = async |service: &Service| {
         let job = eventually("the decision on its deliveries", || async {
             let job = service.json(&format!("/api/v1/jobs/{id}")).await?;
@@ -185,12 +232,13 @@ async fn a_copy_of_the_data_folder_is_the_backup_of_a_service_with_a_private_dat
     std::fs::remove_dir_all(service.data()).unwrap();
     restored.up().await;
     assert_eq!(kept(&restored).await, before);
-    is_whole(&restored, 1, first.len()).await;
+    is_whole(&restored, &sent).await;
     // The slices are known, and what comes now is worked on.
     is_taken(&restored, &first).await;
     let second = thin_phantom(&folder.path().join("42"), 42);
     is_taken(&restored, &second).await;
-    is_whole(&restored, 2, first.len()).await;
+    sent.extend(known(&second));
+    is_whole(&restored, &sent).await;
     assert!(restored.end(), "{}", restored.log());
 }
 
@@ -260,9 +308,7 @@ impl Drop for SmallDisk {
 
 /// Lets the database write until it cannot any more.
 async fn exhaust_database(service: &Service, disk: &SmallDisk) {
-    let sockets = service.data().join("postgres/socket").display().to_string();
-    let url = format!("postgres://hilum@{}:5432/hilum", sockets.replace('/', "%2F"));
-    let mut connection = PgConnection::connect(&url).await.unwrap();
+    let mut connection = PgConnection::connect(&private_url(service)).await.unwrap();
     for _ in 0..400 {
         disk.fill(0);
         let written = sqlx::query("select pg_logical_emit_message(true, 'test', repeat('x', 1000000))");
@@ -275,26 +321,29 @@ async fn exhaust_database(service: &Service, disk: &SmallDisk) {
 
 #[tokio::test]
 async fn a_full_disk_refuses_uploads_loses_nothing_and_all_goes_on_when_there_is_space() {
-    if !ready_without_pacs() {
+    if !ready() {
         return;
     }
     let mut service = Service::new(None);
     let Some(disk) = SmallDisk::mount(&service.data(), "400m") else {
         return;
     };
+    let orthanc = Orthanc::start(None).await;
+    service.beside(&orthanc, "");
     service.with("HILUM_INBOX__DISK_RESERVE_BYTES", "60000000");
     service.up().await;
     let folder = tempfile::tempdir().unwrap();
     let series = [31, 32, 33, 34].map(|seed| thin_phantom(&folder.path().join(seed.to_string()), seed));
-    let slices = series[0].len();
     is_taken(&service, &series[0]).await;
+    let mut sent = known(&series[0]);
     // The reserve of the database is left alone.
     disk.fill(50_000_000);
     is_refused(&service, &series[1], &["disk_full"]).await;
     assert!(!is_ready(&service, "disk").await);
     disk.clear();
     is_taken(&service, &series[1]).await;
-    is_whole(&service, 2, slices).await;
+    sent.extend(known(&series[1]));
+    is_whole_beside(&service, &orthanc, &sent).await;
     assert!(service.end(), "{}", service.log());
     // Without a reserve the disk is full to its last byte, for the database as well.
     service.with("HILUM_INBOX__DISK_RESERVE_BYTES", "0");
@@ -306,8 +355,9 @@ async fn a_full_disk_refuses_uploads_loses_nothing_and_all_goes_on_when_there_is
     is_refused(&service, &series[3], &["disk_full", "database"]).await;
     disk.clear();
     is_taken(&service, &series[3]).await;
-    is_whole(&service, 4, slices).await;
-    assert!(service.end(), "{}", service.log());
+    sent.extend(series[2..].iter().flat_map(|slices| known(slices)));
+    is_whole_beside(&service, &orthanc, &sent).await;
+    is_clean(&mut service).await;
 }
 
 /// `hilum migrate` over a database, beside a data folder of its own.

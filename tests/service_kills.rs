@@ -19,7 +19,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{RngCore as _, SeedableRng as _};
 use reqwest::Client;
 use serde_json::Value;
-use service_support::held::{Known, nothing_is_lost};
+use service_support::held::{Known, no_file_is_nobodys, nothing_is_lost};
 use service_support::{Service, column, count, eventually, ready_without_pacs, rows, thin_phantom};
 use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
@@ -236,36 +236,6 @@ impl Destinations {
             assert_eq!(there.into_iter().collect::<BTreeSet<_>>(), planned);
         }
     }
-}
-
-/// The files are those that the rows name, once a new start has swept.
-async fn no_file_is_nobodys(url: &str, service: &Service) {
-    eventually("no file to be nobody's", || async {
-        // What is listed may be swept meanwhile.
-        let listed = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten();
-        let jobs = listed(&service.data().join("results"));
-        let results: BTreeSet<PathBuf> = jobs
-            .flat_map(|job| listed(&job.path()))
-            .map(|entry| entry.path())
-            .collect();
-        let named = rows(
-            url,
-            "select result_folder from job where result_folder is not null order by 1",
-        )
-        .await;
-        let named: BTreeSet<PathBuf> = named
-            .iter()
-            .map(|row| service.data().join(row.get::<String, _>(0)))
-            .collect();
-        let batches = rows(url, "select file from batch").await;
-        let batches: BTreeSet<PathBuf> = batches
-            .iter()
-            .map(|row| service.data().join("inbox").join(row.get::<String, _>(0)))
-            .collect();
-        let inbox: BTreeSet<PathBuf> = service.inbox_files().into_iter().collect();
-        (results == named && inbox == batches).then_some(())
-    })
-    .await;
 }
 
 #[tokio::test]

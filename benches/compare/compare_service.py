@@ -115,6 +115,11 @@ def another(uid, number):
     return uid[:-6] + b"%06d" % number
 
 
+def text_of(uid):
+    """A UID without what fills it up."""
+    return uid.decode().rstrip(chr(0))
+
+
 def renamed(files, number):
     """The same slices as another series of another study."""
     study, series = uids_of(files[0])
@@ -179,12 +184,17 @@ def main():
         print(f"store {megabytes:.0f} MB: Orthanc {figures['stow']['orthanc']:.2f} s, Hilum {figures['stow']['hilum']:.2f} s: {figures['stow']['ratio']:.1f} times"
               f"; Hilum resident at most {figures['resident_mib']:.0f} MiB")
 
-        bodies = [body_of(small, small_study, another(small_study, 1000 + n)) for n in range(16)]
+        studies = [another(small_study, 1000 + n) for n in range(16)]
+        bodies = [body_of(small, small_study, study) for study in studies]
         with concurrent.futures.ThreadPoolExecutor(16) as pool:
             begun = time.perf_counter()
             stored = sum(n for _, n in pool.map(lambda b: stow(port, b), bodies))
-            figures["senders_16"] = {"seconds": time.perf_counter() - begun, "sent": 16 * len(small), "stored": stored}
-        print(f"16 senders at once: {stored} of {16 * len(small)} instances stored in {figures['senders_16']['seconds']:.2f} s")
+            seconds = time.perf_counter() - begun
+        # What was acknowledged is also what is held.
+        held = sum(one["instances"] for study in studies for one in get(port, f"/api/v1/series?study={text_of(study)}")["series"])
+        figures["senders_16"] = {"seconds": seconds, "sent": 16 * len(small), "stored": stored, "held": held}
+        print(f"16 senders at once: of {16 * len(small)} instances {stored} acknowledged and {held} held in {seconds:.2f} s")
+        assert held == stored == 16 * len(small)
         service.end()
         servers.remove(service)
 
@@ -197,7 +207,7 @@ def main():
             body = body_of(small, small_study, uid)
             stow(port, body, {"X-Hilum-Series-Complete": "true", "X-Hilum-Source": "orthanc"})
             begun = time.perf_counter()
-            path = f"/dicom-web/studies/{uid.decode().rstrip(chr(0))}/series?Modality=SEG"
+            path = f"/dicom-web/studies/{text_of(uid)}/series?Modality=SEG"
             until(lambda: get(pacs_port, path) or None)
             waits.append(time.perf_counter() - begun)
         starts = sorted(

@@ -108,6 +108,11 @@ impl FrameReader {
             .map_err(|fault| fault.at(&instance.source.path))
     }
 
+    /// Lets go of what is kept of a multi-frame instance for its next frame: where its fragments lie, or all its inflated pixels.
+    pub fn forget(&self) {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
     fn try_read(&self, instance: &Instance, frame: usize, out: &mut Vec<i32>) -> Result<(), PixelFault> {
         let (packing, count) = self.layout(instance)?;
         SCRATCH.with_borrow_mut(|scratch| {

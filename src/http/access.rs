@@ -40,6 +40,9 @@ pub enum Access {
     Needs(Role),
 }
 
+/// Of each path, its methods and what they need.
+pub(crate) type Table = HashMap<String, Vec<(Method, Access)>>;
+
 /// Who asks.
 #[derive(Clone, Debug)]
 pub(crate) struct Caller(pub(crate) String);
@@ -170,12 +173,12 @@ fn credentials(given: &str) -> Option<(String, String)> {
 #[derive(Clone)]
 pub(crate) struct Guard {
     pub(crate) users: Users,
-    pub(crate) table: Arc<HashMap<(String, Method), Access>>,
+    table: Arc<Table>,
     hosts: Arc<Vec<String>>,
 }
 
 impl Guard {
-    pub(crate) fn new(users: Users, settings: &ServiceSettings, table: HashMap<(String, Method), Access>) -> Guard {
+    pub(crate) fn new(users: Users, settings: &ServiceSettings, table: Table) -> Guard {
         let mut hosts = vec!["localhost".to_owned(), "127.0.0.1".to_owned(), "[::1]".to_owned()];
         hosts.push(match settings.listen.ip() {
             IpAddr::V4(ip) => ip.to_string(),
@@ -208,15 +211,18 @@ impl Guard {
 
     async fn check(
         &self,
-        path: Option<String>,
+        path: Option<&str>,
         method: Method,
         authority: Option<String>,
         headers: &HeaderMap,
     ) -> Result<(Caller, Option<StoresFor>), Problem> {
         let method = if method == Method::HEAD { Method::GET } else { method };
-        let access = path.and_then(|path| self.table.get(&(path, method.clone())));
-        if access == Some(&Access::Open) {
-            return Ok((Caller("anonymous".to_owned()), None));
+        let anonymous = (Caller("anonymous".to_owned()), None);
+        // Of a path that a route stands at: what is known there. A route that is not in the table knows nothing.
+        let known = path.map(|path| self.table.get(path).map_or(&[][..], Vec::as_slice));
+        let access = known.map(|known| known.iter().find(|(of, _)| *of == method).map(|(_, access)| *access));
+        if access == Some(Some(Access::Open)) {
+            return Ok(anonymous);
         }
         let host = headers
             .get(header::HOST)
@@ -226,24 +232,33 @@ impl Guard {
         if !matches!(method, Method::GET | Method::OPTIONS) {
             check_origin(headers, host.unwrap_or_default())?;
         }
-        if self.users.is_empty() {
-            return Ok((Caller("anonymous".to_owned()), None));
-        }
-        let Some(user) = self.users.find(headers).await else {
-            return Err(Problem::new(
-                StatusCode::UNAUTHORIZED,
-                "unauthorized",
-                "Give the name and password of a user, or a bearer token.",
-            ));
+        let user = if self.users.is_empty() {
+            None
+        } else {
+            let found = self.users.find(headers).await;
+            Some(found.ok_or_else(|| {
+                Problem::new(
+                    StatusCode::UNAUTHORIZED,
+                    "unauthorized",
+                    "Give the name and password of a user, or a bearer token.",
+                )
+            })?)
         };
         match access {
-            Some(Access::Needs(role)) if !user.roles.contains(role) => Err(Problem::new(
-                StatusCode::FORBIDDEN,
-                "forbidden",
-                format!("This needs the role {}.", role.name()),
+            Some(Some(Access::Needs(role))) if user.is_some_and(|user| !user.roles.contains(&role)) => {
+                Err(Problem::new(
+                    StatusCode::FORBIDDEN,
+                    "forbidden",
+                    format!("This needs the role {}.", role.name()),
+                ))
+            }
+            Some(None) => Err(Problem::wrong_method(
+                known.unwrap_or_default().iter().map(|(method, _)| method),
             )),
-            // No such route or method: the router says so, to those whom it knows.
-            _ => Ok((Caller(user.name.clone()), user.pacs.clone().map(StoresFor))),
+            // Without a route the router says that nothing stands there, to those whom it knows.
+            _ => Ok(user.map_or(anonymous, |user| {
+                (Caller(user.name.clone()), user.pacs.clone().map(StoresFor))
+            })),
         }
     }
 }
@@ -276,12 +291,10 @@ fn check_origin(headers: &HeaderMap, host: &str) -> Result<(), Problem> {
 
 /// The layer of every route.
 pub(crate) async fn guard(State(guard): State<Guard>, mut request: Request, next: Next) -> Response {
-    let path = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map(|path| path.as_str().to_owned());
+    let path = request.extensions().get::<MatchedPath>().cloned();
     let authority = request.uri().authority().map(|authority| authority.as_str().to_owned());
     let method = request.method().clone();
+    let path = path.as_ref().map(MatchedPath::as_str);
     match guard.check(path, method, authority, request.headers()).await {
         Ok((caller, stores_for)) => {
             request.extensions_mut().insert(caller);
@@ -299,7 +312,12 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::expect_used)]
 
     use argon2::password_hash::PasswordHasher;
+    use axum::Router;
+    use axum::body::Body;
+    use axum::middleware::from_fn_with_state;
+    use axum::routing::get;
     use tokio::time::timeout;
+    use tower::ServiceExt as _;
 
     use super::*;
 
@@ -315,6 +333,47 @@ mod tests {
             head_seconds: 75.0,
             drain_seconds: 1.0,
             max_event_streams: 1,
+        }
+    }
+
+    #[tokio::test]
+    async fn a_route_that_is_not_in_the_list_answers_nobody() {
+        let all = User {
+            roles: vec![Role::Ingest, Role::Read, Role::Operate],
+            ..user("all", "a password")
+        };
+        for users in [Vec::new(), vec![all]] {
+            let table = Table::from([("/listed".to_owned(), vec![(Method::GET, Access::Needs(Role::Read))])]);
+            let guarding = Guard::new(Users::new(users).unwrap(), &settings("127.0.0.1:1", false), table);
+            let both = || get(async || "told").post(async || "changed");
+            let router = Router::new()
+                .route("/listed", both())
+                .route("/forgotten", both())
+                .layer(from_fn_with_state(guarding, guard));
+            for (method, path, status) in [
+                ("GET", "/listed", 200),
+                ("HEAD", "/listed", 200),
+                ("POST", "/listed", 405),
+                ("GET", "/forgotten", 405),
+            ] {
+                let request = Request::builder().method(method).uri(path).header("host", "localhost");
+                let request = request.header(
+                    "authorization",
+                    format!("Basic {}", BASE64_STANDARD.encode("all:a password")),
+                );
+                let answer = router
+                    .clone()
+                    .oneshot(request.body(Body::empty()).unwrap())
+                    .await
+                    .unwrap();
+                assert_eq!(answer.status(), status, "{method} {path}");
+                if status == 405 {
+                    assert_eq!(
+                        answer.headers()["allow"],
+                        if path == "/listed" { "GET,HEAD" } else { "" }
+                    );
+                }
+            }
         }
     }
 
@@ -335,7 +394,7 @@ mod tests {
         let guard = Guard::new(
             Users::new(Vec::new()).unwrap(),
             &settings("10.0.0.1:80", false),
-            HashMap::new(),
+            Table::new(),
         );
         for known in [
             "localhost",

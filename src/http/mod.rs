@@ -1,6 +1,8 @@
 //! The HTTP surface: STOW-RS in, the REST interface, events, results, health, metrics and the first page.
 
 mod access;
+mod body;
+mod description;
 mod events;
 mod health;
 mod jobs;

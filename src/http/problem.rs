@@ -2,7 +2,7 @@
 
 use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -25,6 +25,9 @@ pub struct Problem {
     /// Of `ambiguous_series` where a path named a series: those that it may mean, at most 20, newest first.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     candidates: Vec<Candidate>,
+    /// Of 405: what the Allow header says.
+    #[serde(skip)]
+    allowed: Option<Box<str>>,
 }
 
 /// A series that a UID may mean.
@@ -48,6 +51,7 @@ impl Problem {
             code,
             detail: detail.into(),
             candidates: Vec::new(),
+            allowed: None,
         }
     }
 
@@ -66,6 +70,26 @@ impl Problem {
 
     pub(crate) fn conflict(code: &'static str, detail: impl Into<String>) -> Problem {
         Problem::new(StatusCode::CONFLICT, code, detail)
+    }
+
+    /// The path knows other methods than the one that was asked for.
+    pub(crate) fn wrong_method<'a>(known: impl Iterator<Item = &'a Method>) -> Problem {
+        // Whoever may GET may HEAD.
+        let known = known.flat_map(|method| {
+            if method == Method::GET {
+                vec!["GET", "HEAD"]
+            } else {
+                vec![method.as_str()]
+            }
+        });
+        Problem {
+            allowed: Some(known.collect::<Vec<_>>().join(",").into()),
+            ..Problem::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                "method_not_allowed",
+                "This path does not know this method.",
+            )
+        }
     }
 
     /// Ours: what happened stands in the log, not in the answer.
@@ -90,6 +114,13 @@ impl IntoResponse for Problem {
         if status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static("Basic realm=\"Hilum\", charset=\"UTF-8\"");
             headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        if let Some(allowed) = self
+            .allowed
+            .as_deref()
+            .and_then(|allowed| HeaderValue::from_str(allowed).ok())
+        {
+            headers.insert(header::ALLOW, allowed);
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("5"));

@@ -1,11 +1,11 @@
 //! Every route in one list, with what it needs, and the layers around them all.
 
-use std::collections::HashMap;
+use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{MatchedPath, Request};
-use axum::http::{HeaderName, HeaderValue, Method, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, Method, header};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{MethodRouter, get};
@@ -14,11 +14,14 @@ use tower_http::trace::TraceLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::{OpenApiRouter, UtoipaMethodRouter};
 use utoipa_axum::routes;
-use utoipa_swagger_ui::SwaggerUi;
+use utoipa_swagger_ui::{Config, SwaggerUi};
 
-use super::access::{Access, Guard, guard};
+use super::access::{Access, Guard, Table, guard};
 use super::problem::Problem;
-use super::{AppState, Role, events, health, jobs, measurements, operations, pages, results, retrievals, series, stow};
+use super::{
+    AppState, Role, body, description, events, health, jobs, measurements, operations, pages, results, retrievals,
+    series, stow,
+};
 
 /// Where the description of the interface stands.
 const OPENAPI: &str = "/api/v1/openapi.json";
@@ -113,11 +116,10 @@ pub fn table() -> Vec<(String, Method, Access)> {
 
 /// The whole service; `stow` answers the routes below `/dicom-web`.
 pub fn router(state: AppState, stow: Router) -> Router {
-    let table: HashMap<(String, Method), Access> = table()
-        .into_iter()
-        .map(|(path, method, access)| ((path, method), access))
-        .collect();
-    let guarding = Guard::new(state.users.clone(), &state.settings, table);
+    let mut known = Table::new();
+    for (path, method, access) in table() {
+        known.entry(path).or_default().push((method, access));
+    }
     let mut described = OpenApiRouter::with_openapi(Description::openapi());
     let mut plain: Router<AppState> = Router::new();
     for route in list() {
@@ -126,13 +128,20 @@ pub fn router(state: AppState, stow: Router) -> Router {
             Route::Plain(_, path, route) => plain = plain.route(path, route),
         }
     }
-    let (api, description) = described.split_for_parts();
+    let (api, document) = described.split_for_parts();
+    let document = description::completed(document, &known);
+    // The page would show this document to a validator elsewhere.
+    let documentation = SwaggerUi::new("/docs")
+        .url(OPENAPI, document)
+        .config(Config::default().validator_url("none"));
+    let longest = Duration::from_secs_f64(state.settings.head_seconds);
+    let guarding = Guard::new(state.users.clone(), &state.settings, known);
     api.merge(plain)
-        .merge(SwaggerUi::new("/docs").url(OPENAPI, description))
+        .merge(documentation)
         .with_state(state)
+        .layer(from_fn_with_state(longest, body::whole))
         .merge(stow)
         .fallback(nowhere)
-        .method_not_allowed_fallback(wrong_method)
         .layer(from_fn_with_state(guarding, guard))
         .layer(from_fn(safe_headers))
         .layer(from_fn(health::count))
@@ -150,14 +159,6 @@ async fn nowhere() -> Problem {
     Problem::not_found(
         "no_such_path",
         "Nothing stands at this path; /docs/ lists what there is.",
-    )
-}
-
-async fn wrong_method() -> Problem {
-    Problem::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "method_not_allowed",
-        "This path does not know this method.",
     )
 }
 

@@ -23,7 +23,7 @@ pub struct ServiceSettings {
     pub hosts: Vec<String>,
     /// Listen off loopback without credentials.
     pub insecure: bool,
-    /// Most seconds that the head of a request may take, and that a connection may stay open between two requests.
+    /// Most seconds that the head of a request may take, the body of one that is no upload, and that a connection may stay open between two requests.
     pub head_seconds: f64,
     /// Most seconds between the wish to end and the end.
     pub drain_seconds: f64,

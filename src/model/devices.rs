@@ -197,13 +197,15 @@ impl GpuSetup<'_> {
         format!("{}:{batch}x{channels}x{a}x{b}x{c}", self.input)
     }
 
-    /// Where engines built for this GPU, driver, runtime and graph are kept: an engine is valid for exactly these.
+    /// Where engines built for this GPU, driver, runtime and graph are kept: an engine is valid for exactly these. The GPU is told by its number among the machine's, whose order only CUDA
+    /// knows.
     pub(super) fn engine_folder(&self) -> Option<PathBuf> {
         let cache = self.options.cache_folder.as_deref()?;
-        let (gpu, driver) = gpu_and_driver(self.driver_folder);
+        let (gpus, driver) = gpus_and_driver(self.driver_folder);
         let half = self.options.tensorrt_half_precision;
         let key = format!(
-            "{gpu}\n{driver}\n{}\n{}\n{half}\n{}",
+            "{}\n{gpus}\n{driver}\n{}\n{}\n{half}\n{}",
+            self.options.gpu,
             self.runtime,
             self.graph_sha256,
             self.profile(self.batch)
@@ -214,7 +216,7 @@ impl GpuSetup<'_> {
 }
 
 /// The names of all GPUs and the driver's version, as the driver's own files say; empty where they do not.
-fn gpu_and_driver(folder: &Path) -> (String, String) {
+fn gpus_and_driver(folder: &Path) -> (String, String) {
     let read = |path: PathBuf| std::fs::read_to_string(path).unwrap_or_default();
     let driver = read(folder.join("version"))
         .lines()
@@ -269,7 +271,7 @@ mod tests {
             "0000:01:00.0 NVIDIA Something".to_owned(),
             "NVRM version: 580.1".to_owned(),
         );
-        assert_eq!(gpu_and_driver(usual.path()), expected);
+        assert_eq!(gpus_and_driver(usual.path()), expected);
 
         let options = SessionOptions {
             cache_folder: Some("/cache".into()),
@@ -277,6 +279,10 @@ mod tests {
         };
         let full = SessionOptions {
             tensorrt_half_precision: false,
+            ..options.clone()
+        };
+        let second_gpu = SessionOptions {
+            gpu: 1,
             ..options.clone()
         };
         let setup = || GpuSetup {
@@ -306,6 +312,10 @@ mod tests {
             },
             GpuSetup {
                 graph_sha256: "ab",
+                ..setup()
+            },
+            GpuSetup {
+                options: &second_gpu,
                 ..setup()
             },
             GpuSetup { batch: 2, ..setup() },

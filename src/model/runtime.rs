@@ -45,7 +45,6 @@ pub struct Library {
 /// There is none; with every place that was looked at.
 pub fn find_library(named: Option<&Path>) -> Result<PathBuf, ModelError> {
     // ORT_DYLIB_PATH is ONNX Runtime's own variable, and known to its users: it is no setting of ours.
-    #[allow(clippy::disallowed_methods)]
     let variable = std::env::var_os("ORT_DYLIB_PATH")
         .filter(|value| !value.is_empty())
         .map(PathBuf::from);
@@ -169,7 +168,6 @@ pub(super) fn runtime(named: Option<&Path>) -> Result<Runtime, ModelError> {
     }
     let library = inspect_library(&find_library(named)?)?;
     // Read here and not in the configuration: it is the library that reads it, from the environment, the moment it is loaded.
-    #[allow(clippy::disallowed_methods)]
     let off = std::env::var_os(TELEMETRY_OFF).is_some_and(|value| value == "1");
     if library.records_usage && !off {
         let version = library.version.unwrap_or_else(|| "of unknown version".into());

@@ -408,7 +408,6 @@ mod tests {
         let networks = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/networks");
         let manifest = Manifest::load(&networks.join("position.toml")).unwrap();
         // HILUM_ORT names a library for tests.
-        #[allow(clippy::disallowed_methods)]
         let (named, ci) = (
             std::env::var_os("HILUM_ORT").map(PathBuf::from),
             std::env::var_os("CI").is_some(),

@@ -100,6 +100,7 @@ pub fn prepare(series: &Series, tools: &Tools) -> Result<Preparation, SegmentErr
         cancel: tools.cancel,
     };
     let read = timings.measure(Stage::Read, tools.observer, || read(series, &frames, tools));
+    tools.reader.forget();
     // First of all: what could not be read after a cancel says nothing of the series.
     if tools.cancel.is_canceled() {
         return Err(SegmentError::Canceled);
@@ -139,7 +140,7 @@ fn read(
     let usable = match candidate.settle(&digest) {
         Ok(Settled::Usable(usable)) => usable,
         Ok(Settled::Refused(verdict)) => return Ok(ControlFlow::Break(verdict)),
-        Err(faults) => return refuse_pixels(faults, series.instances.len(), before),
+        Err(faults) => return refuse_pixels(faults, series, before),
     };
     let loaded = match load(&usable.stack, &series.instances, frames) {
         Ok(loaded) => loaded,
@@ -197,16 +198,16 @@ fn refuse_slices(
         }
     }
     if errors.is_empty() {
-        let finding = corrupt_pixels(series.instances.len(), lengths);
+        let finding = corrupt_pixels(frames(series), "slice", lengths);
         return Ok(ControlFlow::Break(refusal(finding, usable.verdict.clone())));
     }
-    refuse_pixels(errors, series.instances.len(), usable.verdict.clone())
+    refuse_pixels(errors, series, usable.verdict.clone())
 }
 
 /// The same, of slices by their names.
 fn refuse_pixels(
     mut errors: Vec<(String, PixelError)>,
-    of: usize,
+    series: &Series,
     before: Verdict,
 ) -> Result<ControlFlow<Verdict, (Usable, Volume)>, SegmentError> {
     if let Some(at) = errors.iter().position(|(_, error)| !error.is_the_inputs_fault()) {
@@ -222,9 +223,18 @@ fn refuse_pixels(
     });
     let finding = match unsupported {
         Some(sentence) => Finding::new(Code::UnsupportedTransferSyntax, sentence).about(told),
-        None => corrupt_pixels(of, told),
+        None => corrupt_pixels(frames(series), "slice", told),
     };
     Ok(ControlFlow::Break(refusal(finding, before)))
+}
+
+/// How many slices the files of a series hold.
+fn frames(series: &Series) -> usize {
+    series
+        .instances
+        .iter()
+        .map(|instance| instance.header.frames.len())
+        .sum()
 }
 
 /// A refusal on top of what was found before.

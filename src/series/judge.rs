@@ -1,5 +1,7 @@
 //! A series in, the verdict out, as far as headers can tell; and then with the pixels that only they can settle.
 
+use std::collections::BTreeMap;
+
 use rayon::prelude::*;
 
 use super::codes::{Code, Kind};
@@ -12,6 +14,7 @@ use super::wording::count;
 use super::{
     Series, Slice, Stack, acquisitions, identity, members, memory, notes, plane, steps, unreadable, values, wording,
 };
+use crate::dicom::Header;
 
 /// What headers alone say of a series.
 #[derive(Clone, Debug)]
@@ -164,13 +167,27 @@ fn by_position<'a>(mut placed: Vec<Placed<'a>>, limits: &SeriesLimits) -> Vec<Ve
             _ => groups.push(vec![one]),
         }
     }
+    let place = by_header(groups.iter().filter(|group| group.len() > 1).flatten());
     for group in &mut groups {
         group.sort_by(|a, b| {
-            let whole = |p: &Placed<'_>| format!("{:?}", p.member.header);
+            let whole = |p: &Placed<'_>| place.get(&p.member.instance);
             rank(a).cmp(&rank(b)).then_with(|| whole(a).cmp(&whole(b)))
         });
     }
     groups
+}
+
+/// The place of each instance among all by the whole of its header; equal ones share it. Each header is looked at once, however many frames it tells of.
+fn by_header<'p, 'a: 'p>(placed: impl Iterator<Item = &'p Placed<'a>>) -> BTreeMap<usize, usize> {
+    let headers: BTreeMap<usize, &Header> = placed.map(|p| (p.member.instance, p.member.header)).collect();
+    let mut same: BTreeMap<String, Vec<usize>> = BTreeMap::new();
+    for (instance, header) in headers {
+        same.entry(format!("{header:?}")).or_default().push(instance);
+    }
+    let places = same.into_values().enumerate();
+    places
+        .flat_map(|(place, instances)| instances.into_iter().map(move |instance| (instance, place)))
+        .collect()
 }
 
 /// What comes first of slices at one position.

@@ -3,6 +3,7 @@
 use super::plane::{Placed, Plane};
 use super::vector::{Vector, dot, spread};
 use super::{Slice, Stack};
+use crate::dicom::PixelData;
 
 /// The reference network's grid (0.8 x 0.8 x 5 mm), for the estimate that is made before a model is known.
 pub const REFERENCE_GRID_MM: [f64; 3] = [0.8, 0.8, 5.0];
@@ -32,7 +33,9 @@ pub fn estimated_memory_bytes(stack: &Stack, grid_spacing_mm: [f64; 3]) -> u64 {
     estimate(&stack.slices.iter().collect::<Vec<_>>(), &frame, grid_spacing_mm)
 }
 
+/// The same on the reference grid, or, where that is more, what the series needs while its pixels are read.
 pub(super) fn of_slices(slices: &[Placed<'_>], plane: &Plane) -> u64 {
+    let inflated = inflated(slices);
     let slices: Vec<&Slice> = slices.iter().map(|p| &p.slice).collect();
     let frame = Frame {
         rows: plane.rows,
@@ -40,7 +43,30 @@ pub(super) fn of_slices(slices: &[Placed<'_>], plane: &Plane) -> u64 {
         spacing_mm: plane.pixel_spacing_mm,
         axes: [plane.row, plane.column, plane.normal],
     };
-    estimate(&slices, &frame, REFERENCE_GRID_MM)
+    let voxels = frame.voxels(slices.len());
+    let reading = voxels.saturating_mul(hu_bytes(&slices)).saturating_add(inflated);
+    estimate(&slices, &frame, REFERENCE_GRID_MM).max(reading)
+}
+
+/// Bytes of the largest deflated multi-frame instance of these: it is inflated as a whole while the volume is filled (`FrameReader`).
+fn inflated(slices: &[Placed<'_>]) -> u64 {
+    let headers = slices.iter().map(|p| p.member.header);
+    let deflated =
+        headers.filter(|header| header.frames.len() > 1 && matches!(header.pixel_data, PixelData::Deflated { .. }));
+    let bytes = deflated.map(|header| {
+        let pixels = &header.pixels;
+        let samples = u64::from(pixels.rows) * u64::from(pixels.columns);
+        samples
+            .saturating_mul(u64::from(pixels.bits_allocated / 8))
+            .saturating_mul(header.frames.len() as u64)
+    });
+    bytes.max().unwrap_or(0)
+}
+
+/// Bytes of a voxel in HU.
+fn hu_bytes(slices: &[&Slice]) -> u64 {
+    let whole = |slice: &&Slice| slice.rescale.slope.fract() == 0.0 && slice.rescale.intercept.fract() == 0.0;
+    if slices.iter().all(whole) { 2 } else { 4 }
 }
 
 /// What all slices share.
@@ -53,6 +79,12 @@ struct Frame {
 }
 
 impl Frame {
+    /// Voxels of so many slices.
+    fn voxels(&self, slices: usize) -> u64 {
+        let rows = (slices as u64).saturating_mul(self.rows as u64);
+        rows.saturating_mul(self.columns as u64)
+    }
+
     /// How far the voxel centres of all slices reach along each of three axes, wherever the slices lie.
     fn extents_mm(&self, slices: &[&Slice], axes: [Vector; 3]) -> [f64; 3] {
         let [row, column, _] = self.axes;
@@ -67,13 +99,8 @@ impl Frame {
 }
 
 fn estimate(slices: &[&Slice], frame: &Frame, grid_mm: [f64; 3]) -> u64 {
-    let whole = slices
-        .iter()
-        .all(|s| s.rescale.slope.fract() == 0.0 && s.rescale.intercept.fract() == 0.0);
-    let voxels = (slices.len() as u64)
-        .saturating_mul(frame.rows as u64)
-        .saturating_mul(frame.columns as u64);
-    let hu_bytes = if whole { 2 } else { 4 };
+    let voxels = frame.voxels(slices.len());
+    let hu_bytes = hu_bytes(slices);
     let grid = [frame.axes, PATIENT_AXES]
         .into_iter()
         .map(|axes| most_voxels(frame.extents_mm(slices, axes), grid_mm))

@@ -7,16 +7,17 @@ use super::limits::SeriesLimits;
 use super::members::Names;
 use super::plane::Placed;
 use super::wording::{are, count, sentence_case, share};
-use std::collections::BTreeSet;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// All notes that headers give, in a fixed order.
 pub(super) fn notes(slices: &[Placed<'_>], limits: &SeriesLimits, names: &Names) -> Vec<Finding> {
     [
-        instance_numbers(slices),
-        rescale_varies(slices),
+        instance_numbers(slices, names),
+        rescale_varies(slices, names),
         lossy(slices, names),
-        padding(slices),
-        derived(slices),
+        padding(slices, names),
+        derived(slices, names),
         sharp_kernel(slices, limits),
         contrast(slices),
         thick_slices(slices, limits),
@@ -26,37 +27,49 @@ pub(super) fn notes(slices: &[Placed<'_>], limits: &SeriesLimits, names: &Names)
     .collect()
 }
 
+/// A finding about these of the slices, which are named unless they are all.
+fn about(finding: Finding, concerned: &[&Placed<'_>], slices: &[Placed<'_>], names: &Names) -> Finding {
+    if concerned.len() == slices.len() {
+        return finding;
+    }
+    finding.about(concerned.iter().map(|p| names.of(&p.member)))
+}
+
 /// `instance_numbers_disagree`: the numbers, taken in order of position, go both up and down. Equal or absent numbers order nothing and contradict nothing;
 /// frames of a multi-frame instance have none.
-fn instance_numbers(slices: &[Placed<'_>]) -> Option<Finding> {
-    let numbers: Vec<i64> = slices
+fn instance_numbers(slices: &[Placed<'_>], names: &Names) -> Option<Finding> {
+    let numbered: Vec<(&Placed<'_>, i64)> = slices
         .iter()
         .filter(|p| p.member.header.frames.len() == 1)
-        .filter_map(|p| p.member.header.instance_number)
+        .filter_map(|p| Some((p, p.member.header.instance_number?)))
         .collect();
-    let (mut up, mut down) = (0, 0);
-    for pair in numbers.windows(2) {
-        match pair[0].cmp(&pair[1]) {
-            std::cmp::Ordering::Less => up += 1,
-            std::cmp::Ordering::Greater => down += 1,
-            std::cmp::Ordering::Equal => {}
+    let (mut up, mut down) = (Vec::new(), Vec::new());
+    for pair in numbered.windows(2) {
+        match pair[0].1.cmp(&pair[1].1) {
+            Ordering::Less => up.push(pair[1].0),
+            Ordering::Greater => down.push(pair[1].0),
+            Ordering::Equal => {}
         }
     }
-    (up > 0 && down > 0).then(|| {
+    let against = if up.len() < down.len() { up } else { down };
+    (!against.is_empty()).then(|| {
         let sentence = format!(
             "The instance numbers of {} do not follow their positions ({} steps run against the others); the slices are ordered by position.",
-            count(numbers.len(), "slice"),
-            up.min(down)
+            count(numbered.len(), "slice"),
+            against.len()
         );
-        Finding::new(Code::InstanceNumbersDisagree, sentence)
+        about(Finding::new(Code::InstanceNumbersDisagree, sentence), &against, slices, names)
     })
 }
 
-fn rescale_varies(slices: &[Placed<'_>]) -> Option<Finding> {
-    let kinds: BTreeSet<(u64, u64)> = slices
-        .iter()
-        .map(|p| (p.slice.rescale.slope.to_bits(), p.slice.rescale.intercept.to_bits()))
-        .collect();
+/// `rescale_varies`; the slices whose rescale is not the most frequent one are named.
+fn rescale_varies(slices: &[Placed<'_>], names: &Names) -> Option<Finding> {
+    let bits = |p: &Placed<'_>| (p.slice.rescale.slope.to_bits(), p.slice.rescale.intercept.to_bits());
+    let mut kinds: BTreeMap<(u64, u64), usize> = BTreeMap::new();
+    for slice in slices {
+        *kinds.entry(bits(slice)).or_default() += 1;
+    }
+    let usual = kinds.iter().max_by_key(|(_, often)| **often).map(|(kind, _)| *kind);
     let range = |value: fn(&Placed<'_>) -> f64| {
         slices
             .iter()
@@ -75,7 +88,8 @@ fn rescale_varies(slices: &[Placed<'_>]) -> Option<Finding> {
             intercept.0,
             intercept.1
         );
-        Finding::new(Code::RescaleVaries, sentence)
+        let others: Vec<_> = slices.iter().filter(|p| Some(bits(p)) != usual).collect();
+        about(Finding::new(Code::RescaleVaries, sentence), &others, slices, names)
     })
 }
 
@@ -105,14 +119,20 @@ fn lossy(slices: &[Placed<'_>], names: &Names) -> Option<Finding> {
         "{} went through lossy compression{how}; fine detail and density figures may be changed.",
         sentence_case(&share(lossy.len(), slices.len()))
     );
-    let all = lossy.len() == slices.len();
-    Some(
-        Finding::new(Code::LossyCompressed, sentence).about(lossy.iter().filter(|_| !all).map(|p| names.of(&p.member))),
-    )
+    Some(about(
+        Finding::new(Code::LossyCompressed, sentence),
+        &lossy,
+        slices,
+        names,
+    ))
 }
 
-fn padding(slices: &[Placed<'_>]) -> Option<Finding> {
-    let values: BTreeSet<(i32, i32)> = slices.iter().filter_map(|p| p.member.header.pixels.padding).collect();
+fn padding(slices: &[Placed<'_>], names: &Names) -> Option<Finding> {
+    let padded: Vec<_> = slices
+        .iter()
+        .filter(|p| p.member.header.pixels.padding.is_some())
+        .collect();
+    let values: BTreeSet<(i32, i32)> = padded.iter().filter_map(|p| p.member.header.pixels.padding).collect();
     let told: Vec<String> = values
         .iter()
         .take(3)
@@ -129,32 +149,30 @@ fn padding(slices: &[Placed<'_>]) -> Option<Finding> {
             "The stored value {} marks pixels outside the field of view; it counts as air for the network and is left out of measurements.",
             told.join(" or ")
         );
-        Finding::new(Code::PaddingPresent, sentence)
+        about(Finding::new(Code::PaddingPresent, sentence), &padded, slices, names)
     })
 }
 
-fn derived(slices: &[Placed<'_>]) -> Option<Finding> {
-    let image_type = |p: &Placed<'_>| {
-        let said = &p.member.said.frame_type;
-        if said.is_empty() {
-            p.member.header.image_type.clone()
-        } else {
-            said.clone()
-        }
-    };
-    let types: Vec<Vec<String>> = slices
-        .iter()
-        .map(image_type)
-        .filter(|values| values.first().is_some_and(|v| v == "DERIVED"))
-        .collect();
-    let first = types.first()?;
+fn derived(slices: &[Placed<'_>], names: &Names) -> Option<Finding> {
+    let is_derived = |p: &&Placed<'_>| image_type(p).first().is_some_and(|value| value == "DERIVED");
+    let derived: Vec<_> = slices.iter().filter(is_derived).collect();
     let sentence = format!(
         "{} {} derived from other images (ImageType {}).",
-        sentence_case(&share(types.len(), slices.len())),
-        are(types.len()),
-        first.join("\\")
+        sentence_case(&share(derived.len(), slices.len())),
+        are(derived.len()),
+        image_type(derived.first()?).join("\\")
     );
-    Some(Finding::new(Code::Derived, sentence))
+    Some(about(Finding::new(Code::Derived, sentence), &derived, slices, names))
+}
+
+/// ImageType of a slice: the frame's own, or its instance's.
+fn image_type<'p>(placed: &'p Placed<'_>) -> &'p [String] {
+    let said = &placed.member.said.frame_type;
+    if said.is_empty() {
+        &placed.member.header.image_type
+    } else {
+        said
+    }
 }
 
 fn sharp_kernel(slices: &[Placed<'_>], limits: &SeriesLimits) -> Option<Finding> {

@@ -29,11 +29,11 @@ pub(super) fn findings(slices: &[Placed<'_>], plane: &Plane, limits: &SeriesLimi
     let mut findings: Vec<Finding> = displaced(slices, plane, names).into_iter().collect();
     // A displaced slice is told as such alone: no slice is used at such a place.
     let tilt = match findings.as_slice() {
-        [] => shear(slices, plane, limits),
+        [] => shear(slices, plane, limits, names),
         _ => None,
     };
     findings.extend(holes(slices, usual, plane, limits, names));
-    findings.extend(uneven(slices, usual, limits));
+    findings.extend(uneven(slices, usual, plane, limits, names));
     let axial = is_axial(slices, plane, tilt.is_some(), limits);
     findings.extend(tilt);
     if !axial {
@@ -44,7 +44,8 @@ pub(super) fn findings(slices: &[Placed<'_>], plane: &Plane, limits: &SeriesLimi
 
 /// Whether the steps are even, holes aside.
 pub(super) fn is_even(slices: &[Placed<'_>], limits: &SeriesLimits) -> bool {
-    uneven(slices, usual_step_mm(slices), limits).is_none()
+    let usual = usual_step_mm(slices);
+    !kept_steps(slices, usual, limits).any(|(step, _)| is_odd(step, usual, limits))
 }
 
 /// How many holes there are, narrow or wide.
@@ -122,26 +123,39 @@ fn at(placed: &Placed<'_>, plane: &Plane) -> String {
     plane.place(placed.slice.origin, placed.slice.position_mm)
 }
 
-fn uneven(slices: &[Placed<'_>], usual: f64, limits: &SeriesLimits) -> Option<Finding> {
-    let allowed = limits.uneven_mm + limits.uneven_relative * usual;
-    let steps = steps_mm(slices);
-    let kept: Vec<f64> = steps
-        .into_iter()
-        .filter(|step| !is_hole(*step, usual, limits))
-        .collect();
-    let odd = kept.iter().filter(|step| (*step - usual).abs() > allowed).count();
-    if odd == 0 {
+/// The steps that are no holes, each with the slice after it.
+fn kept_steps<'p, 'a>(
+    slices: &'p [Placed<'a>],
+    usual: f64,
+    limits: &SeriesLimits,
+) -> impl Iterator<Item = (f64, &'p Placed<'a>)> {
+    let steps = steps_mm(slices).into_iter().zip(slices.iter().skip(1));
+    steps.filter(move |(step, _)| !is_hole(*step, usual, limits))
+}
+
+fn is_odd(step: f64, usual: f64, limits: &SeriesLimits) -> bool {
+    (step - usual).abs() > limits.uneven_mm + limits.uneven_relative * usual
+}
+
+/// `uneven_spacing`; the slices after an uneven step are named.
+fn uneven(slices: &[Placed<'_>], usual: f64, plane: &Plane, limits: &SeriesLimits, names: &Names) -> Option<Finding> {
+    let kept: Vec<_> = kept_steps(slices, usual, limits).collect();
+    let odd: Vec<_> = kept.iter().filter(|(step, _)| is_odd(*step, usual, limits)).collect();
+    if odd.is_empty() {
         return None;
     }
-    let (low, high) = kept.iter().fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), s| {
-        (low.min(*s), high.max(*s))
-    });
+    let (low, high) = kept
+        .iter()
+        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), (s, _)| {
+            (low.min(*s), high.max(*s))
+        });
     let sentence = format!(
         "The slices are {low:.2} to {high:.2} mm apart, mostly {usual:.2} mm ({} of {} steps differ); every slice is used at its true position.",
-        odd,
+        odd.len(),
         kept.len()
     );
-    Some(Finding::new(Code::UnevenSpacing, sentence))
+    let concerned = odd.iter().map(|(_, p)| p.told(plane, names));
+    Some(Finding::new(Code::UnevenSpacing, sentence).about(concerned))
 }
 
 /// `no_geometry`, where slices lie so far aside of each other along their rows or columns that they share nothing. No gantry does this, an origin with a lost
@@ -192,14 +206,15 @@ fn way(slices: &[Placed<'_>]) -> Vector {
 /// Sideways wandering of origins that is not a straight shear counts from this on.
 const WANDERING_MM: f64 = 1.0;
 
-/// `gantry_tilt`, measured from the origins as dcm2niix does (computeGantryTiltPrecise), never from GantryDetectorTilt alone.
-fn shear(slices: &[Placed<'_>], plane: &Plane, limits: &SeriesLimits) -> Option<Finding> {
+/// `gantry_tilt`, measured from the origins as dcm2niix does (computeGantryTiltPrecise), never from GantryDetectorTilt alone. A tilt is of all slices; of others those
+/// that lie aside are named.
+fn shear(slices: &[Placed<'_>], plane: &Plane, limits: &SeriesLimits, names: &Names) -> Option<Finding> {
     let way = way(slices);
     let along = dot(way, plane.normal);
     let sideways = length(in_plane(way, plane.normal));
     let degrees = sideways.atan2(along.abs()).to_degrees();
     let first = slices.first()?.slice.origin;
-    let wandering = slices
+    let off: Vec<f64> = slices
         .iter()
         .map(|p| {
             let v = difference(p.slice.origin, first);
@@ -211,20 +226,23 @@ fn shear(slices: &[Placed<'_>], plane: &Plane, limits: &SeriesLimits) -> Option<
             let expected = in_plane(way, plane.normal).map(|x| x * straight);
             length(difference(in_plane(v, plane.normal), expected))
         })
-        .fold(0.0, f64::max);
-    let sentence = if degrees > limits.tilt_degrees {
-        format!(
+        .collect();
+    let wandering = off.iter().copied().fold(0.0, f64::max);
+    if degrees > limits.tilt_degrees {
+        let sentence = format!(
             "The slices are tilted by {degrees:.1} degrees against the way of the table: over {:.0} mm they shift sideways by {sideways:.1} mm. Every slice is used at its true position.",
             along.abs()
-        )
-    } else if wandering > WANDERING_MM {
-        format!(
-            "The slices are shifted sideways against each other by up to {wandering:.1} mm. Every slice is used at its true position."
-        )
-    } else {
+        );
+        return Some(Finding::new(Code::GantryTilt, sentence));
+    }
+    if wandering <= WANDERING_MM {
         return None;
-    };
-    Some(Finding::new(Code::GantryTilt, sentence))
+    }
+    let sentence = format!(
+        "The slices are shifted sideways against each other by up to {wandering:.1} mm. Every slice is used at its true position."
+    );
+    let concerned = slices.iter().zip(off).filter(|(_, off)| *off > WANDERING_MM);
+    Some(Finding::new(Code::GantryTilt, sentence).about(concerned.map(|(p, _)| p.told(plane, names))))
 }
 
 /// The largest tilt of a gantry: scanners reach 30 degrees, with a little room.

@@ -73,15 +73,15 @@ pub(super) fn incomplete(series: &Series, members: &[Member<'_>], names: &Names)
             faults.push(format!("{}: {why}", names.instance(index)));
         }
     }
-    (!faults.is_empty()).then(|| corrupt_pixels(series.instances.len(), faults))
+    (!faults.is_empty()).then(|| corrupt_pixels(series.instances.len(), "file", faults))
 }
 
-/// `corrupt_pixels`, with a line for each slice or file concerned: its name and what is wrong with it.
-pub fn corrupt_pixels(of: usize, faults: Vec<String>) -> Finding {
+/// `corrupt_pixels`, of so many slices or files, whichever `faults` has a line for each one concerned of: its name and what is wrong with it.
+pub fn corrupt_pixels(of: usize, what: &str, faults: Vec<String>) -> Finding {
     let n = faults.len();
     let sentence = format!(
         "The pixels of {n} of {} are missing, cut short or cannot be decoded (the first: {}). Send the series again from the source.",
-        count(of, "file"),
+        count(of, what),
         faults.first().map_or("", String::as_str)
     );
     Finding::new(Code::CorruptPixels, sentence).about(faults)

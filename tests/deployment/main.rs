@@ -155,7 +155,18 @@ fn the_variables_of_each_file_load() {
             .map(|(name, value)| assigned((name, value.as_str().unwrap())));
         files.push((file, variables.collect::<Vec<_>>()));
     }
+    // What the program reads beside its settings, and what the loader and NVIDIA's container runtime read.
+    let read = text("src/cli/serve.rs") + &text("src/cli/mod.rs");
+    let of_others = [
+        "LD_LIBRARY_PATH",
+        "NVIDIA_VISIBLE_DEVICES",
+        "NVIDIA_DRIVER_CAPABILITIES",
+    ];
     for (file, mut variables) in files {
+        for (name, _) in variables.iter().filter(|(name, _)| !name.starts_with("HILUM_")) {
+            let known = of_others.contains(&name.as_str()) || read.contains(&format!("\"{name}\""));
+            assert!(known, "{file} sets {name}, which nothing reads");
+        }
         variables.retain(|(name, _)| name.starts_with("HILUM_"));
         assert!(!variables.is_empty(), "{file}");
         loads(None, &variables).unwrap_or_else(|said| panic!("{file}: {said}"));

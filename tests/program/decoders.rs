@@ -100,7 +100,7 @@ fn a_broken_slice_is_named_by_its_file_and_no_folder_above_it_stands_in_the_repo
     );
     let sentence = finding["sentence"].as_str().unwrap();
     assert!(
-        sentence.contains("1 of 60 files") && sentence.contains("(the first: IM0020.dcm: "),
+        sentence.contains("1 of 60 slices") && sentence.contains("(the first: IM0020.dcm: "),
         "{sentence}"
     );
 

@@ -86,6 +86,24 @@ fn an_intercept_forgotten_or_applied_twice_is_seen_in_the_pixels_in_all_slices_o
     }
 }
 
+/// IssuerOfPatientID, which comes right behind PatientID.
+const ISSUER: (u16, u16) = (0x0010, 0x0021);
+
+/// Puts an IssuerOfPatientID into a file that has none.
+fn issued(file: &Path, issuer: &str) {
+    assert_eq!(issuer.len() % 2, 0);
+    let bytes = fs::read(file).unwrap();
+    let start = [0x10, 0, 0x20, 0, b'L', b'O'];
+    let id = bytes.windows(6).position(|at| at == start).unwrap();
+    let end = id + 8 + usize::from(u16::from_le_bytes([bytes[id + 6], bytes[id + 7]]));
+    let element = [
+        &[0x10, 0, 0x21, 0, b'L', b'O', issuer.len() as u8, 0],
+        issuer.as_bytes(),
+    ]
+    .concat();
+    fs::write(file, [&bytes[..end], &element, &bytes[end..]].concat()).unwrap();
+}
+
 #[test]
 fn one_file_of_somebody_else_refuses_the_series_and_names_nobody() {
     let folder = tempfile::tempdir().unwrap();
@@ -101,7 +119,11 @@ fn one_file_of_somebody_else_refuses_the_series_and_names_nobody() {
         ((0x0010, 0x0010), "MIDDLEMARCH^DOROTHEA"),
         ((0x0010, 0x0020), "MIDDLEMARCH-7"),
         ((0x0010, 0x0030), "18290303"),
+        (ISSUER, "LOWICK"),
     ] {
+        if tag == ISSUER {
+            files(&series).iter().for_each(|file| issued(file, "FRESHITT"));
+        }
         rewrite(stray, tag, other);
         let output = segment(&series, &folder.path().join("out"), &["--json"]);
         ends_with(&output, 3);
@@ -111,4 +133,31 @@ fn one_file_of_somebody_else_refuses_the_series_and_names_nobody() {
         assert!(!told.contains(other), "{told}");
         fs::write(stray, &before).unwrap();
     }
+}
+
+#[test]
+fn projections_are_refused_and_beside_slices_left_out() {
+    let folder = tempfile::tempdir().unwrap();
+    let series = phantom(folder.path(), &[]);
+    let out = folder.path().join("out");
+    let all = files(&series);
+    for value in [
+        "DERIVED\\SECONDARY\\AXIAL\\MINIP",
+        "DERIVED\\SECONDARY\\MIN_IP",
+        "DERIVED\\SECONDARY\\AXIAL\\MIP",
+    ] {
+        all.iter().for_each(|file| rewrite(file, (8, 8), value));
+        let finding = decisive(&series, &out);
+        assert_eq!(finding["code"], "derived_projection", "{value}: {finding}");
+    }
+    all.iter()
+        .skip(1)
+        .for_each(|file| rewrite(file, (8, 8), "ORIGINAL\\PRIMARY\\AXIAL"));
+    let inspected = hilum(&["inspect", "--json", series.to_str().unwrap()]);
+    ends_with(&inspected, 0);
+    let inspected: Value = serde_json::from_slice(&inspected.stdout).unwrap();
+    let finding = &inspected["series"][0]["verdict"]["findings"][0];
+    assert_eq!(finding["code"], "other_objects_dropped", "{finding}");
+    let name = all[0].file_name().unwrap().to_str().unwrap();
+    assert!(finding["concerns"][0].as_str().unwrap().contains(name), "{finding}");
 }

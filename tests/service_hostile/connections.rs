@@ -71,6 +71,42 @@ async fn uploads_that_drip_lose_their_places_with_408() {
 }
 
 #[tokio::test]
+async fn bodies_of_questions_that_drip_are_answered_408_and_others_are_served_meanwhile() {
+    if !ready_without_pacs() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let target = Target::up(&url, &[("HILUM_SERVICE__HEAD_SECONDS", "2.0")]).await;
+        let port = target.service.port;
+        let mut dripping = Vec::new();
+        for (method, path) in [("POST", "/api/v1/jobs"), ("GET", "/api/v1/jobs"), ("POST", "/api/v1/queue/pause")] {
+            let head = format!("{method} {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: 60000\r\n\r\n{{");
+            for number in 0..40 {
+                let mut stream = target.connect().await;
+                stream.write_all(head.as_bytes()).await.unwrap();
+                // Every fourth one says nothing more.
+                let drop: &[u8] = if number % 4 > 0 { b" " } else { b"" };
+                dripping.push(tokio::spawn(drip(stream, drop, Duration::from_millis(100))));
+            }
+        }
+        target.lives().await;
+        for ended in join_all(dripping).await {
+            let (answer, after) = ended.unwrap();
+            assert_eq!(status(&answer), 408, "{answer}");
+            assert!(answer.contains("too_slow"), "{answer}");
+            assert!(after < Duration::from_secs(15), "{after:?}");
+        }
+        // And one that is too long is not read to its end.
+        let head = format!("POST /api/v1/jobs HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: 1000000000\r\n\r\n");
+        let answer = target.answer(&[head.as_bytes(), &[b' '; 1 << 20]].concat()).await;
+        assert_eq!(status(&answer), 413, "{answer}");
+        assert!(answer.contains("too_large"), "{answer}");
+        target.ends_unharmed(1).await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn absurd_heads_of_requests_are_refused() {
     if !ready_without_pacs() {
         return;

@@ -43,6 +43,42 @@ async fn deep_sequences_and_lengths_of_4_gb_are_no_instances() {
     .await;
 }
 
+#[tokio::test]
+async fn a_broken_deflated_part_fails_alone_and_those_beside_it_are_taken() {
+    if !ready_without_pacs() {
+        return;
+    }
+    scratch(|_, url| async move {
+        let target = Target::up(&url, &[]).await;
+        let mut encoder = DeflateEncoder::new(meta(DEFLATED), Compression::fast());
+        encoder.write_all(&data_set(20, 30, true)).unwrap();
+        let mut broken = encoder.finish().unwrap();
+        // A block of a kind that there is not (RFC 1951 section 3.2.3).
+        let at = meta(DEFLATED).len();
+        broken[at..].fill(0xFF);
+        let [before, after] = ["1.2.4.21", "1.2.4.22"].map(|uid| ct("1.2.3", "1.2.3.6", uid, 0));
+        let answer = target.upload(&multipart(&[before, broken, after])).await;
+        assert_eq!(status(&answer), 202, "{answer}");
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        assert!(head.contains("application/dicom+json"), "{head}");
+        let told: Value = serde_json::from_str(body).unwrap();
+        let stored = told["00081199"]["Value"].as_array().unwrap();
+        let stored: Vec<_> = stored
+            .iter()
+            .map(|one| one["00081155"]["Value"][0].as_str().unwrap())
+            .collect();
+        assert_eq!(stored, ["1.2.4.21", "1.2.4.22"]);
+        assert_eq!(
+            told["00081198"]["Value"].as_array().map_or(0, Vec::len)
+                + told["0008119A"]["Value"].as_array().map_or(0, Vec::len),
+            1,
+            "{told}"
+        );
+        target.ends_unharmed(2).await;
+    })
+    .await;
+}
+
 /// A good slice in which an element of two bytes is another one.
 fn slice_with(tag: (u16, u16), by: &[u8]) -> Vec<u8> {
     let bytes = native(20, 30);

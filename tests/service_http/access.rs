@@ -2,6 +2,16 @@
 
 use super::*;
 
+/// What a route must ask for, by a rule and not by the list that the service is built from: signs of life are open, senders send, operators change, readers read.
+fn wanted(path: &str, method: &Method) -> Access {
+    match path {
+        "/healthz" | "/readyz" => Access::Open,
+        _ if path.starts_with("/dicom-web/") => Access::Needs(Role::Ingest),
+        _ if *method == Method::GET => Access::Needs(Role::Read),
+        _ => Access::Needs(Role::Operate),
+    }
+}
+
 #[tokio::test]
 async fn every_route_asks_for_its_role() {
     scratch(|database, url| async move {
@@ -10,7 +20,8 @@ async fn every_route_asks_for_its_role() {
         let service = Service::start(database, &url, users).await;
         let table = table();
         assert!(table.len() > 25, "{} routes", table.len());
-        for (path, method, access) in &table {
+        for (path, method, _) in &table {
+            let access = wanted(path, method);
             let path = path
                 .replace("{id}", &job(1))
                 .replace("{*rest}", "index.css")
@@ -26,7 +37,7 @@ async fn every_route_asks_for_its_role() {
                 let answer = service
                     .ask(method.as_str(), &path, &[("authorization", &credential)], "")
                     .await;
-                let may = *access == Access::Open || *access == Access::Needs(role);
+                let may = access == Access::Open || access == Access::Needs(role);
                 assert_eq!(
                     answer.status != 403,
                     may,

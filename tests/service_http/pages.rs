@@ -153,6 +153,94 @@ async fn pages_show_hostile_text_as_text_and_the_table_has_every_series() {
 }
 
 #[tokio::test]
+async fn the_description_says_who_may_ask_and_what_any_operation_may_be_answered() {
+    scratch(|database, url| async move {
+        let service = Service::start(database, &url, Vec::new()).await;
+        let document = service.get("/api/v1/openapi.json").await.json();
+        let schemes = document["components"]["securitySchemes"].as_object().unwrap();
+        assert!(schemes.values().all(|scheme| scheme["type"] == "http"));
+        assert_eq!(schemes["basic"]["scheme"], "basic");
+        assert_eq!(schemes["bearer"]["scheme"], "bearer");
+        for (path, item) in document["paths"].as_object().unwrap() {
+            for (method, operation) in item.as_object().unwrap() {
+                let said = |status: &str| &operation["responses"][status];
+                if ["/healthz", "/readyz"].contains(&path.as_str()) {
+                    assert_eq!(operation["security"], json!([]), "{method} {path}");
+                    assert!(said("401").is_null(), "{method} {path}");
+                    continue;
+                }
+                assert_eq!(
+                    operation["security"],
+                    json!([{"basic": []}, {"bearer": []}, {}]),
+                    "{method} {path}"
+                );
+                let mut statuses = vec!["200", "401", "403", "421"];
+                if path != "/metrics" {
+                    statuses.push("503");
+                }
+                for status in statuses {
+                    assert!(
+                        said(status)["description"]
+                            .as_str()
+                            .is_some_and(|text| !text.is_empty()),
+                        "{status} of {method} {path}"
+                    );
+                }
+                assert_eq!(
+                    said("401")["content"]["application/problem+json"]["schema"]["$ref"],
+                    "#/components/schemas/Problem"
+                );
+            }
+        }
+        let role =
+            |path: &str, method: &str| document["paths"][path][method]["responses"]["403"]["description"].clone();
+        assert!(role("/api/v1/jobs", "get").as_str().unwrap().contains("`read`"));
+        assert!(role("/api/v1/jobs", "post").as_str().unwrap().contains("`operate`"));
+        assert!(
+            role("/dicom-web/studies", "post")
+                .as_str()
+                .unwrap()
+                .contains("`ingest`")
+        );
+        service.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_documentation_page_asks_no_other_host() {
+    scratch(|database, url| async move {
+        let service = Service::start(database, &url, Vec::new()).await;
+        let page = service.get("/docs/").await;
+        assert_eq!(page.status, 200);
+        // The browser is told, whatever the page's own script would ask for.
+        let policy = page.headers["content-security-policy"].to_str().unwrap().to_owned();
+        let mut sources = policy.split("; ").map(|directive| directive.split_once(' ').unwrap());
+        assert!(
+            sources
+                .clone()
+                .any(|(directive, allowed)| directive == "default-src" && allowed == "'self'"),
+            "{policy}"
+        );
+        let own = ["'self'", "'none'", "'unsafe-inline'", "data:"];
+        assert!(
+            sources.all(|(_, allowed)| allowed.split(' ').all(|source| own.contains(&source))),
+            "{policy}"
+        );
+        let start = service.get("/docs/swagger-initializer.js").await.text();
+        assert!(start.contains("\"validatorUrl\": \"none\""), "{start}");
+        for text in [page.text(), start] {
+            assert!(
+                !text.contains("https://") && !text.contains("http://"),
+                "loads from another host: {text}"
+            );
+        }
+        service.stop().await;
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn health_metrics_and_documentation_are_there() {
     scratch(|database, url| async move {
         let service = Service::start(database, &url, Vec::new()).await;
@@ -184,14 +272,6 @@ async fn health_metrics_and_documentation_are_there() {
         {
             let method = if *method == Method::GET { "get" } else { "post" };
             assert!(document["paths"][path][method].is_object(), "{method} {path}");
-        }
-        let docs = service.get("/docs/").await;
-        assert_eq!(docs.status, 200);
-        for text in [docs.text(), service.get("/docs/swagger-initializer.js").await.text()] {
-            assert!(
-                !text.contains("https://") && !text.contains("http://"),
-                "loads from another host: {text}"
-            );
         }
         service.stop().await;
     })

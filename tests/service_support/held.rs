@@ -1,4 +1,4 @@
-//! What was sent, and whether the inbox holds it: the rows, and the bytes in the files which they name.
+//! What was sent, and whether the inbox holds it: the rows, and the bytes in the files which they name; and whether there are other files.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -9,7 +9,7 @@ use hilum::dicom::{Limits, Source, read_header};
 use sha2::{Digest as _, Sha256};
 use sqlx::Row as _;
 
-use super::rows;
+use super::{Service, eventually, rows};
 
 /// What is known of a slice: SeriesInstanceUID, SOPInstanceUID, digest of its bytes.
 pub type Known = (String, String, Vec<u8>);
@@ -53,4 +53,34 @@ pub async fn nothing_is_lost(url: &str, inbox: &Path, sent: &BTreeSet<Known>) {
         found.len(),
         sent.len()
     );
+}
+
+/// The files are those that the rows name, once a new start has swept.
+pub async fn no_file_is_nobodys(url: &str, service: &Service) {
+    eventually("no file to be nobody's", || async {
+        // What is listed may be swept meanwhile.
+        let listed = |folder: &Path| std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let jobs = listed(&service.data().join("results"));
+        let results: BTreeSet<PathBuf> = jobs
+            .flat_map(|job| listed(&job.path()))
+            .map(|entry| entry.path())
+            .collect();
+        let named = rows(
+            url,
+            "select result_folder from job where result_folder is not null order by 1",
+        )
+        .await;
+        let named: BTreeSet<PathBuf> = named
+            .iter()
+            .map(|row| service.data().join(row.get::<String, _>(0)))
+            .collect();
+        let batches = rows(url, "select file from batch").await;
+        let batches: BTreeSet<PathBuf> = batches
+            .iter()
+            .map(|row| service.data().join("inbox").join(row.get::<String, _>(0)))
+            .collect();
+        let inbox: BTreeSet<PathBuf> = service.inbox_files().into_iter().collect();
+        (results == named && inbox == batches).then_some(())
+    })
+    .await;
 }

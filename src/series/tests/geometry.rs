@@ -42,8 +42,10 @@ fn thick_slices_10_mm_apart_have_no_hole() {
 
 #[test]
 fn steps_of_1_and_one_and_a_half_are_uneven_not_holes() {
-    let sentence = only(&at_z(&z(&[2.5, 3.75, 2.5, 3.75, 2.5, 3.75])), Code::UnevenSpacing);
+    let series = at_z(&z(&[2.5, 3.75, 2.5, 3.75, 2.5, 3.75]));
+    let sentence = only(&series, Code::UnevenSpacing);
     assert!(sentence.contains("2.50 to 3.75 mm"), "{sentence}");
+    assert!(!concerned(&series).is_empty() && concerned(&series).len() < series.instances.len());
     only(&at_z(&z(&[0.5, 0.75, 0.5, 0.75, 0.5, 0.75])), Code::UnevenSpacing);
 }
 
@@ -90,6 +92,7 @@ fn slices_that_jump_sideways_and_back_are_told() {
     });
     let sentence = only(&series, Code::GantryTilt);
     assert!(sentence.contains("30.0 mm"), "{sentence}");
+    assert_eq!(concerned(&series), ["0009.dcm (z = -77.5 mm)"]);
 }
 
 #[test]

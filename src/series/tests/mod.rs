@@ -155,6 +155,11 @@ pub(super) fn only(series: &Series, code: Code) -> String {
     verdict.findings[0].sentence.clone()
 }
 
+/// The slices that the first finding names.
+pub(super) fn concerned(series: &Series) -> Vec<String> {
+    verdict(series).findings[0].concerns.clone()
+}
+
 #[track_caller]
 pub(super) fn plain(series: &Series) {
     let verdict = verdict(series);

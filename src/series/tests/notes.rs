@@ -1,6 +1,7 @@
 //! What is left out before positions are looked at, and what is noted.
 
 use super::*;
+use std::time::{Duration, Instant};
 
 #[test]
 fn scout_views_inside_the_series_are_left_out() {
@@ -24,6 +25,37 @@ fn a_screenshot_inside_the_series_is_left_out() {
         h.sop_class_uid = "1.2.840.10008.5.1.4.1.1.7".into()
     });
     only(&series, Code::OtherObjectsDropped);
+}
+
+#[test]
+fn notes_about_some_of_the_slices_name_them_and_about_all_of_them_none() {
+    type Change = fn(&mut Header);
+    let changes: [(Code, Change); 4] = [
+        (Code::Derived, |h| h.image_type = texts("DERIVED\\SECONDARY\\AXIAL")),
+        (Code::LossyCompressed, |h| h.lossy = true),
+        (Code::PaddingPresent, |h| h.pixels.padding = Some((-2000, -2000))),
+        (Code::RescaleVaries, |h| {
+            h.frames[0].rescale = Some(Rescale {
+                slope: 2.0,
+                intercept: -1024.0,
+            })
+        }),
+    ];
+    for (code, change) in changes {
+        let some = changed(20, |k| k == 3 || k == 5, |_, h| change(h));
+        only(&some, code);
+        assert_eq!(concerned(&some), ["0003.dcm", "0005.dcm"], "{code:?}");
+        let all = all(20, |_, h| change(h));
+        let noted = verdict(&all).findings;
+        // Of one rescale there is nothing to say.
+        assert_eq!(noted.len(), usize::from(code != Code::RescaleVaries));
+        assert!(noted.iter().all(|finding| finding.concerns.is_empty()), "{noted:?}");
+    }
+    let swapped = all(20, |k, h| {
+        h.instance_number = Some([3, 2, 1, 0].get(k).map_or(k as i64, |other| *other))
+    });
+    only(&swapped, Code::InstanceNumbersDisagree);
+    assert_eq!(concerned(&swapped), ["0001.dcm", "0002.dcm", "0003.dcm"]);
 }
 
 #[test]
@@ -134,9 +166,9 @@ fn what_distorts_density_figures_is_noted() {
     assert!(sentence.contains("8 mm thick"), "{sentence}");
 }
 
-#[test]
-fn frames_of_one_enhanced_instance_are_slices_in_any_order() {
-    let mut series = chest(20);
+/// A chest of `n` slices as one Enhanced CT of uncompressed pixels, whose frames lie from the last to the first.
+fn enhanced(n: usize) -> Series {
+    let mut series = chest(n);
     let mut frames: Vec<FrameHeader> = series.instances.iter().map(|i| i.header.frames[0].clone()).collect();
     frames.reverse();
     series.instances.truncate(1);
@@ -145,10 +177,52 @@ fn frames_of_one_enhanced_instance_are_slices_in_any_order() {
     instance.header.frames = frames;
     instance.header.pixel_data = PixelData::Native {
         offset: 2000,
-        length: 20 * 512 * 512 * 2,
+        length: n as u64 * 512 * 512 * 2,
         big_endian: false,
     };
-    instance.source.length = 20 * 512 * 512 * 2 + 2000;
+    instance.source.length = n as u64 * 512 * 512 * 2 + 2000;
+    series
+}
+
+#[test]
+fn copies_of_an_instance_of_many_frames_are_judged_in_a_moment() {
+    let series = with_copies(enhanced(2000), 0..1, |_, _| {});
+    let begun = Instant::now();
+    let candidate = candidate(&series);
+    assert_eq!(candidate.needs_pixels().count(), 2000);
+    // Some tens of milliseconds; where each frame made texts of all frames it was ten seconds.
+    assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+}
+
+#[test]
+fn deflated_frames_which_are_inflated_as_a_whole_count_as_memory() {
+    let mut series = enhanced(300);
+    // Frames that belong to no slice are inflated with the others.
+    let header = &mut series.instances[0].header;
+    let projection = FrameHeader {
+        frame_type: texts("DERIVED\\SECONDARY\\AXIAL\\MIP"),
+        ..header.frames[0].clone()
+    };
+    header.frames.extend(vec![projection; 3000]);
+    header.pixel_data = PixelData::Deflated {
+        start: 400,
+        offset: 2000,
+        length: 3300 * 512 * 512 * 2,
+    };
+    // The volume while it is filled, and all frames.
+    let needed = (300 + 3300) * 512 * 512 * 2;
+    for (max_memory_bytes, refused) in [(needed - 1, true), (needed, false)] {
+        let limits = SeriesLimits {
+            max_memory_bytes,
+            ..SeriesLimits::default()
+        };
+        assert_eq!(judge(&series, &limits).verdict().has(Code::TooLarge), refused);
+    }
+}
+
+#[test]
+fn frames_of_one_enhanced_instance_are_slices_in_any_order() {
+    let series = enhanced(20);
     plain(&series);
     let order: Vec<usize> = candidate(&series).stack().slices.iter().map(|s| s.frame).collect();
     assert_eq!(order, (0..20).rev().collect::<Vec<_>>());
