@@ -4,8 +4,7 @@
 #   scripts/tests.sh nextest run --no-fail-fast
 set -uo pipefail
 cd "$(dirname "$0")/.."
-target=$(cargo metadata --format-version 1 --no-deps --locked | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
-said="$target/nextest/default/junit.xml"
+said=target/nextest/default/junit.xml
 if [ "$1" = nextest ]; then
     rm -f "$said"
     cargo "$@" --locked

@@ -37,6 +37,19 @@ pub(super) fn completed(mut document: OpenApi, table: &Table) -> OpenApi {
 }
 
 fn complete(operation: &mut Operation, access: Access, path: &str) {
+    // A description is not optional (OpenAPI 3.1.1, Response Object).
+    for (status, response) in &mut operation.responses.responses {
+        if let RefOr::T(response) = response
+            && response.description.is_empty()
+        {
+            let plainly = if status.starts_with('2') {
+                "What was asked for."
+            } else {
+                "What is wrong with the request."
+            };
+            response.description = plainly.to_owned();
+        }
+    }
     let mut say = |status: &str, sentence: String| {
         let responses = &mut operation.responses.responses;
         responses
