@@ -21,6 +21,9 @@ DEMO_EXIT ?=
 export NEXTEST_TEST_THREADS ?= $(shell echo $$(( $$(nproc) + $$(nproc) / 2 )))
 RUNNER := $(shell command -v cargo-nextest >/dev/null 2>&1 && echo "nextest run --no-fail-fast" || echo "test --no-fail-fast")
 
+# Programs that look at manifests for a second: not worth minutes of optimisation.
+INSTALL := CARGO_PROFILE_DEV_DEBUG=0 cargo install --debug --locked --quiet
+
 .PHONY: help setup setup-tests build demo test kills lint bench fuzz
 
 help:
@@ -48,9 +51,9 @@ kills: setup-tests
 lint:
 	cargo fmt --all --check
 	cargo clippy --locked --all-targets -- -D warnings
-	@command -v cargo-deny >/dev/null 2>&1 || cargo install --locked --quiet cargo-deny@0.20.2
+	@command -v cargo-deny >/dev/null 2>&1 || $(INSTALL) cargo-deny@0.20.2
 	cargo deny --locked check bans licenses sources
-	@command -v cargo-machete >/dev/null 2>&1 || cargo install --locked --quiet cargo-machete@0.9.2
+	@command -v cargo-machete >/dev/null 2>&1 || $(INSTALL) cargo-machete@0.9.2
 	cargo machete
 
 bench: build

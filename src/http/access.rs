@@ -169,6 +169,16 @@ fn credentials(given: &str) -> Option<(String, String)> {
     }
 }
 
+/// Where a request stands in the table.
+enum Listed<'t> {
+    /// No route was found for its path.
+    Nowhere,
+    /// The table has its path with these methods alone; none: there is a route that it does not have.
+    ByOtherMethods(&'t [(Method, Access)]),
+    /// What it needs.
+    As(Access),
+}
+
 /// What is asked of every request.
 #[derive(Clone)]
 pub(crate) struct Guard {
@@ -218,10 +228,8 @@ impl Guard {
     ) -> Result<(Caller, Option<StoresFor>), Problem> {
         let method = if method == Method::HEAD { Method::GET } else { method };
         let anonymous = (Caller("anonymous".to_owned()), None);
-        // Of a path that a route stands at: what is known there. A route that is not in the table knows nothing.
-        let known = path.map(|path| self.table.get(path).map_or(&[][..], Vec::as_slice));
-        let access = known.map(|known| known.iter().find(|(of, _)| *of == method).map(|(_, access)| *access));
-        if access == Some(Some(Access::Open)) {
+        let listed = self.listed(path, &method);
+        if let Listed::As(Access::Open) = listed {
             return Ok(anonymous);
         }
         let host = headers
@@ -232,34 +240,39 @@ impl Guard {
         if !matches!(method, Method::GET | Method::OPTIONS) {
             check_origin(headers, host.unwrap_or_default())?;
         }
-        let user = if self.users.is_empty() {
-            None
-        } else {
-            let found = self.users.find(headers).await;
-            Some(found.ok_or_else(|| {
-                Problem::new(
-                    StatusCode::UNAUTHORIZED,
-                    "unauthorized",
-                    "Give the name and password of a user, or a bearer token.",
-                )
-            })?)
-        };
-        match access {
-            Some(Some(Access::Needs(role))) if user.is_some_and(|user| !user.roles.contains(&role)) => {
+        let asked = !self.users.is_empty();
+        let user = if asked { self.users.find(headers).await } else { None };
+        if asked && user.is_none() {
+            return Err(Problem::new(
+                StatusCode::UNAUTHORIZED,
+                "unauthorized",
+                "Give the name and password of a user, or a bearer token.",
+            ));
+        }
+        match listed {
+            Listed::As(Access::Needs(role)) if user.is_some_and(|user| !user.roles.contains(&role)) => {
                 Err(Problem::new(
                     StatusCode::FORBIDDEN,
                     "forbidden",
                     format!("This needs the role {}.", role.name()),
                 ))
             }
-            Some(None) => Err(Problem::wrong_method(
-                known.unwrap_or_default().iter().map(|(method, _)| method),
-            )),
-            // Without a route the router says that nothing stands there, to those whom it knows.
-            _ => Ok(user.map_or(anonymous, |user| {
+            Listed::ByOtherMethods(others) => Err(Problem::wrong_method(others.iter().map(|(method, _)| method))),
+            // Where there is no route the router says so, to those whom it knows.
+            Listed::As(_) | Listed::Nowhere => Ok(user.map_or(anonymous, |user| {
                 (Caller(user.name.clone()), user.pacs.clone().map(StoresFor))
             })),
         }
+    }
+
+    /// What the table says of the path that a route was found for, and of a method there.
+    fn listed(&self, path: Option<&str>, method: &Method) -> Listed<'_> {
+        let Some(path) = path else {
+            return Listed::Nowhere;
+        };
+        let methods = self.table.get(path).map_or(&[][..], Vec::as_slice);
+        let found = methods.iter().find(|(of, _)| of == method);
+        found.map_or(Listed::ByOtherMethods(methods), |(_, access)| Listed::As(*access))
     }
 }
 
