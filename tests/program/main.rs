@@ -655,6 +655,36 @@ fn air_without_lungs_gives_no_segmentation_but_a_picture_and_a_report() {
 }
 
 #[test]
+fn in_real_heads_and_necks_the_default_network_finds_no_lungs() {
+    let Some(data) = std::env::var_os("HILUM_TEST_DATA").map(PathBuf::from) else {
+        assert!(std::env::var_os("CI").is_none(), "HILUM_TEST_DATA is not set");
+        println!("skipped: HILUM_TEST_DATA is not set, so there are no heads");
+        return;
+    };
+    let folder = tempfile::tempdir().unwrap();
+    for name in [
+        "odd/head_ct_ge_tilt_uneven",
+        "odd/head_phantom_philips_tilt",
+        "odd/neck_no_lungs",
+        "train/lungfcp_01_0006_b50f_2mm_neck_no_lung/ct",
+    ] {
+        let out = folder.path().join(name);
+        let more = ["--json", "--format", "seg,json", "--model", "hilum-ahnet-lung"];
+        let output = segment(&data.join(name), &out, &more);
+        ends_with(&output, 0);
+        let printed: Value = serde_json::from_slice(&output.stdout).unwrap();
+        let series = &printed["series"][0];
+        assert_ne!(series["verdict"]["outcome"], "refused", "{name}");
+        assert_eq!(
+            series["mask_findings"][0]["code"], "lungs_not_found",
+            "{name}: {:#}",
+            series["mask_findings"]
+        );
+        assert_eq!(names(&result(&out)), ["report.json"], "{name}");
+    }
+}
+
+#[test]
 fn usage_is_2_and_a_model_that_is_not_there_is_1_and_named() {
     ends_with(&hilum(&["segment"]), 2);
     ends_with(&hilum(&["segment", ".", "--out", "x", "--device", "abacus"]), 2);
