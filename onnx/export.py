@@ -1,7 +1,8 @@
 """Checkpoint in; `NAME.onnx` (slices, for CPUs), `NAME-3d.onnx` (volume, for GPUs) and the manifest `NAME.toml` out.
 
-    export.py CHECKPOINT --name hilum-ahnet-lung-tiny --version 0.1.0 --description "..." [--out .]
+    export.py CHECKPOINT... --name hilum-ahnet-lung-tiny --version 0.1.0 --description "..." [--out .]
 
+Of several checkpoints, each of which went on from the one before, the mean of their averaged weights is exported.
 Convolution weights are rounded to half precision first and stored so, with a cast that ONNX Runtime folds when it loads
 the graph; everything else, and the arithmetic, is single precision. So both graphs, the digest in the manifest and the
 PyTorch network that they are checked against hold exactly the same numbers. Nothing is written unless both graphs agree
@@ -155,9 +156,15 @@ def export(network, name, version, description, out, facts=None, half=True):
     return lines
 
 
+def mean_of(weights):
+    """The mean of several state dicts, number by number; what is no number is the last one's."""
+    return {name: sum(of[name].float() for of in weights) / len(weights) if value.dtype.is_floating_point else value
+            for name, value in weights[-1].items()}
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("checkpoint", type=Path, help="written by train.py")
+    parser.add_argument("checkpoints", type=Path, nargs="+", metavar="CHECKPOINT", help="written by train.py")
     parser.add_argument("--name", required=True)
     parser.add_argument("--version", required=True)
     parser.add_argument("--description", required=True)
@@ -165,9 +172,9 @@ def main():
     p = parser.parse_args()
     if '"' in p.description or "\\" in p.description:
         parser.error("the description may hold neither quotes nor backslashes")
-    checkpoint = torch.load(p.checkpoint, map_location="cpu", weights_only=True)
-    network = AHNet(**checkpoint["sizes"])
-    network.load_state_dict(checkpoint["average"])
+    checkpoints = [torch.load(path, map_location="cpu", weights_only=True) for path in p.checkpoints]
+    network = AHNet(**checkpoints[0]["sizes"])
+    network.load_state_dict(mean_of([checkpoint["average"] for checkpoint in checkpoints]))
     print("\n".join(export(network, p.name, p.version, p.description, p.out)))
     return 0
 

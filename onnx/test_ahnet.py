@@ -13,7 +13,7 @@ import torch
 
 import evaluate
 from ahnet import AHNet, doubling_matrix
-from export import example_windows, largest_difference, round_weights, to_onnx, weights_digest
+from export import example_windows, largest_difference, mean_of, round_weights, to_onnx, weights_digest
 
 HERE = Path(__file__).parent
 MANIFESTS = sorted(HERE.glob("*.toml"))
@@ -106,6 +106,14 @@ def exported():
 def test_an_exported_graph_agrees_with_pytorch(exported, form):
     network, graphs = exported
     assert largest_difference(network, graphs[form]) < 1e-4
+
+
+def test_the_mean_of_checkpoints_is_that_of_each_number():
+    weights = [{"a": torch.tensor([1.0, 2.0]).half(), "steps": torch.tensor(3)}, {"a": torch.tensor([2.0, 6.0]), "steps": torch.tensor(5)}]
+    mean = mean_of(weights)
+    assert mean["a"].tolist() == [1.5, 4.0] and mean["a"].dtype == torch.float32
+    assert mean["steps"] == 5
+    assert torch.equal(mean_of(weights[:1])["a"], weights[0]["a"].float())
 
 
 def test_a_graph_of_other_weights_does_not_pass_the_exports_check(exported):
