@@ -74,8 +74,8 @@ impl Pool {
         }
         let mut decoder = self.take().map_err(PixelFault::Io)?;
         let clock = CLOCK * (self.limits.cpu_seconds_per_frame + 1);
-        let deadline = Instant::now() + Duration::from_secs(clock);
-        self.watch.begin(decoder.number, deadline, &decoder.process);
+        self.watch
+            .begin(decoder.number, Duration::from_secs(clock), &decoder.process);
         let answer =
             write_request(&mut decoder.requests, frame).and_then(|()| read_answer(&mut decoder.answers, samples));
         let ended_by_us = self.watch.end(decoder.number);
@@ -232,16 +232,30 @@ struct Shared {
 
 #[derive(Default)]
 struct Watched {
-    /// Decoders at work: their deadline, and whether they were ended at it.
-    at_work: HashMap<u64, (Instant, Arc<Mutex<Child>>, bool)>,
+    /// Decoders at work, by their numbers.
+    at_work: HashMap<u64, AtWork>,
     stop: bool,
 }
 
+struct AtWork {
+    process: Arc<Mutex<Child>>,
+    /// For how long it may be at work.
+    most: Duration,
+    /// When that ends, from the watch's first look at it on: what stood still before then is not counted.
+    deadline: Option<Instant>,
+    /// Whether it was ended at its deadline.
+    ended: bool,
+}
+
 impl Watch {
-    fn begin(&self, number: u64, deadline: Instant, process: &Arc<Mutex<Child>>) {
-        lock(&self.shared.watched)
-            .at_work
-            .insert(number, (deadline, Arc::clone(process), false));
+    fn begin(&self, number: u64, most: Duration, process: &Arc<Mutex<Child>>) {
+        let at_work = AtWork {
+            process: Arc::clone(process),
+            most,
+            deadline: None,
+            ended: false,
+        };
+        lock(&self.shared.watched).at_work.insert(number, at_work);
         let mut thread = lock(&self.thread);
         if thread.is_none() {
             let shared = Arc::clone(&self.shared);
@@ -256,7 +270,7 @@ impl Watch {
         lock(&self.shared.watched)
             .at_work
             .remove(&number)
-            .is_some_and(|(_, _, ended)| ended)
+            .is_some_and(|decoder| decoder.ended)
     }
 }
 
@@ -269,15 +283,16 @@ impl Shared {
             let now = Instant::now();
             // Where the watch overslept, all of this program stood still, and the decoders with it.
             let late = due.map_or(Duration::ZERO, |due| now.saturating_duration_since(due));
-            for (deadline, process, ended) in watched.at_work.values_mut().filter(|(_, _, ended)| !ended) {
+            for decoder in watched.at_work.values_mut().filter(|decoder| !decoder.ended) {
+                let deadline = decoder.deadline.get_or_insert(now + decoder.most);
                 if late > LOOK {
                     *deadline += late;
                 }
                 if *deadline <= now {
-                    *ended = lock(process).kill().is_ok();
+                    decoder.ended = lock(&decoder.process).kill().is_ok();
                 }
             }
-            let looks = watched.at_work.values().any(|(_, _, ended)| !ended);
+            let looks = watched.at_work.values().any(|decoder| !decoder.ended);
             due = looks.then(|| now + LOOK);
             watched = if looks {
                 let woken = self.changed.wait_timeout(watched, LOOK);
