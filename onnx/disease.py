@@ -2,8 +2,10 @@
 
 In: HU, lung (1 right, 2 left) and the distance inwards from the lung's surface, all [slice][row][column] on the network's
 grid. Out: HU and lung. The lung is still all lung after that, except under a pleural effusion, which is fluid outside it.
-A region is a weight 0..1 a voxel, soft at its border. A tissue turns HU and weight into HU by filling air with something:
-`hu + weight * (tissue - hu)`, so that what is as dense already, vessels and walls, stays.
+A region is a weight 0..1 a voxel, soft at its border with healthy lung and full up to the pleura. A tissue turns HU and weight
+into HU by filling air with something: `hu + weight * (tissue - hu)`, so that what is as dense already, vessels and walls, stays.
+Voxels just outside the lung that hold a part of its air are filled with it: a dark line left around airless lung would tell the
+network where the lung ends, which no real consolidation does.
 """
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 SPACING_MM = (5.0, 0.8, 0.8)
+PARTLY_AIR_HU = (-160.0, 20.0)   # below one of them a voxel at the lung's edge is taken to hold some of its air
 SMALLEST = 2000   # voxels of lung below which nothing is painted
 
 
@@ -54,6 +57,7 @@ class Scene:
         self.hu, self.lung, self.inward, self.rng = hu, lung, inward, rng
         self.inside = lung > 0
         self.shape = hu.shape
+        self.shell = None
 
     def uniform(self, low, high):
         return self.rng.uniform(low, high)
@@ -81,10 +85,23 @@ class Scene:
         return self.lung == side
 
     def soften(self, region, within=None):
-        """A region's weight: its border blurred in plane by a random width, nothing outside the lung."""
+        """A region's weight: its border blurred in plane by a random width, but not at the pleura; nothing outside the lung."""
+        within = self.inside if within is None else within
         width = int(self.rng.choice([1, 3, 3, 5, 9]))
-        weight = ndimage.uniform_filter(region.astype(np.float32), (1, width, width)) if width > 1 else region.astype(np.float32)
-        return weight * (self.inside if within is None else within)
+        if width == 1:
+            return (region & within).astype(np.float32)
+        weight, of = (ndimage.uniform_filter(a.astype(np.float32), (1, width, width)) for a in (region & within, within))
+        return np.where(within, np.minimum(weight / np.maximum(of, 1e-6), 1), 0).astype(np.float32)
+
+    def over_the_edge(self, weight):
+        """The weight also of what lies just outside the lung and is partly its air, by the voxels beside it."""
+        if self.shell is None:
+            beside = ~self.inside & ndimage.binary_dilation(self.inside, np.ones((3, 5, 5)))
+            air = ndimage.binary_opening(~self.inside & (self.hu < -700), np.ones((1, 3, 3)))   # windpipe, bowel
+            # Fat (-100 HU) at the pleura stays or goes: it cannot be told from tissue with a tenth of air.
+            brightest = self.rng.choice(PARTLY_AIR_HU)
+            self.shell = beside & (self.hu < brightest) & ~ndimage.binary_dilation(air, np.ones((1, 5, 5)))
+        return np.where(self.shell, ndimage.maximum_filter(weight, (3, 5, 5)), weight)
 
     def noise_hu(self):
         """Noise such as this scan has in soft tissue: as strong, of a random grain."""
@@ -118,7 +135,7 @@ def patches(scene):
 def lobe(scene, low=0.1, high=0.8):
     """The part of one lung behind a bent fissure, in any direction, rather behind and below."""
     lung = scene.one_side()
-    direction = scene.rng.standard_normal(3) + (-0.5, 0.6, 0)
+    direction = scene.rng.standard_normal(3) * (1.3, 0.8, 0.8) + (-0.5, 0.5, 0)
     plane = sum(d * c for d, c in zip(direction, scene.coordinates_mm()))
     plane = plane + np.linalg.norm(direction) * scene.uniform(0, 12) * scene.field(scene.uniform(40, 120))
     region = plane > np.quantile(plane[lung], 1 - scene.uniform(low, high))
@@ -204,7 +221,7 @@ def net(scene):
     return region * np.exp(-scene.inward / scene.uniform(8, 60)).astype(np.float32)
 
 
-REGIONS = ((patches, 0.26), (lobe, 0.24), (segments, 0.16), (whole, 0.1), (rim, 0.1), (balls, 0.14))
+REGIONS = ((patches, 0.24), (lobe, 0.3), (segments, 0.14), (whole, 0.1), (rim, 0.1), (balls, 0.12))
 
 
 def any_region(scene):
@@ -222,6 +239,7 @@ def tubes(scene):
 
 
 def fill(scene, weight, tissue):
+    weight = scene.over_the_edge(weight)
     return np.where(scene.hu < tissue, scene.hu + weight * (tissue - scene.hu), scene.hu)
 
 
@@ -322,14 +340,14 @@ def effusion(scene):
     surface = behind - np.quantile(behind[lung], scene.uniform(0.6, 0.95)) + scene.uniform(0, 8) * scene.field(60)
     # A crescent: it climbs along the wall.
     surface = surface + scene.uniform(0, 12) * np.exp(-scene.inward / 8.0)
-    fluid = scene.soften((surface > 0) & lung, lung)
-    hu = fill(scene, fluid, scene.uniform(-5, 28) + scene.noise_hu())
-    squeezed = scene.soften((surface > -scene.uniform(0, 25)) & lung & (fluid < 0.5), lung) * (fluid < 0.5)
+    hu = scene.hu
     if scene.rng.random() < 0.6:
-        hu = np.where(squeezed > 0, dense(Scene(hu, scene.lung, scene.inward, scene.rng), squeezed), hu)
+        hu = dense(scene, scene.soften((surface > -scene.uniform(0, 25)) & lung, lung))
+    fluid = scene.soften((surface > 0) & lung, lung)
+    hu = hu + scene.over_the_edge(fluid) * (scene.uniform(-5, 28) + scene.noise_hu() - hu)   # its vessels are gone too
     return hu, np.where(fluid >= 0.5, 0, scene.lung).astype(scene.lung.dtype)
 
 
-KINDS = {"consolidation": (0.34, consolidation), "haze": (0.13, haze), "mixture": (0.12, mixture), "white lung": (0.07, white_lung),
-         "mass": (0.1, mass), "nodules": (0.03, nodules), "atelectasis": (0.06, atelectasis), "fibrosis": (0.05, fibrosis),
+KINDS = {"consolidation": (0.4, consolidation), "haze": (0.1, haze), "mixture": (0.1, mixture), "white lung": (0.07, white_lung),
+         "mass": (0.1, mass), "nodules": (0.02, nodules), "atelectasis": (0.06, atelectasis), "fibrosis": (0.05, fibrosis),
          "emphysema": (0.06, emphysema), "effusion": (0.04, effusion)}

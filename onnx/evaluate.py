@@ -114,8 +114,9 @@ def paint_to_measure(hu, lung, seed, kind="base", spacing_mm=SPACING_MM):
 
     `kind` says which: the `base` of the larger lung, where the dome of the diaphragm is lost from sight, its `apex`, each 20 to
     45 % of that lung, or `patches` at the pleura of both. The values are taken from a cube of muscle, liver or heart of the
-    same scan, mirrored until it fills the lung, so that noise and grain are the scan's own; vessels stay. Nothing of this is
-    shared with `disease.py`.
+    same scan, mirrored until it fills the lung, so that noise and grain are the scan's own; vessels stay. Voxels outside the
+    lung that hold some of its air are painted with it: airless lung has no dark outline. Nothing of this is shared with
+    `disease.py`.
     """
     rng = np.random.default_rng(seed)
     if kind == "patches":
@@ -133,7 +134,12 @@ def paint_to_measure(hu, lung, seed, kind="base", spacing_mm=SPACING_MM):
     for axis in range(3):
         block = np.concatenate([block, np.flip(block, axis)], axis)
     tiled = np.tile(block, [-(-n // m) for n, m in zip(hu.shape, block.shape)])[tuple(slice(0, n) for n in hu.shape)]
-    soft = ndimage.gaussian_filter(where.astype(np.float32), (0, 1.2, 1.2)) * side
+    blur = lambda a: ndimage.gaussian_filter(a.astype(np.float32), (0, 1.2, 1.2))
+    soft = np.where(side, np.minimum(blur(where) / np.maximum(blur(side), 1e-6), 1), 0)
+    beside, near = (ndimage.binary_dilation(where, np.ones((3, n, n))) for n in (3, 5))
+    outline = (lung == 0) & (beside & (hu < 0) | near & (hu < -160))   # fat further away than a voxel stays
+    airways = ndimage.binary_opening((lung == 0) & (hu < -700), np.ones((1, 3, 3)))
+    soft[outline & ~ndimage.binary_dilation(airways, np.ones((1, 5, 5)))] = 1
     painted = np.where(tiled > hu, hu + soft * (tiled - hu), hu)
     return painted, where & (hu < -300)
 

@@ -7,6 +7,7 @@ import nibabel as nib
 import pytest
 from pydicom.dataset import FileDataset, FileMetaDataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from scipy import ndimage
 
 import augment
 import baseline
@@ -141,6 +142,49 @@ def test_the_painting_that_measures_is_dense_and_inside_the_lung(kind):
     slices = np.nonzero(where)[0]
     middle = np.nonzero(lung)[0].mean()
     assert kind == "patches" or (slices.mean() < middle) == (kind == "base")
+
+
+def imaged(hu):
+    """As a scanner would show it: every edge is spread over some voxels, of which those outside the lung hold a part of its air."""
+    return ndimage.gaussian_filter(hu.astype(np.float32), (0.4, 1, 1))
+
+
+def darkest_at_the_edge(painted, lung, where):
+    """The lowest HU within two voxels of the surface of the lung, beside where all of it is painted."""
+    across = np.ones((1, 5, 5))
+    edge = ndimage.binary_dilation(lung > 0, across) & ~ndimage.binary_erosion(lung > 0, across)
+    healthy = ndimage.binary_dilation((lung > 0) & ~where, np.ones((3, 11, 11)))
+    return painted[edge & ndimage.binary_dilation(where, across) & ~healthy].min()
+
+
+def test_airless_lung_has_no_dark_outline(monkeypatch):
+    """Neither painter may leave air at the pleura: a network would find the lung by that line alone, and real disease has none."""
+    hu, lung, inward = chest()
+    hu = imaged(hu)
+    assert (hu[lung == 0][hu[lung == 0] < -160] > -950).any()
+    monkeypatch.setattr(disease, "made_up", lambda scene: np.full(scene.shape, 40, np.float32))
+    monkeypatch.setattr(disease, "moved", disease.made_up)
+    monkeypatch.setattr(disease, "tubes", lambda scene: np.zeros(scene.shape, bool))
+    for seed in range(6):
+        scene = disease.Scene(hu, lung, inward.astype(np.float32), np.random.default_rng(seed))
+        where = scene.one_side()
+        assert darkest_at_the_edge(hu, lung, where) < -700
+        painted = disease.dense(scene, scene.soften(where, where))
+        assert darkest_at_the_edge(painted, lung, where) > -160
+    for kind in ("base", "apex"):
+        painted, where = evaluate.paint_to_measure(hu, lung, 3, kind)
+        assert darkest_at_the_edge(painted, lung, where) > -160
+
+
+def test_a_windpipe_beside_airless_lung_stays_air():
+    hu, lung, inward = chest()
+    hu[:, 60:72, 61:75] = -1000   # a voxel from the lung
+    before = hu.astype(np.float32)
+    scene = disease.Scene(before, lung, inward.astype(np.float32), np.random.default_rng(0))
+    painted = disease.fill(scene, (lung == 1).astype(np.float32), np.full(hu.shape, 40, np.float32))
+    measured, _ = evaluate.paint_to_measure(before, lung, 3, "base")
+    for after in (painted, measured):
+        np.testing.assert_array_equal(after[:, 60:72, 61:75], before[:, 60:72, 61:75])
 
 
 def test_blended_windows_give_back_a_function_of_the_voxel_alone():
