@@ -69,7 +69,7 @@ pub(crate) fn body(phantom: &Phantom) -> Vec<bool> {
     body
 }
 
-/// The bare segmenter: air inside the body below -400 HU, the components that make up more than a tenth of it, holes in the plane filled, closed by 8 mm in the plane.
+/// The bare segmenter: air inside the body below -400 HU, the components that make up more than a tenth of it, closed by 8 mm in the plane.
 pub(crate) fn threshold_segmenter(phantom: &Phantom) -> Vec<bool> {
     let [slices, rows, columns] = phantom.mask.shape;
     let area = rows * columns;
