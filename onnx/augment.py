@@ -27,6 +27,7 @@ class Case:
     lung: np.ndarray      # uint8, 1 right, 2 left
     inward: np.ndarray    # uint8, mm from the lung's surface
     places: dict          # kind -> (n, 3) voxels
+    airless_cm2: float = 0.0   # of its lung, in the slice that has most
     mistaken_ml: float = 0.0   # how much of it the network gets wrong, as far as is known
 
     @classmethod
@@ -37,6 +38,7 @@ class Case:
         inside, body, depth_mm = (a[:, ::2, ::2] for a in (lung > 0, hu > -500, inward))   # every second row and column will do
         enclosed = np.stack([ndimage.binary_fill_holes(b) for b in body]) & ~body & ~inside   # windpipe, gullet, bowel gas
         dense = inside & (hu[:, ::2, ::2] > -400)
+        airless = ndimage.binary_opening(inside & (hu[:, ::2, ::2] > -300), np.ones((1, 5, 5)))   # 8 mm wide: no vessel
         edge = (inside & (depth_mm <= 6)) | (~inside & ndimage.binary_dilation(inside))
         places = {}
         for kind, mask in (("surface", edge), ("hard", dense | enclosed), ("body", body)):
@@ -44,7 +46,7 @@ class Case:
             places[kind] = voxels[:: max(1, len(voxels) // 5000)].astype(np.int16) * np.array([1, 2, 2], np.int16)
         if flat:
             hu, lung, inward = (np.broadcast_to(a, (SLAB, *a.shape[1:])) for a in (hu, lung, inward))
-        return cls(path.stem, hu, lung, inward, places)
+        return cls(path.stem, hu, lung, inward, places, float(airless.sum((1, 2)).max()) * 1.6 ** 2 / 100)
 
     @property
     def flat(self):

@@ -3,7 +3,9 @@
     evaluate.py MODEL.onnx CASE.npz... [--painted [base|apex|patches]] [--markdown]
 
 The way is the reference pipeline's (MONAI's sliding windows, overlap 0.25, constant blending, cut at probability 0.5, the
-two largest components), without the steps on the source slices. `--painted` adds, for each case of more than one slice,
+two largest components), without the steps on the source slices. Airless is the dense lung of the reference that is too wide
+for a vessel: how much there is, and the part that the network calls lung; real disease, as far as the reference masks have it.
+`--painted` adds, for each case of more than one slice,
 the same chest with airless lung painted in by `paint_to_measure`, in ways that training never uses: Dice, and
 the part of the painted lung that the network still calls lung.
 """
@@ -22,6 +24,8 @@ WINDOW_HU = (-1500.0, 500.0)
 BODY_HU = -500.0
 PAINTED = ("base", "apex", "patches")
 SMALLEST_COMPONENT = 0.1   # of the largest, for the second one to be kept
+AIRLESS_HU, AIRLESS_VOXELS, AIRLESS_ML = -300, 17, 20.0   # at least as dense, wide (14 mm in a slice) and much, to be told of
+VOXEL_ML = float(np.prod(SPACING_MM)) / 1000
 
 
 def scale(hu):
@@ -85,6 +89,11 @@ def segment(network, hu):
 def dice(a, b):
     total = a.sum() + b.sum()
     return 2 * (a & b).sum() / total if total else 1.0
+
+
+def airless(hu, lung):
+    """Where a reference lung is dense over more than the width of a vessel: consolidation, collapse, masses."""
+    return ndimage.binary_opening((lung > 0) & (hu > AIRLESS_HU), np.ones((1, AIRLESS_VOXELS, AIRLESS_VOXELS)))
 
 
 def tilted_part(side, rng, down):
@@ -154,8 +163,8 @@ def onnx_network(path, threads=2):
 
 
 def rows(network, paths, painted=None, find=segment):
-    """`find(network, hu)` gives a mask. A row a case: name, Dice (None where there is no lung), false volume in mL, and, `painted` being a kind, Dice of the painted chest and the part kept."""
-    voxel_ml = np.prod(SPACING_MM) / 1000
+    """`find(network, hu)` gives a mask. A row a case: name, Dice (None where there is no lung), false volume in mL, airless lung in mL and the part of it that is
+    kept, where there is enough, and, `painted` being a kind, Dice of the painted chest and the part kept."""
     for path in paths:
         with np.load(path) as arrays:
             hu, lung = arrays["hu"], arrays["lung"]
@@ -165,7 +174,10 @@ def rows(network, paths, painted=None, find=segment):
         begun = time.monotonic()
         found = find(network, hu)
         row = {"case": Path(path).stem, "slices": 1 if flat else len(hu), "seconds": time.monotonic() - begun, "dice": dice(found, lung > 0) if lung.any() else None,
-               "missed_ml": ((lung > 0) & ~found).sum() * voxel_ml, "added_ml": (found & (lung == 0)).sum() * voxel_ml}
+               "missed_ml": ((lung > 0) & ~found).sum() * VOXEL_ML, "added_ml": (found & (lung == 0)).sum() * VOXEL_ML}
+        dense = airless(hu, lung)
+        if dense.sum() * VOXEL_ML >= AIRLESS_ML:
+            row |= {"airless_ml": dense.sum() * VOXEL_ML, "airless_kept": (found & dense).sum() / dense.sum()}
         if painted and not flat and lung.any():
             ill, where = paint_to_measure(hu.astype(np.float32), lung, len(hu), painted)
             found = find(network, ill)
@@ -176,24 +188,28 @@ def rows(network, paths, painted=None, find=segment):
 def line(row, markdown):
     cells = [row["case"], str(row["slices"])]
     cells += ["no lung" if row["dice"] is None else f"{row['dice']:.3f}", f"{row['missed_ml']:.0f}", f"{row['added_ml']:.0f}"]
-    cells += [f"{row[key]:.3f}" if key in row else "" for key in ("painted_dice", "painted_kept")]
+    optional = {"airless_ml": ".0f", "airless_kept": ".3f", "painted_dice": ".3f", "painted_kept": ".3f"}
+    cells += [f"{row[key]:{form}}" if key in row else "" for key, form in optional.items()]
     return "| " + " | ".join(cells) + " |" if markdown else f"{cells[0]:56}" + " ".join(f"{c:>10}" for c in cells[1:])
 
 
 def table(found, markdown):
     """Prints rows as they come, and their means."""
-    head = ["case", "slices", "Dice", "missed mL", "added mL", "painted Dice", "painted kept"]
+    head = ["case", "slices", "Dice", "missed mL", "added mL", "airless mL", "airless kept", "painted Dice", "painted kept"]
     if markdown:
         print("| " + " | ".join(head) + " |\n|" + " --- |" * len(head))
     else:
         print(f"{head[0]:56}" + " ".join(f"{h[:10]:>10}" for h in head[1:]))
-    scores, ill = [], []
+    scores, ill, dense = [], [], []
     for row in found:
         print(line(row, markdown), flush=True)
         scores += [row["dice"]] if row["dice"] is not None else []
+        dense += [row["airless_kept"]] if "airless_kept" in row else []
         ill += [(row["painted_dice"], row["painted_kept"])] if "painted_kept" in row else []
     if scores:
         print(f"\nmean {np.mean(scores):.3f}, lowest {min(scores):.3f}, standard deviation {np.std(scores):.3f}, {len(scores)} cases with lung")
+    if dense:
+        print(f"airless lung: mean kept {np.mean(dense):.3f}, {len(dense)} cases")
     if ill:
         print(f"painted: mean Dice {np.mean(ill, 0)[0]:.3f}, kept {np.mean(ill, 0)[1]:.3f}, {len(ill)} cases")
 

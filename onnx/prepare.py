@@ -88,15 +88,20 @@ def sample(volume, along, spacing):
     return volume
 
 
+def depth_mm(inside):
+    """The distance inwards from the surface of a mask on the grid, in mm, uint8."""
+    around = np.pad(inside, ((0, 0), (1, 1), (1, 1)))   # the upper and lower ends are cuts, not surfaces
+    inward = ndimage.distance_transform_edt(np.pad(around, ((1, 1), (0, 0), (0, 0)), mode="edge"), SPACING_MM)[1:-1, 1:-1, 1:-1]
+    return np.clip(np.ceil(inward), 0, 255).astype(np.uint8)
+
+
 def prepare(folder):
     """The arrays of one case on the network's grid."""
     volumes, along = read_case(folder)
     hu, right, left = (sample(v, along, SPACING_MM) for v in volumes)
     inside = right + left >= 0.5
-    around = np.pad(inside, ((0, 0), (1, 1), (1, 1)))   # the upper and lower ends are cuts, not surfaces
-    inward = ndimage.distance_transform_edt(np.pad(around, ((1, 1), (0, 0), (0, 0)), mode="edge"), SPACING_MM)[1:-1, 1:-1, 1:-1]
     return {"hu": np.round(np.clip(hu, -3000, 6000)).astype(np.int16), "lung": np.where(inside, 1 + (left > right), 0).astype(np.uint8),
-            "inward": np.clip(np.ceil(inward), 0, 255).astype(np.uint8)}
+            "inward": depth_mm(inside)}
 
 
 def main():

@@ -15,6 +15,8 @@ import disease
 import evaluate
 import phantoms
 import prepare
+import relabel
+import train
 
 
 def chest(shape=(40, 120, 140)):
@@ -185,6 +187,52 @@ def test_a_windpipe_beside_airless_lung_stays_air():
     measured, _ = evaluate.paint_to_measure(before, lung, 3, "base")
     for after in (painted, measured):
         np.testing.assert_array_equal(after[:, 60:72, 61:75], before[:, 60:72, 61:75])
+
+
+def with_a_dense_lobe():
+    """A chest whose right lung is airless in front, over 32 mm, which the reference leaves out; and where that is."""
+    hu, lung, _ = chest()
+    lobe = np.zeros(lung.shape, bool)
+    lobe[10:30, 25:65, 20:60] = True
+    hu[lobe] = 40
+    return hu, np.where(lobe, 0, lung).astype(np.uint8), lobe
+
+
+def test_a_lobe_that_was_looked_at_joins_the_reference_and_nothing_beside_it():
+    hu, lung, lobe = with_a_dense_lobe()
+    said = (lung > 0) | lobe
+    said[10:30, 20:24, 62:78] = True   # and something in front of the heart, outside the box
+    arrays, more_ml = relabel.relabel({"hu": hu, "lung": lung, "inward": prepare.depth_mm(lung > 0)}, said, [(8, 31), (22, 70), (15, 61)])
+    np.testing.assert_array_equal(arrays["lung"], np.where(lobe, 1, lung))
+    np.testing.assert_array_equal(arrays["inward"], prepare.depth_mm(arrays["lung"] > 0))
+    assert more_ml == pytest.approx(lobe.sum() * 0.0032) and (arrays["hu"] == hu).all()
+
+
+def test_airless_lung_is_told_of_where_the_reference_has_it(tmp_path):
+    hu, lung, lobe = with_a_dense_lobe()
+    hu[10:30, 60:64, 100:104] = 40   # a vessel
+    whole = np.where(lobe, 1, lung).astype(np.uint8)
+    np.testing.assert_array_equal(evaluate.airless(hu, whole), lobe)
+    for name, reference in (("without", lung), ("with", whole)):
+        np.savez(tmp_path / f"{name}.npz", hu=hu, lung=reference)
+    half = lobe.copy()
+    half[:20] = False
+    rows = list(evaluate.rows(None, [tmp_path / "without.npz", tmp_path / "with.npz"], find=lambda _, hu: (lung > 0) | half))
+    assert "airless_ml" not in rows[0]
+    assert rows[1]["airless_ml"] == pytest.approx(lobe.sum() * 0.0032) and rows[1]["airless_kept"] == pytest.approx(0.5)
+
+
+def test_real_airless_lung_is_drawn_oftener_than_phantoms(tmp_path):
+    hu, lung, lobe = with_a_dense_lobe()
+    cases = []
+    for name, reference in (("left_out", lung), ("in", np.where(lobe, 1, lung).astype(np.uint8)), ("phantom", np.where(lobe, 1, lung).astype(np.uint8))):
+        np.savez(tmp_path / f"{name}.npz", hu=hu, lung=reference, inward=prepare.depth_mm(reference > 0))
+        cases.append(augment.Case.load(tmp_path / f"{name}.npz"))
+    left_out, inside, phantom = cases
+    assert left_out.airless_cm2 == 0 and inside.airless_cm2 == pytest.approx(32 * 32 / 100, rel=0.1)
+    examples = train.Examples([], 1, (32, 64, 64), 0.6, 0.2, 0.3, 1, tmp_path)
+    weights = [examples.weight(c) for c in (left_out, inside, phantom)]
+    assert weights[1] > 1.8 * weights[0] and weights[2] == pytest.approx(0.3 * weights[0])
 
 
 def test_blended_windows_give_back_a_function_of_the_voxel_alone():

@@ -36,6 +36,7 @@ from augment import Case, example
 SMOOTH = 100.0   # voxels; keeps the Dice of a crop without lung finite
 MISTAKES = 4000  # voxels of a case that are kept as centres of crops
 MANY_ML = 100.0  # mistakes that make a case twice as likely; four times at most
+MUCH_CM2 = 10.0  # airless lung in one slice that does the same: real disease is what the cases have least of
 VOXEL_ML = 5 * 0.8 * 0.8 / 1000
 
 
@@ -61,11 +62,15 @@ class Examples(Dataset):
         group = flat if flat and (not whole or rng.random() < self.flat_share) else whole
         if i % 50 == 0 or not self.read:
             self.look_up_mistakes(whole)
-        # A case of ten slices has less to show than one of sixty; a phantom has less than a patient.
-        share = [self.phantom_share if c.name.startswith("phantom") else 1 for c in group]
-        weights = np.array([math.sqrt(len(c.hu)) * s * (1 + min(3, c.mistaken_ml / MANY_ML)) for c, s in zip(group, share)])
+        weights = np.array([self.weight(c) for c in group])
         case = group[rng.choice(len(group), p=weights / weights.sum())]
         return example(case, rng, self.size, self.paint)
+
+    def weight(self, case):
+        """How often a case is drawn. One of ten slices has less to show than one of sixty, and a phantom less than a patient."""
+        if case.name.startswith("phantom"):
+            return self.phantom_share * math.sqrt(len(case.hu))
+        return math.sqrt(len(case.hu)) * (1 + min(3, case.mistaken_ml / MANY_ML) + min(3, case.airless_cm2 / MUCH_CM2))
 
     def look_up_mistakes(self, cases):
         for case in cases:
