@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from scipy import ndimage
 
 import disease
+import evaluate
 
 WINDOW_HU = (-1500.0, 500.0)   # becomes 0..1; what pads a window that sticks out is 0, that is -1500 HU
 GAS = 0.2                      # probability of made-up gas outside the lung
@@ -38,7 +39,7 @@ class Case:
         inside, body, depth_mm = (a[:, ::2, ::2] for a in (lung > 0, hu > -500, inward))   # every second row and column will do
         enclosed = np.stack([ndimage.binary_fill_holes(b) for b in body]) & ~body & ~inside   # windpipe, gullet, bowel gas
         dense = inside & (hu[:, ::2, ::2] > -400)
-        airless = ndimage.binary_opening(inside & (hu[:, ::2, ::2] > -300), np.ones((1, 5, 5)))   # 8 mm wide: no vessel
+        airless = ndimage.binary_opening(inside & (hu[:, ::2, ::2] > evaluate.AIRLESS_HU), np.ones((1, 5, 5)))   # 8 mm wide: no vessel
         edge = (inside & (depth_mm <= 6)) | (~inside & ndimage.binary_dilation(inside))
         places = {}
         for kind, mask in (("surface", edge), ("hard", dense | enclosed), ("body", body)):

@@ -163,8 +163,9 @@ def onnx_network(path, threads=2):
 
 
 def rows(network, paths, painted=None, find=segment):
-    """`find(network, hu)` gives a mask. A row a case: name, Dice (None where there is no lung), false volume in mL, airless lung in mL and the part of it that is
-    kept, where there is enough, and, `painted` being a kind, Dice of the painted chest and the part kept."""
+    """`find(network, hu)` gives a mask. A row a case: name, Dice (None where there is no lung), false volume in mL, airless lung in
+    mL and the part of it that is kept, where there is enough, and, `painted` being a kind, Dice of the painted chest and the part kept.
+    """
     for path in paths:
         with np.load(path) as arrays:
             hu, lung = arrays["hu"], arrays["lung"]

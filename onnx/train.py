@@ -37,7 +37,6 @@ SMOOTH = 100.0   # voxels; keeps the Dice of a crop without lung finite
 MISTAKES = 4000  # voxels of a case that are kept as centres of crops
 MANY_ML = 100.0  # mistakes that make a case twice as likely; four times at most
 MUCH_CM2 = 10.0  # airless lung in one slice that does the same: real disease is what the cases have least of
-VOXEL_ML = 5 * 0.8 * 0.8 / 1000
 
 
 class Examples(Dataset):
@@ -146,7 +145,7 @@ def mine(network, paths, folder, device):
         plane = np.ones((1, 5, 5), bool)
         edge = ndimage.binary_dilation(lung, plane) & ~ndimage.binary_erosion(lung, plane)
         wrong = np.argwhere((said != lung) & ~edge)
-        found[path.stem] = len(wrong) * VOXEL_ML
+        found[path.stem] = len(wrong) * evaluate.VOXEL_ML
         part = folder / f"{path.stem}.part"
         with open(part, "wb") as file:
             np.savez(file, voxels=wrong[:: max(1, len(wrong) // MISTAKES)].astype(np.int16), ml=found[path.stem])
