@@ -42,7 +42,7 @@ class Case:
         airless = ndimage.binary_opening(inside & (hu[:, ::2, ::2] > evaluate.AIRLESS_HU), np.ones((1, 5, 5)))   # 8 mm wide: no vessel
         edge = (inside & (depth_mm <= 6)) | (~inside & ndimage.binary_dilation(inside))
         places = {}
-        for kind, mask in (("surface", edge), ("hard", dense | enclosed), ("body", body)):
+        for kind, mask in (("surface", edge), ("hard", dense | enclosed), ("airless", airless), ("body", body)):
             voxels = np.argwhere(mask)
             places[kind] = voxels[:: max(1, len(voxels) // 5000)].astype(np.int16) * np.array([1, 2, 2], np.int16)
         if flat:
@@ -71,7 +71,7 @@ def example(case, rng, size, paint):
 
 def crop(case, rng, size):
     """A crop of HU (float32), lung (1 right, 2 left) and inward distance, scaled, turned about the body's axis and mirrored."""
-    kind = rng.choice(["mistake", "surface", "hard", "body", "anywhere"], p=[0.2, 0.3, 0.2, 0.1, 0.2])
+    kind = rng.choice(["mistake", "surface", "hard", "airless", "body", "anywhere"], p=[0.17, 0.25, 0.17, 0.15, 0.1, 0.16])
     voxels = case.places.get(kind, ())
     shape = np.array(case.hu.shape)
     centre = voxels[rng.integers(len(voxels))].astype(float) if len(voxels) else rng.random(3) * shape

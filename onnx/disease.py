@@ -348,6 +348,6 @@ def effusion(scene):
     return hu, np.where(fluid >= 0.5, 0, scene.lung).astype(scene.lung.dtype)
 
 
-KINDS = {"consolidation": (0.4, consolidation), "haze": (0.1, haze), "mixture": (0.1, mixture), "white lung": (0.07, white_lung),
+KINDS = {"consolidation": (0.36, consolidation), "haze": (0.1, haze), "mixture": (0.1, mixture), "white lung": (0.05, white_lung),
          "mass": (0.1, mass), "nodules": (0.02, nodules), "atelectasis": (0.06, atelectasis), "fibrosis": (0.05, fibrosis),
-         "emphysema": (0.06, emphysema), "effusion": (0.04, effusion)}
+         "emphysema": (0.06, emphysema), "effusion": (0.1, effusion)}

@@ -235,6 +235,18 @@ def test_real_airless_lung_is_drawn_oftener_than_phantoms(tmp_path):
     assert weights[1] > 1.8 * weights[0] and weights[2] == pytest.approx(0.3 * weights[0])
 
 
+def test_single_slices_with_real_airless_lung_come_often_and_are_looked_at_there(tmp_path):
+    hu, lung, lobe = with_a_dense_lobe()
+    slices = []
+    for name, reference in (("left_out", lung), ("inside", np.where(lobe, 1, lung).astype(np.uint8))):
+        np.savez(tmp_path / f"{name}.npz", hu=hu[20:21], lung=reference[20:21], inward=prepare.depth_mm(reference > 0)[20:21])
+        slices.append(augment.Case.load(tmp_path / f"{name}.npz"))
+    weights = [train.Examples([], 1, (32, 64, 64), 0.6, 0.2, 0.3, 1, tmp_path).weight(c) for c in slices]
+    assert weights == [1, 5]
+    assert len(slices[0].places["airless"]) == 0
+    assert len(places := slices[1].places["airless"]) > 100 and lobe[20][tuple(places[:, 1:].T)].all()
+
+
 def test_blended_windows_give_back_a_function_of_the_voxel_alone():
     """A network that looks at single voxels: whatever the windows, its answer inside the body is that of the whole."""
     hu = np.full((45, 260, 300), -1000, np.int16)

@@ -37,6 +37,7 @@ SMOOTH = 100.0   # voxels; keeps the Dice of a crop without lung finite
 MISTAKES = 4000  # voxels of a case that are kept as centres of crops
 MANY_ML = 100.0  # mistakes that make a case twice as likely; four times at most
 MUCH_CM2 = 10.0  # airless lung in one slice that does the same: real disease is what the cases have least of
+MUCH_FLAT_CM2 = 2.0   # the same of a single slice, which has less to show; five times at most
 
 
 class Examples(Dataset):
@@ -69,6 +70,8 @@ class Examples(Dataset):
         """How often a case is drawn. One of ten slices has less to show than one of sixty, and a phantom less than a patient."""
         if case.name.startswith("phantom"):
             return self.phantom_share * math.sqrt(len(case.hu))
+        if case.flat:
+            return 1 + min(4, case.airless_cm2 / MUCH_FLAT_CM2)
         return math.sqrt(len(case.hu)) * (1 + min(3, case.mistaken_ml / MANY_ML) + min(3, case.airless_cm2 / MUCH_CM2))
 
     def look_up_mistakes(self, cases):
