@@ -96,6 +96,32 @@ fn a_manifest_that_is_silent_about_the_boundary_has_the_usual_one() {
 }
 
 #[test]
+fn aerated_voxels_have_a_threshold_of_their_own_where_a_manifest_says_so_and_the_boundary_step_is_on() {
+    let cut = |manifest: &Manifest| (manifest.cut().threshold, manifest.cut().doubtful_from);
+    assert_eq!(cut(&good()), (0.5, 0.5));
+    let with = |value: &str| {
+        GOOD.replace(
+            "fill_holes_ml = 10.0",
+            &format!("fill_holes_ml = 10.0\naerated_threshold = {value}"),
+        )
+    };
+    let manifest = Manifest::parse(&with("0.12")).unwrap();
+    assert_eq!(cut(&manifest), (0.5, 0.12));
+    let switched = |boundary| {
+        let overrides = Overrides {
+            boundary: Some(boundary),
+            ..Overrides::default()
+        };
+        cut(&manifest.with(&overrides).unwrap())
+    };
+    assert_eq!((switched(false), switched(true)), ((0.5, 0.5), (0.5, 0.12)));
+    for wrong in ["0.0", "-0.1", "0.6", "nan"] {
+        let error = Manifest::parse(&with(wrong)).unwrap_err().to_string();
+        assert!(error.contains("post.aerated_threshold is"), "{wrong}: {error}");
+    }
+}
+
+#[test]
 fn fat_is_looked_for_where_a_manifest_says_so_and_the_mask_is_cleaned() {
     assert_eq!(good().post.fat(), None);
     let with = |range: &str| {
@@ -482,6 +508,7 @@ fn every_parameter_that_can_change_a_mask_changes_the_digest_and_no_other() {
         ("fill_holes_ml = 10.0", "fill_holes_ml = 11.0"),
         ("fill_holes_ml = 10.0", "fill_holes_ml = 10.0\nboundary_mm = 3.0"),
         ("fill_holes_ml = 10.0", "fill_holes_ml = 10.0\nboundary_hu = -450.0"),
+        ("fill_holes_ml = 10.0", "fill_holes_ml = 10.0\naerated_threshold = 0.12"),
         ("fill_holes_ml = 10.0", "fill_holes_ml = 10.0\nfat_hu = [-140.0, -40.0]"),
     ] {
         assert_ne!(digest(&GOOD.replacen(from, to, 1)), usual, "{from}");

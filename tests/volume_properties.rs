@@ -5,8 +5,8 @@ mod random_stacks;
 
 use hilum::series::estimated_memory_bytes;
 use hilum::volume::{
-    AIR_HU, Grid, GridSpecification, Image, Mask, RegularGrid, Volume, VoxelBox, Voxels, Way, even_grid, mask_back,
-    network_grid, resample, resample_hu, resample_labels,
+    AIR_HU, Cut, DOUBTFUL, Grid, GridSpecification, Image, Mask, RegularGrid, Volume, VoxelBox, Voxels, Way, even_grid,
+    mask_back, network_grid, resample, resample_hu, resample_labels,
 };
 use proptest::prelude::*;
 use random_stacks::{Vector, case, dot, minus, stack};
@@ -173,6 +173,20 @@ proptest! {
                     prop_assert_eq!(*label == 1, depth > 0.0 && value >= threshold);
                 }
             }
+        }
+    }
+
+    #[test]
+    fn what_lies_between_two_thresholds_is_doubtful(case in case()) {
+        let grid = case.network();
+        let values = case.noise(grid.voxel_count(), 0, 1000).iter().map(|v| f32::from(*v) / 999.0).collect();
+        let image = Image { grid, values };
+        for way in [Way::Linear, Way::Nearest] {
+            let [sure, possible] = [0.8, 0.3].map(|threshold| mask_back(&image, threshold, way, &case.grid).labels);
+            let cut = Cut { threshold: 0.8, doubtful_from: 0.3 };
+            let expected: Vec<u8> = sure.iter().zip(&possible).map(|(&sure, &possible)| if sure == 1 { 1 } else { DOUBTFUL * possible }).collect();
+            prop_assert!(expected.contains(&DOUBTFUL));
+            prop_assert_eq!(mask_back(&image, cut, way, &case.grid).labels, expected);
         }
     }
 

@@ -40,6 +40,9 @@ impl Boundary {
 /// What the step changed.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct BoundaryReport {
+    /// Aerated voxels that came in before, though the network was not sure of them, in millilitres.
+    #[serde(default)]
+    pub doubtful_ml: f64,
     /// Aerated voxels that came in, in millilitres.
     pub added_ml: f64,
     /// Dense voxels at the surface that went, in millilitres.

@@ -1,6 +1,6 @@
 //! A mask in, the cleaned mask with right and left told apart out; measured, and judged a second time.
 //!
-//! The steps are functions of their own, in this order: [`drop_fat`], [`clean`], [`follow_boundary`], [`sides`], [`measure()`], [`judge_mask`]. But for the first and the third, all work on the runs of a mask (stretches of
+//! The steps are functions of their own, in this order: [`settle_doubt`], [`drop_fat`], [`clean`], [`follow_boundary`], [`sides`], [`measure()`], [`judge_mask`]. But for [`settle_doubt`], [`drop_fat`] and [`follow_boundary`], all work on the runs of a mask (stretches of
 //! lung in a row), not on its voxels, so that a volume of 512 x 512 x 300 needs a few megabytes beside the mask itself. What each figure means, and where it
 //! comes from, stands in `docs/measurements.md`.
 
@@ -10,6 +10,7 @@ mod bridge;
 mod cells;
 mod clean;
 mod components;
+mod doubt;
 mod edge;
 mod fat;
 mod judge;
@@ -23,6 +24,7 @@ mod slabs;
 
 pub use boundary::{Boundary, BoundaryReport, follow_boundary};
 pub use clean::{CleanReport, clean};
+pub use doubt::settle_doubt;
 pub use fat::{Fat, drop_fat};
 pub use judge::{MaskLimits, judge_mask};
 pub use measure::{Density, LungMeasurements, Measurements, PercentilesHu, measure};

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::error::ManifestError;
 use super::{Device, WindowOptions};
 use crate::lungs::{Boundary, CleanUp, Fat};
-use crate::volume::GridSpecification;
+use crate::volume::{Cut, GridSpecification};
 
 /// A manifest is a page of text; more is not read.
 const MAX_BYTES: u64 = 1 << 20;
@@ -163,6 +163,9 @@ pub struct Post {
     /// Below this a voxel is aerated for that step, in Hounsfield units.
     #[serde(default = "boundary_hu")]
     pub boundary_hu: f32,
+    /// From this value on, though below the threshold, what is aerated is lung; where the key is absent, the threshold alone decides.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aerated_threshold: Option<f64>,
     /// Even tissue between these is fat and no lung, in Hounsfield units; where the key is absent, fat is not looked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fat_hu: Option<[f32; 2]>,
@@ -266,6 +269,16 @@ impl Manifest {
     #[must_use]
     pub fn path_of(&self, graph: &Graph) -> PathBuf {
         self.folder.join(&graph.file)
+    }
+
+    /// From which value of the network on a voxel is lung, or may be.
+    #[must_use]
+    pub fn cut(&self) -> Cut {
+        let threshold = self.output.threshold;
+        Cut {
+            threshold,
+            doubtful_from: self.post.aerated_threshold.map_or(threshold, |value| value as f32),
+        }
     }
 
     /// How windows are moved over an image of this network's grid.

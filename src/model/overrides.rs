@@ -25,7 +25,7 @@ pub struct Overrides {
     pub mask_back: Option<MaskBack>,
     /// False keeps every component and every hole, whatever `[post]` says.
     pub clean_up: Option<bool>,
-    /// False leaves the mask's surface where the network drew it (`post.boundary_mm` = 0), true lets it follow the CT's edge even where the manifest does not.
+    /// False leaves the mask's surface where the network drew it (`post.boundary_mm` = 0, no `post.aerated_threshold`), true lets it follow the CT's edge even where the manifest does not.
     pub boundary: Option<bool>,
 }
 
@@ -101,7 +101,10 @@ impl Manifest {
             };
         }
         match boundary {
-            Some(false) => post.boundary_mm = Boundary::OFF.band_mm,
+            Some(false) => {
+                post.boundary_mm = Boundary::OFF.band_mm;
+                post.aerated_threshold = None;
+            }
             Some(true) if post.boundary_mm == 0.0 => post.boundary_mm = Boundary::BAND_MM,
             _ => {}
         }

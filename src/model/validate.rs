@@ -184,6 +184,12 @@ impl Manifest {
         if !(-1000.0..=0.0).contains(&post.boundary_hu) {
             return refuse("post.boundary_hu", "-1000 to 0 Hounsfield units", post.boundary_hu);
         }
+        if let Some(aerated) = post.aerated_threshold
+            && !(0.0 < aerated && aerated as f32 <= self.output.threshold)
+        {
+            let expected = format!("above 0, at most the threshold of {}", self.output.threshold);
+            return refuse("post.aerated_threshold", expected, aerated);
+        }
         if let Some([above, below]) = post.fat_hu
             && !(-300.0 <= above && above < below && below <= 0.0)
         {

@@ -279,6 +279,7 @@ mod tests {
                 fat_ml: 0.0,
             }),
             boundary: Some(BoundaryReport {
+                doubtful_ml: 0.5,
                 added_ml: 1.5,
                 removed_ml: 2.5,
             }),
@@ -320,6 +321,7 @@ mod tests {
                         fill_holes_ml: 20.0,
                         boundary_mm: 4.0,
                         boundary_hu: -400.0,
+                        aerated_threshold: Some(0.12),
                         fat_hu: Some([-140.0, -40.0]),
                     },
                 },

@@ -11,7 +11,7 @@ use super::{
 use crate::dicom::Header;
 use crate::lungs::{
     BoundaryReport, CleanReport, Measurements, Sides, clean, drop_fat, follow_boundary, join_sides, judge_mask,
-    measure, sides,
+    measure, settle_doubt, sides,
 };
 use crate::model::{Manifest, MaskBack, Provider};
 use crate::output::overlay::Caption;
@@ -69,7 +69,7 @@ pub fn finish(
         MaskBack::Label => Way::Nearest,
     };
     let mask = timings.measure(Stage::MaskBack, tools.observer, || {
-        mask_back(&probability, manifest.output.threshold, way, &volume.grid)
+        mask_back(&probability, manifest.cut(), way, &volume.grid)
     });
     drop(probability);
     let lungs = lungs(mask, &volume, &mut timings, tools)?;
@@ -185,15 +185,17 @@ fn blank(series: &Series, header: Option<&Header>, verdict: Verdict) -> Report {
     }
 }
 
-/// The mask cleaned, parted into right and left, measured and judged.
+/// The mask settled, cleaned, parted into right and left, measured and judged.
 fn lungs(mut mask: Mask, volume: &Volume, timings: &mut Timings, tools: &Tools) -> Result<Lungs, SegmentError> {
     let post = &tools.manifest.post;
     let (cleaned, boundary, told) =
         timings.measure(Stage::CleanUp, tools.observer, || -> Result<_, SegmentError> {
+            let doubtful_ml = settle_doubt(&mut mask, volume, post.boundary_hu)?;
             let fat = post.fat().map(|fat| drop_fat(&mut mask, volume, &fat)).transpose()?;
             let mut cleaned = clean(&mut mask, &volume.grid, &post.clean_up())?;
             cleaned.fat_ml = fat.unwrap_or_default();
-            let boundary = follow_boundary(&mut mask, volume, &post.boundary())?;
+            let mut boundary = follow_boundary(&mut mask, volume, &post.boundary())?;
+            boundary.doubtful_ml = doubtful_ml;
             let told = sides(&mut mask, &volume.grid)?;
             Ok((cleaned, boundary, told))
         })?;

@@ -25,11 +25,45 @@ pub enum Way {
     Nearest,
 }
 
-/// The mask on the source slices of activated values (probabilities) on the network's grid, cropped or not: 1 where the value reaches `threshold`, else 0.
-pub fn mask_back(image: &Image, threshold: f32, way: Way, grid: &Grid) -> Mask {
+/// The label of a voxel of which the network is not sure.
+pub const DOUBTFUL: u8 = 2;
+
+/// Which values are foreground. A bare threshold leaves no doubt.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cut {
+    /// From here on a voxel has label 1.
+    pub threshold: f32,
+    /// From here on, and below the threshold, it is [`DOUBTFUL`].
+    pub doubtful_from: f32,
+}
+
+impl From<f32> for Cut {
+    fn from(threshold: f32) -> Cut {
+        Cut {
+            threshold,
+            doubtful_from: threshold,
+        }
+    }
+}
+
+impl Cut {
+    /// Below this everything is background.
+    fn lowest(self) -> f32 {
+        self.doubtful_from.min(self.threshold)
+    }
+
+    fn label(self, value: f32) -> u8 {
+        DOUBTFUL * u8::from(value >= self.lowest()) - u8::from(value >= self.threshold)
+    }
+}
+
+/// The mask on the source slices of activated values (probabilities) on the network's grid, cropped or not: 1 where the value reaches the threshold, [`DOUBTFUL`] where
+/// the cut says so, else 0.
+pub fn mask_back(image: &Image, cut: impl Into<Cut>, way: Way, grid: &Grid) -> Mask {
+    let cut = cut.into();
     let labels = match Parallel::of(grid, &image.grid) {
-        Some(parallel) => separable(image, threshold, way, grid, &parallel),
-        None => general(image, threshold, way, grid),
+        Some(parallel) => separable(image, cut, way, grid, &parallel),
+        None => general(image, cut, way, grid),
     };
     Mask {
         shape: grid.shape(),
@@ -98,7 +132,7 @@ fn on_grid(places: &[f64], n: usize) -> Range<usize> {
     first..after
 }
 
-fn separable(image: &Image, threshold: f32, way: Way, grid: &Grid, parallel: &Parallel) -> Vec<u8> {
+fn separable(image: &Image, cut: Cut, way: Way, grid: &Grid, parallel: &Parallel) -> Vec<u8> {
     let values = if parallel.same_order() {
         Cow::from(&image.values)
     } else {
@@ -107,7 +141,7 @@ fn separable(image: &Image, threshold: f32, way: Way, grid: &Grid, parallel: &Pa
     let sizes = parallel.sizes(&image.grid);
     let places = parallel.regular_indices(grid);
     let within: [Range<usize>; 3] = std::array::from_fn(|b| on_grid(&places[b], sizes[b]));
-    let touched = supports(&values, sizes[2], threshold);
+    let touched = supports(&values, sizes[2], cut.lowest());
     let area = grid.rows * grid.columns;
     let mut labels = vec![0; grid.voxel_count()];
     if within.iter().any(Range::is_empty) {
@@ -140,7 +174,7 @@ fn separable(image: &Image, threshold: f32, way: Way, grid: &Grid, parallel: &Pa
                 .for_each(|(slices, taps)| {
                     let mut planes = Planes::new(&expander, &around, &further, area);
                     for (slice, tap) in slices.chunks_exact_mut(area).zip(taps) {
-                        planes.cut(slice, *tap, within[1].clone(), threshold);
+                        planes.cut(slice, *tap, within[1].clone(), cut);
                     }
                 });
         }
@@ -155,7 +189,7 @@ fn separable(image: &Image, threshold: f32, way: Way, grid: &Grid, parallel: &Pa
                     let network = &values[row * sizes[2]..(row + 1) * sizes[2]];
                     let out = &mut slice[r * grid.columns..(r + 1) * grid.columns];
                     for (label, column) in out[columns_on_row.clone()].iter_mut().zip(&columns[columns_on_row]) {
-                        *label = u8::from(network[*column as usize] >= threshold);
+                        *label = cut.label(network[*column as usize]);
                     }
                 }
             });
@@ -249,7 +283,7 @@ impl<'a> Planes<'a> {
     }
 
     /// The labels of one source slice between two planes.
-    fn cut(&mut self, slice: &mut [u8], tap: Tap, rows: Range<usize>, threshold: f32) {
+    fn cut(&mut self, slice: &mut [u8], tap: Tap, rows: Range<usize>, cut: Cut) {
         self.hold(tap.low);
         self.hold(tap.high);
         let e = self.expander;
@@ -266,19 +300,19 @@ impl<'a> Planes<'a> {
                 .zip(&first[columns.clone()])
                 .zip(&second[columns])
             {
-                *label = u8::from(a + tap.weight * (b - a) >= threshold);
+                *label = cut.label(a + tap.weight * (b - a));
             }
         }
     }
 }
 
 /// Point by point, for tilted and straightened stacks.
-fn general(image: &Image, threshold: f32, way: Way, grid: &Grid) -> Vec<u8> {
+fn general(image: &Image, cut: Cut, way: Way, grid: &Grid) -> Vec<u8> {
     let network = &image.grid;
     let sizes = network.shape;
     let mut labels = vec![0; grid.voxel_count()];
     // The box that holds all foreground, and one voxel around it.
-    let touched = supports(&image.values, sizes[2], threshold);
+    let touched = supports(&image.values, sizes[2], cut.lowest());
     let mut low = [f64::INFINITY; 3];
     let mut high = [f64::NEG_INFINITY; 3];
     for (row, support) in touched.iter().enumerate().filter(|(_, support)| support.0 <= support.1) {
@@ -327,7 +361,7 @@ fn general(image: &Image, threshold: f32, way: Way, grid: &Grid) -> Vec<u8> {
                             image.values[(z * sizes[1] + y) * sizes[2] + x]
                         }
                     };
-                    *label = u8::from(value >= threshold);
+                    *label = cut.label(value);
                 }
             }
         });

@@ -14,7 +14,7 @@ mod values;
 
 use serde::{Deserialize, Serialize};
 
-pub use back::{Way, mask_back};
+pub use back::{Cut, DOUBTFUL, Way, mask_back};
 pub use crop::{VoxelBox, crop_to_body};
 pub use frames::SeriesFrames;
 pub use load::{LoadError, Loaded, SliceError, StoredFrames, load};
