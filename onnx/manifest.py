@@ -43,7 +43,7 @@ min_component_ml = 20.0
 fill_holes_ml = 10.0             # enclosed holes up to this volume are filled; 0 = none
 boundary_mm = 4.0                # so far the mask follows the CT's edge in plane; 0 = not at all
 boundary_hu = -400.0             # what is below this is aerated
-aerated_threshold = 0.12         # aerated voxels are lung from this probability on
+aerated_threshold = 0.25         # aerated voxels are lung from this probability on
 fat_hu = [-140.0, -80.0]         # even tissue between these is fat, and no lung
 
 [[segment]]
