@@ -52,22 +52,27 @@ fn windows_without_body_are_left_out_and_counted_unless_skipping_is_off() {
     assert!(mask == of_all, "what was left out has no lung");
 }
 
-/// The options of the command line that take one deviation back to what MONAI does, and a threshold of the manifest's own, end in the parameters of the report and in the mask.
+/// The options of the command line that take one deviation back to what MONAI does, and thresholds of the manifest's own, end in the parameters of the report and in the mask.
 #[test]
 fn each_option_of_the_reference_stands_in_the_report_and_changes_the_mask() {
     let folder = tempfile::tempdir().unwrap();
     let series = phantom(folder.path(), &THICK);
-    // The same network by a manifest of its own.
+    // The same network by manifests of its own.
     let models = Path::new(env!("CARGO_MANIFEST_DIR")).join("onnx");
-    let own = folder.path().join("own");
-    fs::create_dir(&own).unwrap();
-    for name in names(&models).iter().filter(|name| name.starts_with(TINY)) {
-        fs::copy(models.join(name), own.join(name)).unwrap();
-    }
-    let strict = own.join(format!("{TINY}.toml"));
-    let manifest = fs::read_to_string(&strict).unwrap();
-    assert!(manifest.contains("\nthreshold = 0.5\n"));
-    fs::write(&strict, manifest.replace("\nthreshold = 0.5\n", "\nthreshold = 0.9\n")).unwrap();
+    let own = |name: &str, line: &str, instead: &str| {
+        let own = folder.path().join(format!("{name} model"));
+        fs::create_dir(&own).unwrap();
+        for name in names(&models).iter().filter(|name| name.starts_with(TINY)) {
+            fs::copy(models.join(name), own.join(name)).unwrap();
+        }
+        let path = own.join(format!("{TINY}.toml"));
+        let manifest = fs::read_to_string(&path).unwrap();
+        assert_eq!(manifest.matches(line).count(), 1);
+        fs::write(&path, manifest.replace(line, instead)).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let strict = own("strict", "\nthreshold = 0.5\n", "\nthreshold = 0.9\n");
+    let aerated = own("aerated", "\n[post]\n", "\n[post]\naerated_threshold = 0.05\n");
 
     let mut masks = BTreeSet::new();
     let mut run = |name: &str, more: &[&str], key: &str, expected: Value| {
@@ -79,20 +84,23 @@ fn each_option_of_the_reference_stands_in_the_report_and_changes_the_mask() {
         let parameters = &report["model"]["parameters"];
         assert_eq!(parameters.pointer(key), Some(&expected), "{name}: {parameters:#}");
         assert!(masks.insert(fs::read(mask).unwrap()), "{name}: the same mask");
+        report["boundary"]["doubtful_ml"].as_f64().unwrap()
     };
     let off = |option| [option, "off"];
-    run("default", &[], "/post/mask_back", "probability".into());
+    let without = run("default", &[], "/post/mask_back", "probability".into());
     run("label", &["--mask-back", "label"], "/post/mask_back", "label".into());
     run("blend", &["--blend", "gaussian"], "/blend", "gaussian".into());
     run("crop", &off("--crop"), "/crop_to_body", false.into());
     run("clean", &off("--clean"), "/post/keep_components", 0.into());
     run("boundary", &off("--boundary"), "/post/boundary_mm", 0.0.into());
-    run(
-        "threshold",
-        &["--model", strict.to_str().unwrap()],
-        "/threshold",
-        0.9.into(),
+    run("threshold", &["--model", &strict], "/threshold", 0.9.into());
+    let with = run(
+        "aerated",
+        &["--model", &aerated],
+        "/post/aerated_threshold",
+        0.05.into(),
     );
+    assert!(without == 0.0 && with > 1.0, "{without} mL, {with} mL");
 }
 
 /// A decoder of its own that may take no memory refuses every slice; in place there is none that could.
