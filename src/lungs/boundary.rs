@@ -82,10 +82,10 @@ fn follow<T: Copy + Into<f32> + Sync>(
     let changed: Vec<[usize; 2]> = slices
         .enumerate()
         .map(|(slice, (labels, values))| {
-            let padding = volume.padding_hu.get(slice).copied().flatten();
+            let is_padding = volume.is_padding(slice);
             let aerated = |value: T| {
                 let hu: f32 = value.into();
-                hu < settings.aerated_below_hu && !padding.is_some_and(|(low, high)| (low..=high).contains(&hu))
+                hu < settings.aerated_below_hu && !is_padding(hu)
             };
             let gas = |value: T| aerated(value) && value.into() < GAS_BELOW_HU;
             follow_slice(labels, values, volume.grid.columns, aerated, gas, &edge)

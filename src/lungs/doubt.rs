@@ -43,12 +43,11 @@ fn settle<T: Copy + Into<f32> + Sync>(
     let added: Vec<usize> = slices
         .enumerate()
         .map(|(slice, (labels, values))| {
-            let padding = volume.padding_hu.get(slice).copied().flatten();
+            let is_padding = volume.is_padding(slice);
             let mut added = 0;
             for (label, &value) in labels.iter_mut().zip(values).filter(|(label, _)| **label == DOUBTFUL) {
                 let hu: f32 = value.into();
-                let lung = (ABOVE_GAS_HU..aerated_below_hu).contains(&hu)
-                    && !padding.is_some_and(|(low, high)| (low..=high).contains(&hu));
+                let lung = (ABOVE_GAS_HU..aerated_below_hu).contains(&hu) && !is_padding(hu);
                 *label = u8::from(lung);
                 added += usize::from(lung);
             }

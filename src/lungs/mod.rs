@@ -1,8 +1,8 @@
 //! A mask in, the cleaned mask with right and left told apart out; measured, and judged a second time.
 //!
-//! The steps are functions of their own, in this order: [`settle_doubt`], [`drop_fat`], [`clean`], [`follow_boundary`], [`sides`], [`measure()`], [`judge_mask`]. But for [`settle_doubt`], [`drop_fat`] and [`follow_boundary`], all work on the runs of a mask (stretches of
-//! lung in a row), not on its voxels, so that a volume of 512 x 512 x 300 needs a few megabytes beside the mask itself. What each figure means, and where it
-//! comes from, stands in `docs/measurements.md`.
+//! The steps are functions of their own, in this order: [`settle_doubt`], [`drop_fat`], [`clean`], [`follow_boundary`], [`sides`], [`measure()`], [`judge_mask`]. But for the
+//! first two and the fourth, all work on the runs of a mask (stretches of lung in a row), not on its voxels, so that a volume of 512 x 512 x 300 needs a few megabytes beside
+//! the mask itself. What each figure means, and where it comes from, stands in `docs/measurements.md`.
 
 mod bits;
 mod boundary;

@@ -185,7 +185,7 @@ impl Manifest {
             return refuse("post.boundary_hu", "-1000 to 0 Hounsfield units", post.boundary_hu);
         }
         if let Some(aerated) = post.aerated_threshold
-            && !(0.0 < aerated && aerated as f32 <= self.output.threshold)
+            && !(0.0 < aerated as f32 && aerated as f32 <= self.output.threshold)
         {
             let expected = format!("above 0, at most the threshold of {}", self.output.threshold);
             return refuse("post.aerated_threshold", expected, aerated);

@@ -67,6 +67,14 @@ pub struct Volume {
     pub padding_hu: Vec<Option<(f32, f32)>>,
 }
 
+impl Volume {
+    /// Whether a value of this slice stands for padding.
+    pub fn is_padding(&self, slice: usize) -> impl Fn(f32) -> bool + Copy + use<> {
+        let range = self.padding_hu.get(slice).copied().flatten();
+        move |hu| range.is_some_and(|(low, high)| (low..=high).contains(&hu))
+    }
+}
+
 /// Labels on the grid of a volume, `[slice][row][column]`: 0 background, 1 right lung (or both, where they are not told apart), 2 left lung.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mask {
