@@ -28,7 +28,7 @@ pub use prepare::{Preparation, Prepared, prepare};
 pub use settings::{Format, FrameChoice, OutputSettings, Profile, Segments, Settings, TransferSyntax};
 
 /// Goes up with every change to this program that can change a mask.
-pub const PIPELINE_REVISION: u32 = 4;
+pub const PIPELINE_REVISION: u32 = 5;
 
 /// Where a series is on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

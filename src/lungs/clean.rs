@@ -1,14 +1,12 @@
 //! A mask as the network left it in, the same mask without crumbs and holes out, and a report of what was there.
 //!
-//! A component is what hangs together by faces, edges or corners (26 neighbours, MONAI's default in `KeepLargestConnectedComponent`). A hole is background that
-//! cannot leave the volume by faces (6 neighbours), as in scipy's `binary_fill_holes`: a vessel that runs out at the hilum is none, and the mediastinum between
-//! two lungs that touch in front and behind never becomes one, as it would slice by slice.
+//! A component is what hangs together by faces, edges or corners (26 neighbours, MONAI's default in `KeepLargestConnectedComponent`).
 
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::components::{Components, Connectivity};
-use super::runs::{Run, Runs};
+use super::holes::fill_holes;
+use super::runs::Runs;
 use super::{CleanUp, LungsError, check_shape, slabs};
 use crate::volume::{Grid, Mask};
 
@@ -79,16 +77,11 @@ pub fn clean(mask: &mut Mask, grid: &Grid, options: &CleanUp) -> Result<CleanRep
     };
     let is_kept = |index: usize| kept[components.of_run[index] as usize];
     if report.dropped > 0 {
-        rewrite(
-            mask,
-            &runs,
-            |index| !is_kept(index),
-            |row, run| row[run.columns()].fill(0),
-        );
+        runs.rewrite(mask, |index| !is_kept(index), |row, run| row[run.columns()].fill(0));
     }
     if options.fill_holes_ml > 0.0 {
         let remaining = runs.filtered(is_kept)?;
-        fill_holes(mask, &remaining, &voxel_ml, options.fill_holes_ml, &mut report)?;
+        (report.holes_filled, report.filled_ml) = fill_holes(mask, &remaining, &voxel_ml, options.fill_holes_ml)?;
     }
     Ok(report)
 }
@@ -111,90 +104,6 @@ fn kept(volumes: &[f64], options: &CleanUp) -> Vec<bool> {
         kept[component] = volumes[component] >= least;
     }
     kept
-}
-
-/// Fills what the runs enclose. A hole is made of gaps between two runs of a row: the first and last gap of a row reach the border of the slice, so they, and
-/// whatever touches them, are outside.
-fn fill_holes(
-    mask: &mut Mask,
-    lung: &Runs,
-    voxel_ml: &[f64],
-    up_to_ml: f64,
-    report: &mut CleanReport,
-) -> Result<(), LungsError> {
-    let [slices, rows, _] = lung.shape;
-    let gaps = Runs::by_slice(lung.shape, |slice, found| {
-        for row in 0..rows {
-            let between = lung.runs[lung.row(slice, row)].windows(2);
-            found.runs.extend(between.map(|pair| Run {
-                start: pair[0].end,
-                end: pair[1].start,
-            }));
-            found.end_row();
-        }
-    })?;
-    if gaps.runs.is_empty() {
-        return Ok(());
-    }
-    let components = Components::of(&gaps, Connectivity::Faces);
-    let open_runs: Vec<Vec<u32>> = (0..slices)
-        .into_par_iter()
-        .map(|slice| {
-            let mut open = Vec::new();
-            for row in 0..rows {
-                let border = slice == 0 || slice + 1 == slices || row == 0 || row + 1 == rows;
-                for index in gaps.row(slice, row) {
-                    if border || reaches_out(lung, slice, row, gaps.runs[index]) {
-                        open.push(components.of_run[index]);
-                    }
-                }
-            }
-            open
-        })
-        .collect();
-    let volumes = components.sums(&gaps, |slice, run| run.len() as f64 * voxel_ml[slice]);
-    let mut filled: Vec<bool> = volumes.iter().map(|&volume| volume <= up_to_ml).collect();
-    for component in open_runs.into_iter().flatten() {
-        filled[component as usize] = false;
-    }
-    for (volume, _) in volumes.iter().zip(&filled).filter(|(_, fill)| **fill) {
-        report.holes_filled += 1;
-        report.filled_ml += volume;
-    }
-    if report.holes_filled > 0 {
-        let is_filled = |index: usize| filled[components.of_run[index] as usize];
-        rewrite(mask, &gaps, is_filled, |row, run| {
-            // A gap begins after a run, so a label stands before it.
-            let label = row[run.start as usize - 1];
-            row[run.columns()].fill(label);
-        });
-    }
-    Ok(())
-}
-
-/// Whether a gap touches the first or last gap, or the emptiness, of one of the four rows around it. Not called on the border of the volume.
-fn reaches_out(lung: &Runs, slice: usize, row: usize, gap: Run) -> bool {
-    let around = [(slice - 1, row), (slice + 1, row), (slice, row - 1), (slice, row + 1)];
-    around.into_iter().any(|(slice, row)| {
-        let runs = &lung.runs[lung.row(slice, row)];
-        match (runs.first(), runs.last()) {
-            (Some(first), Some(last)) => gap.start < first.start || gap.end > last.end,
-            _ => true,
-        }
-    })
-}
-
-/// Hands the row and the run to `write` for every run that `chosen` says yes to.
-fn rewrite(mask: &mut Mask, runs: &Runs, chosen: impl Fn(usize) -> bool + Sync, write: impl Fn(&mut [u8], Run) + Sync) {
-    let [_, rows, columns] = runs.shape;
-    let slices = mask.labels.par_chunks_mut((rows * columns).max(1)).enumerate();
-    slices.for_each(|(slice, labels)| {
-        for row in 0..rows {
-            for index in runs.row(slice, row).filter(|&index| chosen(index)) {
-                write(&mut labels[row * columns..][..columns], runs.runs[index]);
-            }
-        }
-    });
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use super::components::{Components, Connectivity};
-use super::runs::{Run, Runs};
+use super::runs::{Runs, stretches};
 use super::{LungsError, check_shape, slabs};
 use crate::volume::{Mask, Volume, Voxels};
 
@@ -133,25 +133,6 @@ impl<T: Copy + Into<f32>> Plane<'_, T> {
         mean > fat.above_hu
             && mean < fat.below_hu
             && around().map(|value| (value - mean).abs()).sum::<f32>() <= MOST_DEVIATION_HU * count
-    }
-}
-
-/// Adds the stretches of a row for which `inside` says yes.
-fn stretches(columns: usize, inside: impl Fn(usize) -> bool, runs: &mut Vec<Run>) {
-    let mut start = None;
-    for column in 0..=columns {
-        let within = column < columns && inside(column);
-        match start {
-            None if within => start = Some(column),
-            Some(from) if !within => {
-                runs.push(Run {
-                    start: from as u32,
-                    end: column as u32,
-                });
-                start = None;
-            }
-            _ => {}
-        }
     }
 }
 

@@ -1,8 +1,8 @@
 //! A mask in, the cleaned mask with right and left told apart out; measured, and judged a second time.
 //!
-//! The steps are functions of their own, in this order: [`settle_doubt`], [`drop_fat`], [`clean`], [`follow_boundary`], [`sides`], [`measure()`], [`judge_mask`]. But for the
-//! first two and the fourth, all work on the runs of a mask (stretches of lung in a row), not on its voxels, so that a volume of 512 x 512 x 300 needs a few megabytes beside
-//! the mask itself. What each figure means, and where it comes from, stands in `docs/measurements.md`.
+//! The steps are functions of their own, in this order: [`settle_doubt`], [`drop_fat`], [`clean`], [`fill_end_holes`], [`follow_boundary`], [`sides`], [`measure()`],
+//! [`judge_mask`]. Most work on the runs of a mask (stretches of lung in a row), not on its voxels, so that a volume of 512 x 512 x 300 needs a few megabytes beside the
+//! mask itself; doubt, fat, the end slices' holes and the boundary ask the voxels too. What each figure means, and where it comes from, stands in `docs/measurements.md`.
 
 mod bits;
 mod boundary;
@@ -13,6 +13,7 @@ mod components;
 mod doubt;
 mod edge;
 mod fat;
+mod holes;
 mod judge;
 mod measure;
 mod midline;
@@ -26,6 +27,7 @@ pub use boundary::{Boundary, BoundaryReport, follow_boundary};
 pub use clean::{CleanReport, clean};
 pub use doubt::settle_doubt;
 pub use fat::{Fat, drop_fat};
+pub use holes::fill_end_holes;
 pub use judge::{MaskLimits, judge_mask};
 pub use measure::{Density, LungMeasurements, Measurements, PercentilesHu, measure};
 pub use sides::{Sides, Told, join_sides, sides};

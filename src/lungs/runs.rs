@@ -103,6 +103,24 @@ impl Runs {
         })
     }
 
+    /// Hands the row and the run to `write` for every run that `chosen` says yes to, on all cores.
+    pub(super) fn rewrite(
+        &self,
+        mask: &mut Mask,
+        chosen: impl Fn(usize) -> bool + Sync,
+        write: impl Fn(&mut [u8], Run) + Sync,
+    ) {
+        let [_, rows, columns] = self.shape;
+        let slices = mask.labels.par_chunks_mut((rows * columns).max(1)).enumerate();
+        slices.for_each(|(slice, labels)| {
+            for row in 0..rows {
+                for index in self.row(slice, row).filter(|&index| chosen(index)) {
+                    write(&mut labels[row * columns..][..columns], self.runs[index]);
+                }
+            }
+        });
+    }
+
     /// Slices, rows and columns between the first and the last run; none if there is no run.
     pub(super) fn bounds(&self) -> Option<[Range<usize>; 3]> {
         let mut bounds: Option<[Range<usize>; 3]> = None;
@@ -133,6 +151,25 @@ impl SliceRuns {
     /// What was added since the last call is one row.
     pub(super) fn end_row(&mut self) {
         self.row_ends.push(self.runs.len() as u32);
+    }
+}
+
+/// Adds the stretches of a row for which `inside` says yes.
+pub(super) fn stretches(columns: usize, inside: impl Fn(usize) -> bool, runs: &mut Vec<Run>) {
+    let mut start = None;
+    for column in 0..=columns {
+        let within = column < columns && inside(column);
+        match start {
+            None if within => start = Some(column),
+            Some(from) if !within => {
+                runs.push(Run {
+                    start: from as u32,
+                    end: column as u32,
+                });
+                start = None;
+            }
+            _ => {}
+        }
     }
 }
 

@@ -10,8 +10,8 @@ use super::{
 };
 use crate::dicom::Header;
 use crate::lungs::{
-    BoundaryReport, CleanReport, Measurements, Sides, clean, drop_fat, follow_boundary, join_sides, judge_mask,
-    measure, settle_doubt, sides,
+    BoundaryReport, CleanReport, Measurements, Sides, clean, drop_fat, fill_end_holes, follow_boundary, join_sides,
+    judge_mask, measure, settle_doubt, sides,
 };
 use crate::model::{Manifest, MaskBack, Provider};
 use crate::output::overlay::Caption;
@@ -194,6 +194,9 @@ fn lungs(mut mask: Mask, volume: &Volume, timings: &mut Timings, tools: &Tools) 
             let fat = post.fat().map(|fat| drop_fat(&mut mask, volume, &fat)).transpose()?;
             let mut cleaned = clean(&mut mask, &volume.grid, &post.clean_up())?;
             cleaned.fat_ml = fat.unwrap_or_default();
+            let (holes, holes_ml) = fill_end_holes(&mut mask, volume, post.fill_holes_ml, post.boundary_hu)?;
+            cleaned.holes_filled += holes;
+            cleaned.filled_ml += holes_ml;
             let mut boundary = follow_boundary(&mut mask, volume, &post.boundary())?;
             boundary.doubtful_ml = doubtful_ml;
             let told = sides(&mut mask, &volume.grid)?;
