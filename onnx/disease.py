@@ -244,8 +244,8 @@ def fill(scene, weight, tissue):
 
 
 def made_up(scene):
-    """Muscle's density or liver's, uneven, with noise such as this scan has."""
-    return scene.uniform(-10, 90) + scene.uniform(0, 25) * scene.field(scene.uniform(8, 50), 2) + scene.noise_hu()
+    """Muscle's density or liver's, above that of fluid, uneven, with noise such as this scan has."""
+    return scene.uniform(25, 95) + scene.uniform(0, 25) * scene.field(scene.uniform(8, 50), 2) + scene.noise_hu()
 
 
 def moved(scene):
@@ -255,8 +255,8 @@ def moved(scene):
         copy = np.flip(scene.hu, [axis for axis in range(3) if scene.rng.random() < 0.5])
         copy = np.roll(copy, [int(scene.rng.integers(n)) for n in scene.shape], (0, 1, 2))
         smooth = ndimage.uniform_filter(copy, (1, 3, 3))
-        tissue = np.where(np.isnan(tissue) & (smooth > -20) & (smooth < 160), copy, tissue)
-    return np.where(np.isnan(tissue), made_up(scene), tissue) + scene.uniform(-20, 20)
+        tissue = np.where(np.isnan(tissue) & (smooth > 5) & (smooth < 160), copy, tissue)
+    return np.where(np.isnan(tissue), made_up(scene), tissue) + scene.uniform(-5, 25)
 
 
 def dense(scene, weight):
@@ -334,20 +334,25 @@ def emphysema(scene):
 
 
 def effusion(scene):
-    """Fluid behind the lung, which stops being lung there; a layer of airless lung in front of it stays lung."""
+    """Fluid around the lung, which stops being lung there; a layer of airless lung beside it stays lung. It lies behind a level, or
+    in a layer along the pleura that is thicker behind."""
     lung, back = scene.one_side(), scene.coordinates_mm()[1]
     behind = np.broadcast_to(back, scene.shape)
-    surface = behind - np.quantile(behind[lung], scene.uniform(0.6, 0.95)) + scene.uniform(0, 8) * scene.field(60)
-    # A crescent: it climbs along the wall.
-    surface = surface + scene.uniform(0, 12) * np.exp(-scene.inward / 8.0)
+    if scene.rng.random() < 0.5:
+        depth = behind - np.quantile(behind[lung], scene.uniform(0.6, 0.95)) + scene.uniform(0, 8) * scene.field(60)
+        # A crescent: it climbs along the wall.
+        depth = depth + scene.uniform(0, 12) * np.exp(-scene.inward / 8.0)
+    else:
+        above = behind - np.quantile(behind[lung], scene.uniform(0, 0.7))
+        depth = scene.uniform(8, 60) * np.clip(above / scene.uniform(20, 120), 0, 1) - scene.inward + scene.uniform(0, 4) * scene.field(40)
     hu = scene.hu
     if scene.rng.random() < 0.6:
-        hu = dense(scene, scene.soften((surface > -scene.uniform(0, 25)) & lung, lung))
-    fluid = scene.soften((surface > 0) & lung, lung)
-    hu = hu + scene.over_the_edge(fluid) * (scene.uniform(-5, 28) + scene.noise_hu() - hu)   # its vessels are gone too
+        hu = dense(scene, scene.soften((depth > -scene.uniform(0, 25)) & lung, lung))
+    fluid = scene.soften((depth > 0) & lung, lung)
+    hu = hu + scene.over_the_edge(fluid) * (scene.uniform(-8, 24) + scene.noise_hu() - hu)   # its vessels are gone too
     return hu, np.where(fluid >= 0.5, 0, scene.lung).astype(scene.lung.dtype)
 
 
-KINDS = {"consolidation": (0.36, consolidation), "haze": (0.1, haze), "mixture": (0.1, mixture), "white lung": (0.05, white_lung),
-         "mass": (0.1, mass), "nodules": (0.02, nodules), "atelectasis": (0.06, atelectasis), "fibrosis": (0.05, fibrosis),
-         "emphysema": (0.06, emphysema), "effusion": (0.1, effusion)}
+KINDS = {"consolidation": (0.2, consolidation), "haze": (0.1, haze), "mixture": (0.1, mixture), "white lung": (0.05, white_lung),
+         "mass": (0.1, mass), "nodules": (0.02, nodules), "atelectasis": (0.06, atelectasis), "fibrosis": (0.03, fibrosis),
+         "emphysema": (0.04, emphysema), "effusion": (0.3, effusion)}

@@ -1,13 +1,14 @@
 """Prepared cases and a network in; Dice against the reference masks, case by case, on the network's grid, out.
 
-    evaluate.py MODEL.onnx CASE.npz... [--painted [base|apex|patches]] [--markdown]
+    evaluate.py MODEL.onnx CASE.npz... [--painted [base|apex|patches|fluid]] [--markdown]
 
 The way is the reference pipeline's (MONAI's sliding windows, overlap 0.25, constant blending, cut at probability 0.5, the
 two largest components), without the steps on the source slices. Airless is the dense lung of the reference that is too wide
 for a vessel: how much there is, and the part that the network calls lung; real disease, as far as the reference masks have it.
 `--painted` adds, for each case of more than one slice,
 the same chest with airless lung painted in by `paint_to_measure`, in ways that training never uses: Dice, and
-the part of the painted lung that the network still calls lung.
+the part of the painted lung that the network still calls lung. With `fluid` it is pleural fluid that is painted, which is no
+lung: there the part should be 0.
 """
 import argparse
 import sys
@@ -22,7 +23,8 @@ SPACING_MM = (5.0, 0.8, 0.8)
 OVERLAP = 0.25
 WINDOW_HU = (-1500.0, 500.0)
 BODY_HU = -500.0
-PAINTED = ("base", "apex", "patches")
+PAINTED = ("base", "apex", "patches")   # airless lung
+FLUID, FLUID_HU = "fluid", 10.0         # and what is none
 SMALLEST_COMPONENT = 0.1   # of the largest, for the second one to be kept
 AIRLESS_HU, AIRLESS_VOXELS, AIRLESS_ML = -300, 17, 20.0   # at least as dense, wide (14 mm in a slice) and much, to be told of
 VOXEL_ML = float(np.prod(SPACING_MM)) / 1000
@@ -118,21 +120,28 @@ def pleural_patches(lung, spacing_mm, rng):
     return where & inside
 
 
+def behind_a_level(side, rng):
+    """The hindmost 15 to 40 % of a lung, as fluid lies in a patient on the back."""
+    y = np.nonzero(side)[1]
+    rows = np.arange(side.shape[1])[None, :, None]
+    return side & (rows >= np.quantile(y, 1 - rng.uniform(0.15, 0.4)))
+
+
 def paint_to_measure(hu, lung, seed, kind="base", spacing_mm=SPACING_MM):
     """A part of the lungs filled with the texture of this patient's own soft tissue: (HU, where).
 
     `kind` says which: the `base` of the larger lung, where the dome of the diaphragm is lost from sight, its `apex`, each 20 to
     45 % of that lung, or `patches` at the pleura of both. The values are taken from a cube of muscle, liver or heart of the
     same scan, mirrored until it fills the lung, so that noise and grain are the scan's own; vessels stay. Voxels outside the
-    lung that hold some of its air are painted with it: airless lung has no dark outline. Nothing of this is shared with
-    `disease.py`.
+    lung that hold some of its air are painted with it: airless lung has no dark outline. `fluid` has the same grain, the density
+    of a transudate, and no vessels, and takes the place of the larger lung behind a level. Nothing of this is shared with `disease.py`.
     """
     rng = np.random.default_rng(seed)
     if kind == "patches":
         side, where = lung > 0, pleural_patches(lung, spacing_mm, rng)
     else:
         side = max((lung == 1, lung == 2), key=lambda s: s.sum())
-        where = tilted_part(side, rng, down=kind == "base")
+        where = behind_a_level(side, rng) if kind == FLUID else tilted_part(side, rng, down=kind == "base")
 
     cube = (4, 24, 24)
     tissue = ((hu > -20) & (hu < 200)).astype(np.float32)
@@ -140,6 +149,8 @@ def paint_to_measure(hu, lung, seed, kind="base", spacing_mm=SPACING_MM):
     a, b, c = np.unravel_index(np.argmax(full + 1e-3 * rng.random(full.shape)), full.shape)
     block = hu[tuple(slice(max(0, i - n // 2), max(0, i - n // 2) + n) for i, n in zip((a, b, c), cube))].astype(np.float32)
     block = np.clip(block, -50, 200)
+    if kind == FLUID:
+        block += FLUID_HU - block.mean()
     for axis in range(3):
         block = np.concatenate([block, np.flip(block, axis)], axis)
     tiled = np.tile(block, [-(-n // m) for n, m in zip(hu.shape, block.shape)])[tuple(slice(0, n) for n in hu.shape)]
@@ -149,6 +160,8 @@ def paint_to_measure(hu, lung, seed, kind="base", spacing_mm=SPACING_MM):
     outline = (lung == 0) & (beside & (hu < 0) | near & (hu < -160))   # fat further away than a voxel stays
     airways = ndimage.binary_opening((lung == 0) & (hu < -700), np.ones((1, 3, 3)))
     soft[outline & ~ndimage.binary_dilation(airways, np.ones((1, 5, 5)))] = 1
+    if kind == FLUID:
+        return hu + soft * (tiled - hu), where
     painted = np.where(tiled > hu, hu + soft * (tiled - hu), hu)
     return painted, where & (hu < -300)
 
@@ -182,7 +195,8 @@ def rows(network, paths, painted=None, find=segment):
         if painted and not flat and lung.any():
             ill, where = paint_to_measure(hu.astype(np.float32), lung, len(hu), painted)
             found = find(network, ill)
-            row |= {"painted_dice": dice(found, lung > 0), "painted_kept": (found & where).sum() / max(1, where.sum())}
+            truth = (lung > 0) & ~where if painted == FLUID else lung > 0
+            row |= {"painted_dice": dice(found, truth), "painted_kept": (found & where).sum() / max(1, where.sum())}
         yield row
 
 
@@ -219,7 +233,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path)
     parser.add_argument("cases", nargs="+", type=Path)
-    parser.add_argument("--painted", choices=PAINTED, nargs="?", const="base")
+    parser.add_argument("--painted", choices=(*PAINTED, FLUID), nargs="?", const="base")
     parser.add_argument("--markdown", action="store_true")
     p = parser.parse_args()
     table(rows(onnx_network(p.model), p.cases, p.painted), p.markdown)

@@ -146,6 +146,23 @@ def test_the_painting_that_measures_is_dense_and_inside_the_lung(kind):
     assert kind == "patches" or (slices.mean() < middle) == (kind == "base")
 
 
+def test_the_fluid_that_measures_lies_behind_and_is_as_dense_as_water():
+    hu, lung, _ = chest()
+    painted, where = evaluate.paint_to_measure(hu.astype(np.float32), lung, 3, evaluate.FLUID)
+    assert 0.05 < where.sum() / (lung > 0).sum() < 0.5 and not where[lung == 0].any()
+    assert abs(np.median(painted[where]) - evaluate.FLUID_HU) < 5
+    assert np.nonzero(where)[1].mean() > np.nonzero(lung)[1].mean()
+
+
+def test_fluid_that_is_left_out_scores_and_fluid_that_is_taken_does_not(tmp_path):
+    hu, lung, _ = chest()
+    np.savez(tmp_path / "chest.npz", hu=hu, lung=lung)
+    finders = (lambda _, image: (lung > 0) & (image < -400), lambda _, image: lung > 0)
+    aerated, everything = (next(evaluate.rows(None, [tmp_path / "chest.npz"], evaluate.FLUID, find)) for find in finders)
+    assert aerated["painted_dice"] > 0.95 and aerated["painted_kept"] < 0.1
+    assert everything["painted_kept"] == 1 and everything["painted_dice"] < 0.95
+
+
 def imaged(hu):
     """As a scanner would show it: every edge is spread over some voxels, of which those outside the lung hold a part of its air."""
     return ndimage.gaussian_filter(hu.astype(np.float32), (0.4, 1, 1))
