@@ -274,3 +274,9 @@ class AHNet(nn.Module):
         y = self.dense3(ops, self.trans1(ops, y, quarter) + pooled, quarter)
         y = self.dense4(ops, ops.double(self.up3(ops, y, quarter), quarter) + first, half)
         return ops.leave(ops.double(self.final(ops, y, half), half), full)
+
+
+def mean_of(weights):
+    """The mean of several state dicts, number by number; what is no number is the last one's."""
+    return {name: sum(of[name].float() for of in weights) / len(weights) if value.dtype.is_floating_point else value
+            for name, value in weights[-1].items()}

@@ -22,7 +22,7 @@ import onnxsim
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from ahnet import AHNet
+from ahnet import AHNet, mean_of
 from manifest import GRAPH, MANIFEST, OURS
 
 OPSET = 17
@@ -154,12 +154,6 @@ def export(network, name, version, description, out, facts=None, half=True):
     for file, content in files.items():
         (out / file).write_bytes(content)
     return lines
-
-
-def mean_of(weights):
-    """The mean of several state dicts, number by number; what is no number is the last one's."""
-    return {name: sum(of[name].float() for of in weights) / len(weights) if value.dtype.is_floating_point else value
-            for name, value in weights[-1].items()}
 
 
 def main():

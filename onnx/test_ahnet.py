@@ -12,8 +12,8 @@ import pytest
 import torch
 
 import evaluate
-from ahnet import AHNet, doubling_matrix
-from export import example_windows, largest_difference, mean_of, round_weights, to_onnx, weights_digest
+from ahnet import AHNet, doubling_matrix, mean_of
+from export import example_windows, largest_difference, round_weights, to_onnx, weights_digest
 
 HERE = Path(__file__).parent
 MANIFESTS = sorted(HERE.glob("*.toml"))

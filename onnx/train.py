@@ -30,7 +30,7 @@ from scipy import ndimage
 from torch.utils.data import DataLoader, Dataset
 
 import evaluate
-from ahnet import AHNet, Norm
+from ahnet import AHNet, Norm, mean_of
 from augment import Case, example
 
 SMOOTH = 100.0   # voxels; keeps the Dice of a crop without lung finite
@@ -238,7 +238,7 @@ def parse():
     a.add_argument("--dense-weight", type=float, nargs=2, default=[4.0, 1.5], metavar="W", help="weight of dense lung in the cross-entropy at the first step and at the last")
     a.add_argument("--mine", type=int, default=0, metavar="N", help="steps between looks at what the network gets wrong, on which crops are centred then; 0: never")
     a.add_argument("--frozen-norms", type=float, default=0.25, help="last part of the steps, in which the statistics of the norms stay")
-    a.add_argument("--start", type=Path, help="checkpoint whose averaged weights a new run begins with")
+    a.add_argument("--start", type=Path, nargs="+", metavar="CHECKPOINT", help="the averaged weights that a new run begins with; of several, their mean")
     a.add_argument("--seed", type=int, default=1)
     a.add_argument("--threads", type=int, default=1)
     a.add_argument("--workers", type=int, default=1)
@@ -284,9 +284,9 @@ def train(rank, p, meeting):
         optimiser.load_state_dict(saved["optimiser"])
         step = saved["step"]
     elif p.start:
-        saved = torch.load(p.start, map_location=p.device, weights_only=True)
-        network.load_state_dict(saved["average"])
-        average.load_state_dict(saved["average"])
+        weights = mean_of([torch.load(path, map_location=p.device, weights_only=True)["average"] for path in p.start])
+        network.load_state_dict(weights)
+        average.load_state_dict(weights)
 
     log = open(p.out / "log.jsonl", "a", encoding="utf-8")
 
@@ -297,7 +297,7 @@ def train(rank, p, meeting):
             log.flush()
 
     note(step=step, of=p.steps, parameters=sum(v.numel() for v in network.parameters()), cases=len(paths), held_out=[h.stem for h in held],
-         arguments={k: str(v) if isinstance(v, Path) else v for k, v in vars(p).items()})
+         arguments=json.loads(json.dumps(vars(p), default=str)))
     examples = Examples(paths, p.seed, tuple(p.crop), p.paint, p.flat_share, p.phantom_share, p.steps * p.batch, mistakes)
     share = p.batch // p.processes
     order = Range(step * p.batch + rank * share, p.steps * p.batch, p.batch, share)
