@@ -163,7 +163,7 @@ mod tests {
 
     #[test]
     fn the_rim_of_free_gas_is_no_lung() {
-        // Three slices of a row: gas, its rim and lung, the rim with more lung around it, then with less.
+        // Three slices of one row; in the middle one gas, its rim and lung side by side, in the last gas under the rim.
         let settled = |labels: [u8; 12], hu: [i16; 12], padding: Option<(f32, f32)>| {
             let mut mask = Mask {
                 shape: [3, 1, 4],

@@ -12,7 +12,7 @@ use super::runs::{Run, Runs};
 use super::{LungsError, check_shape, slabs};
 use crate::volume::{Mask, Volume, Voxels};
 
-/// Fills what the runs of a mask enclose, up to this volume a hole. How many holes it were, and their millilitres.
+/// Fills what the runs of a mask enclose, up to this volume a hole. How many holes, and their millilitres.
 pub(super) fn fill_holes(
     mask: &mut Mask,
     lung: &Runs,
@@ -33,7 +33,7 @@ pub(super) fn fill_holes(
 }
 
 /// Fills holes of the first and the last slice that lung encloses in plane and that are aerated on average, between free gas and `aerated_below_hu`, up to `up_to_ml`
-/// each. How many holes it were, and their millilitres.
+/// each. How many holes, and their millilitres.
 ///
 /// Where a series ends over a dome, its last slice shows the rest of the dome in the middle of the lung, and a network without a slice beyond leaves it out.
 ///
